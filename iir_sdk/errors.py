@@ -1,0 +1,74 @@
+"""Every error a user can cause. Each message says what is wrong, with which value, and what to do.
+
+All kinds inherit :class:`IirError` and the built-in that fits, so ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+
+class IirError(Exception):
+    """Base of every error raised on purpose by ``iir_sdk``."""
+
+
+class ImageError(IirError, ValueError):
+    """A picture cannot be used: wrong shape, dtype, range, size or broken bytes."""
+
+
+class MaskError(IirError, ValueError):
+    """A mask cannot be used: empty, all foreground, wrong shape, or not the picture's size."""
+
+
+class PictureNotFoundError(IirError, FileNotFoundError):
+    """A picture or mask path that does not exist."""
+
+
+class LabelError(IirError, KeyError):
+    """A label that is unknown, missing, or must be named."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, quotes and all.
+        return str(self.args[0]) if self.args else ""
+
+
+class NoSupportError(IirError, RuntimeError):
+    """Prediction was asked for before any support was added."""
+
+
+class SupportError(IirError, ValueError):
+    """A support or a saved support file that does not fit this checkpoint."""
+
+
+class ConfigError(IirError, ValueError):
+    """A model or training setting that is unknown or out of its range."""
+
+
+class DeviceError(IirError, RuntimeError):
+    """A device that this machine or this torch build does not offer."""
+
+
+class WeightsError(IirError, ValueError):
+    """A checkpoint or manifest that cannot be read as one."""
+
+
+class WeightsNotFoundError(IirError, FileNotFoundError):
+    """A checkpoint name or path that leads nowhere."""
+
+
+class IntegrityError(WeightsError):
+    """A checkpoint whose bytes or tensors are not the expected ones."""
+
+
+class DatasetError(IirError, ValueError):
+    """A training or evaluation folder that cannot serve episodes."""
+
+
+class DatasetNotFoundError(IirError, FileNotFoundError):
+    """A dataset folder or one of its files that does not exist."""
+
+
+class OutputError(IirError, OSError):
+    """A result that cannot be written where it was asked to go."""
+
+
+class MissingDependencyError(IirError, ImportError):
+    """An optional package that this feature needs is not installed."""

@@ -1,0 +1,142 @@
+"""An ImageNet classifier as three taps and its head, for any timm network with feature taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, nn
+
+from iir_sdk.errors import ConfigError
+from iir_sdk.torchvision_import import ensure_torchvision
+
+_POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "head_drop")
+
+
+class Taps(NamedTuple):
+    """Feature maps of one pass.
+
+    Attributes:
+        low: ``(B, C_low, H/8, W/8)``.
+        mid: ``(B, C_mid, H/16, W/16)``.
+        high: ``(B, C_high, H/32, W/32)``.
+    """
+
+    low: Tensor
+    mid: Tensor
+    high: Tensor
+
+
+class Backbone(nn.Module):
+    """A frozen timm classifier with its ``low``, ``mid`` and ``high`` taps and, if wanted, its head.
+
+    The network is split at the taps so that the last stage can be run on a changed ``mid`` map (the proxy
+    class, Grad-CAM): ``high_from_mid`` and ``pooled_map`` run the modules that follow a tap. This asks for a
+    network that runs its children in the order they are listed; :meth:`check_order` proves it.
+
+    Args:
+        name: timm model name, e.g. ``tf_efficientnet_lite2``, ``resnet50``, ``vgg16_bn``.
+        classifier: keep the 1000-way head.
+
+    Raises:
+        ConfigError: a name timm does not know, or a network without three taps.
+    """
+
+    def __init__(self, name: str, *, classifier: bool = True) -> None:
+        super().__init__()
+        self.net = _create(name, classifier)
+        info = cast(Any, self.net).feature_info
+        entries = list(getattr(info, "info", info))
+        if len(entries) < 3:
+            raise ConfigError(f"backbone {name!r} has {len(entries)} feature taps; three are needed.")
+        self.channels: tuple[int, int, int] = cast(Any, tuple(e["num_chs"] for e in entries[-3:]))
+        self._tap_indices = list(range(len(entries) - 3, len(entries)))
+        path = [p for p, _ in _sequence(self.net, [e["module"] for e in entries])]
+        mid, high = (path.index(entries[i]["module"]) for i in (-2, -1))
+        # Paths, not modules: registering a module twice would store its weights twice.
+        self._after_mid, self._after_high = path[mid + 1 : high + 1], path[high + 1 :]
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: the backbone is frozen, its batch norms too."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Taps:
+        """Taps of normalised images ``(B, 3, H, W)``."""
+        low, mid, high = cast(Any, self.net).forward_intermediates(
+            images, indices=self._tap_indices, intermediates_only=True, stop_early=True
+        )
+        return Taps(low, mid, high)
+
+    def high_from_mid(self, mid: Tensor) -> Tensor:
+        """Run the last stage: ``mid (B, C_mid, h, w)`` -> ``high (B, C_high, h/2, w/2)``."""
+        return self._run(self._after_mid, mid)
+
+    def pooled_map(self, high: Tensor) -> Tensor:
+        """The map that the classifier pools, ``(B, C, h, w)``; ``high`` itself without a classifier."""
+        return self._run(self._after_high, high) if self.has_classifier else high
+
+    def logits(self, pooled_map: Tensor) -> Tensor:
+        """Class logits ``(B, 1000)`` of a pooled map."""
+        return cast(Tensor, cast(Any, self.net).forward_head(pooled_map))
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the ImageNet head is there."""
+        return isinstance(cast(Any, self.net).get_classifier(), nn.Linear)
+
+    @property
+    def class_weight(self) -> Tensor:
+        """Rows of the linear classifier, ``(1000, C)``."""
+        classifier = cast(Any, self.net).get_classifier()
+        assert isinstance(classifier, nn.Linear)
+        return classifier.weight
+
+    @property
+    def supports_closed_form(self) -> bool:
+        """Whether ``W_c . h(x, y)`` is the exact CAM: average pooling, then one linear layer and nothing else."""
+        if not self.has_classifier:
+            return True
+        children = list(self.net.named_children())
+        start = next(i for i, (name, _) in enumerate(children) if name in _POOLING_AND_HEAD)
+        head = [m for _, child in children[start:] for m in child.modules()]
+        learned = [m for m in head if list(m.parameters(recurse=False))]
+        return len(learned) == 1 and isinstance(learned[0], nn.Linear)
+
+    def check_order(self, images: Tensor) -> bool:
+        """Whether running the listed modules after ``mid`` gives the network's own final features."""
+        taps = self(images)
+        own = cast(Any, self.net).forward_features(images)
+        high = self.high_from_mid(taps.mid)
+        split = self._run(self._after_high, high)
+        return bool(split.shape == own.shape and (split - own).abs().max() <= 1e-4 * own.abs().max())
+
+    def _run(self, paths: list[str], x: Tensor) -> Tensor:
+        for path in paths:
+            x = self.net.get_submodule(path)(x)
+        return x
+
+
+def _create(name: str, classifier: bool) -> nn.Module:
+    ensure_torchvision()
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are."
+        )
+    extra = {} if classifier else {"num_classes": 0}
+    return cast(nn.Module, timm.create_model(name, pretrained=False, **extra))
+
+
+def _sequence(net: nn.Module, tap_paths: list[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Children in running order up to the pooling; a container that holds taps is opened one level."""
+    opened = {p.split(".")[0] for p in tap_paths if "." in p}
+    for name, child in net.named_children():
+        if name in _POOLING_AND_HEAD:
+            return
+        if name in opened:
+            yield from ((f"{name}.{inner}", module) for inner, module in child.named_children())
+        else:
+            yield name, child

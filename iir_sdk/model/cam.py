@@ -1,0 +1,146 @@
+"""Inter-image refinement, first half: proxy class, class activation map, adaptive threshold (method, section 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.config import CamForm
+from iir_sdk.model.prototypes import masked_average, resize_mask
+
+THRESHOLDS = tuple(i / 50 for i in range(51))
+"""Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
+
+
+class ProxyClass(NamedTuple):
+    """The classifier's own class that stands for each support's object.
+
+    Attributes:
+        index: ``(N,)`` int64, its ImageNet index; -1 where the backbone has no classifier.
+        weight: ``(N, C)`` float32, the row that is multiplied with the pooled map to give the activation.
+    """
+
+    index: Tensor
+    weight: Tensor
+
+
+def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass:
+    """Classify the support through its masked ``mid`` map (method, section 2, step 1).
+
+    Without a classifier the support itself gives the row: the masked average of its ``high`` features.
+
+    Args:
+        backbone: the network that made the taps.
+        mid: ``(N, C_mid, h, w)``.
+        high: ``(N, C_high, h', w')``; used where there is no classifier.
+        mask: ``(N, 1, H, W)`` in [0, 1].
+    """
+    if not backbone.has_classifier:
+        weight = masked_average(high, resize_mask(mask, _size(high)))
+        return ProxyClass(torch.full((len(mask),), -1, device=mask.device), weight)
+    masked = mid * resize_mask(mask, _size(mid)).to(mid.dtype)
+    logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(masked)))
+    index = logits.argmax(1)
+    return ProxyClass(index, backbone.class_weight[index].float())
+
+
+def class_activation(backbone: Backbone, form: CamForm, mid: Tensor, high: Tensor, proxy: ProxyClass) -> Tensor:
+    """Class activation map of each image for each of ``K`` proxy classes (method, section 2, step 2).
+
+    ``closed_form`` works at the pooled map, ``grad`` at ``mid``.
+
+    Args:
+        backbone: the network that made the taps.
+        form: which of the two.
+        mid: ``(N, C_mid, h, w)``.
+        high: ``(N, C_high, h', w')``.
+        proxy: ``index (N, K)`` and ``weight (N, K, C)``.
+
+    Returns:
+        ``(N, K, h', w')`` or ``(N, K, h, w)``, each map min-max normalised to [0, 1].
+    """
+    if form == "closed_form":
+        return closed_form_cam(backbone.pooled_map(high), proxy.weight)
+    return grad_cam(backbone, mid, proxy.index)
+
+
+def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
+    """``W_c . h(x, y)``, ReLU, min-max: exact Grad-CAM of a global-average-pool + linear head, up to scale.
+
+    Args:
+        pooled_map: ``(N, C, h, w)``, the map the classifier pools.
+        weight: ``(N, K, C)``, the classifier's rows of each image's classes.
+
+    Returns:
+        ``(N, K, h, w)`` in [0, 1].
+    """
+    return normalise(torch.einsum("nchw,nkc->nkhw", pooled_map.float(), weight.float()))
+
+
+def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
+    """Grad-CAM at ``mid``, channels weighed by the pooled gradient of the class logit (Selvaraju et al., 2017).
+
+    Works inside ``torch.inference_mode`` as well; parameters get no gradient.
+
+    Args:
+        backbone: a network with its classifier.
+        mid: ``(N, C_mid, h, w)``.
+        index: ``(N, K)`` int64 classes of each image; one backward pass each.
+
+    Returns:
+        ``(N, K, h, w)`` in [0, 1].
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        # Clones, since tensors made under inference mode cannot enter a graph.
+        source = mid.detach().clone().requires_grad_()
+        classes = index.clone()
+        logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(source)))
+        maps = [_channel_weighted(source, logits, classes[:, k]) for k in range(classes.shape[1])]
+        return normalise(torch.stack(maps, 1))
+
+
+def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+    chosen = logits.gather(1, index[:, None]).sum()
+    (gradient,) = torch.autograd.grad(chosen, source, retain_graph=True)
+    channel_weight = gradient.float().mean((2, 3), keepdim=True)
+    return (source.detach().float() * channel_weight).sum(1)
+
+
+def normalise(cam: Tensor) -> Tensor:
+    """ReLU and per-map min-max of ``(N, K, h, w)`` to [0, 1]; a flat map becomes zero."""
+    cam = cam.relu()
+    low, high = cam.amin((2, 3), keepdim=True), cam.amax((2, 3), keepdim=True)
+    return (cam - low) / (high - low).clamp_min(1e-6)
+
+
+def resize_map(cam: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of ``(N, C, h, w)`` to ``(N, C, *size)``."""
+    return F.interpolate(cam, size, mode="bilinear", align_corners=False)
+
+
+def adaptive_threshold(cam: Tensor, mask: Tensor) -> Tensor:
+    """``argmax_t IoU(cam > t, mask)`` over :data:`THRESHOLDS`, the lowest of equals (method, section 2, step 3).
+
+    The mask may be soft: intersection and union are sums of shares, so small objects count.
+
+    Args:
+        cam: ``(N, 1, h, w)`` in [0, 1].
+        mask: ``(N, 1, h, w)`` in [0, 1].
+
+    Returns:
+        ``(N,)`` float32 in [0, 1].
+    """
+    steps = torch.tensor(THRESHOLDS, device=cam.device)
+    above = (cam.float().flatten(1)[:, None] > steps[:, None]).float()
+    shares = mask.float().flatten(1)[:, None]
+    inter = (above * shares).sum(2)
+    union = above.sum(2) + shares.sum(2) - inter
+    return steps[(inter / union.clamp_min(1e-6)).argmax(1)]
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return (x.shape[2], x.shape[3])

@@ -1,0 +1,106 @@
+"""The architecture of one checkpoint, as a frozen and checked record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from iir_sdk.errors import ConfigError
+
+CamForm = Literal["closed_form", "grad"]
+ShotFusion = Literal["concat", "average"]
+
+_BOUNDS: dict[str, tuple[int, int]] = {
+    "width": (8, 1024),
+    "blocks": (1, 24),
+    "cross_blocks": (0, 24),
+    "heads": (1, 64),
+    "head_width": (8, 1024),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of an IIR network (method: Fu et al., arXiv 2507.05838).
+
+    Attributes:
+        backbone: timm model name of an ImageNet classifier.
+        classifier: keep the ImageNet head; without it the class weights come from the support itself.
+        cam: ``closed_form`` at the pooled map (a matrix product) or ``grad`` at ``mid`` (Grad-CAM).
+        width: channels ``d`` of the decoder.
+        blocks: refinement blocks; the first ``cross_blocks`` of them have cross attention.
+        heads: attention heads; ``width`` must be a multiple.
+        head_width: channels of the stride-8 head.
+        shot_fusion: ``concat`` attends over all shots' tokens at once, ``average`` runs each shot and averages.
+        shared_projection: one 1x1 projection for query and support, or one each.
+        companion_priors: feed similarity priors beside IIR's own prior.
+        dropout: spatial dropout on the projected features, in [0, 1).
+    """
+
+    backbone: str = "tf_efficientnet_lite2"
+    classifier: bool = True
+    cam: CamForm = "closed_form"
+    width: int = 128
+    blocks: int = 3
+    cross_blocks: int = 2
+    heads: int = 2
+    head_width: int = 64
+    shot_fusion: ShotFusion = "concat"
+    shared_projection: bool = True
+    companion_priors: bool = True
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no network can be built from.
+
+        Raises:
+            ConfigError: naming the field, its value and what was expected.
+        """
+        self._check_types()
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"model config: {name}={value} is outside [{low}, {high}].")
+        if self.cross_blocks > self.blocks:
+            raise ConfigError(
+                f"model config: cross_blocks={self.cross_blocks} is more than blocks={self.blocks}."
+            )
+        if self.width % self.heads:
+            raise ConfigError(f"model config: width={self.width} is not a multiple of heads={self.heads}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model config: dropout={self.dropout} is outside [0, 1).")
+        if not self.classifier and self.cam == "grad":
+            raise ConfigError("model config: cam='grad' needs a classifier; use cam='closed_form'.")
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, default = getattr(self, field.name), field.default
+            expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+            if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+                raise ConfigError(
+                    f"model config: {field.name}={value!r} must be {expected[0].__name__}."
+                )
+        for name, choices in (("cam", ("closed_form", "grad")), ("shot_fusion", ("concat", "average"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"model config: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
+                )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: on an unknown key or a value out of range.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConfigError(
+                f"model config: unknown key {unknown[0]!r}. Was it made by a newer iir_sdk? Update the package."
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain values, as :meth:`from_dict` takes them."""
+        return asdict(self)

@@ -1,0 +1,100 @@
+"""Prior maps: where in the query is the support's object, by similarity alone (method, section 2, step 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosine similarity of each position with each of ``K`` prototypes.
+
+    Args:
+        features: ``(N, C, h, w)``.
+        prototypes: ``(N, K, C)``.
+
+    Returns:
+        ``(N, K, h, w)`` float32 in [-1, 1].
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return torch.einsum("nchw,nkc->nkhw", unit, F.normalize(prototypes.float(), dim=2))
+
+
+def min_max(values: Tensor, region: Tensor) -> Tensor:
+    """Min-max of each ``values (N, K, h, w)`` to [0, 1] within ``region`` (bool, same shape); zero outside of it.
+
+    A region without spread (one position, or none) gives zero, never NaN.
+    """
+    low = values.masked_fill(~region, torch.inf).amin((2, 3), keepdim=True)
+    high = values.masked_fill(~region, -torch.inf).amax((2, 3), keepdim=True)
+    spread = high - low
+    flat = ~(spread > 1e-6)
+    scaled = (values - low.masked_fill(flat, 0)) / spread.masked_fill(flat, 1)
+    return scaled.masked_fill(~region | flat, 0)
+
+
+def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: Tensor) -> Tensor:
+    """IIR's prior: similarity to core where activated and to local elsewhere, min-max in each of the two regions.
+
+    Args:
+        core_similarity: ``(N, K, h, w)`` cosine with the core prototype.
+        local_similarity: ``(N, K, h, w)`` cosine with the local prototype.
+        activated: ``(N, K, h, w)`` bool, the class activation above its threshold.
+
+    Returns:
+        ``(N, K, h, w)`` float32 in [0, 1].
+    """
+    return min_max(core_similarity, activated) + min_max(local_similarity, ~activated)
+
+
+def similarity_prior(similarity: Tensor) -> Tensor:
+    """Min-max over each whole map: ``(N, K, h, w)`` to [0, 1]."""
+    return min_max(similarity, torch.ones_like(similarity, dtype=torch.bool))
+
+
+def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tensor) -> Tensor:
+    """Share of foreground among the support positions that each query position resembles.
+
+    A softmax over the support's positions of cosine / temperature, summed over the mask (the dense attention of
+    DCAMA, Shi et al., ECCV 2022, without learned projections).
+
+    Args:
+        query: ``(N, C, h, w)``.
+        support: ``(N, K, S, C)`` unit vectors.
+        mask: ``(N, K, S)`` foreground share of each support position, in [0, 1].
+        temperature: scalar > 0.
+
+    Returns:
+        ``(N, K, h, w)`` float32 in [0, 1].
+    """
+    unit = F.normalize(query.float(), dim=1).flatten(2)[:, None]
+    affinity = (support.float() @ unit) / temperature
+    return torch.einsum("nkst,nks->nkt", affinity.softmax(2), mask.float()).unflatten(2, query.shape[2:])
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrix of ``(N, C, h, w)`` with unit trace, ``(N, C, C)`` float32: the style that weighs shots."""
+    flat = features.float().flatten(2)
+    product = flat @ flat.transpose(1, 2)
+    return product / product.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-6)
+
+
+def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Tensor:
+    """Softmax over shots of the negative Gram distance, so that any K works (method, section 3).
+
+    Args:
+        query_gram: ``(N, C, C)``.
+        support_grams: ``(N, K, C, C)``.
+        scale: learned scalar >= 0.
+
+    Returns:
+        ``(N, K)`` float32, each row sums to 1.
+    """
+    distance = (query_gram[:, None] - support_grams.float()).flatten(2).norm(dim=2)
+    return (-scale * distance).softmax(1)
+
+
+def mean_over_shots(maps: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of ``maps (N, K, h, w)`` with ``weights (N, K)``: ``(N, 1, h, w)``."""
+    return torch.einsum("nkhw,nk->nhw", maps, weights.to(maps.dtype))[:, None]

@@ -1,0 +1,65 @@
+"""Masked average pooling and the dual prototypes (method, section 2, step 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_EMPTY = 1e-6
+
+
+class DualPrototypes(NamedTuple):
+    """Prototypes of a batch of supports, each ``(N, C)``.
+
+    Attributes:
+        core: discriminative, mean over mask and activated region.
+        local: specific, mean over mask outside the activated region.
+        whole: mean over the mask.
+    """
+
+    core: Tensor
+    local: Tensor
+    whole: Tensor
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of foreground in each cell: area-average ``(N, 1, H, W)`` in [0, 1] to ``(N, 1, *size)``.
+
+    Averaging keeps thin and small objects: a cell that holds any foreground keeps a weight above zero. A mask
+    smaller than ``size`` is enlarged by repetition, which leaves the shares as they are.
+    """
+    return F.adaptive_avg_pool2d(mask.float(), size)
+
+
+def masked_average(features: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of ``features (N, C, h, w)`` with ``weights (N, 1, h, w)`` >= 0: ``(N, C)`` float32."""
+    weights = weights.float()
+    total = (features.float() * weights).sum((2, 3))
+    return total / weights.sum((2, 3)).clamp_min(_EMPTY)
+
+
+def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPrototypes:
+    """Core, local and whole prototypes by masked average pooling.
+
+    A region that holds nothing (a class activation over all of the mask, or none of it) takes the whole-mask
+    prototype, so none is ever NaN or zero.
+
+    Args:
+        features: ``(N, C, h, w)``.
+        mask: ``(N, 1, h, w)`` in [0, 1], not all zero.
+        activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
+    """
+    whole = masked_average(features, mask)
+    return DualPrototypes(
+        core=_or_whole(features, mask * activated, whole),
+        local=_or_whole(features, mask * (1 - activated), whole),
+        whole=whole,
+    )
+
+
+def _or_whole(features: Tensor, weights: Tensor, whole: Tensor) -> Tensor:
+    empty = weights.float().sum((2, 3)) <= _EMPTY
+    return torch.where(empty, whole, masked_average(features, weights))

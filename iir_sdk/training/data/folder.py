@@ -1,0 +1,124 @@
+"""The folder layout: ``images/<stem>.jpg`` and ``masks/<class>/<stem>.png``, one folder a set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iir_sdk.errors import DatasetError, DatasetNotFoundError
+from iir_sdk.images import load_picture
+
+COCO_CLASSES = tuple(
+    """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign parking_meter
+    bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis
+    snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass cup
+    fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch
+    potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven toaster sink
+    refrigerator book clock vase scissors teddy_bear hair_drier toothbrush""".split()
+)
+"""COCO's 80 categories sorted by category id, with underscores."""
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """One set of pictures with masks by class.
+
+    Attributes:
+        name: the folder's name.
+        root: the folder.
+        images: picture file of each stem.
+        classes: stems that have a mask, by class, both sorted.
+    """
+
+    name: str
+    root: Path
+    images: dict[str, Path]
+    classes: dict[str, tuple[str, ...]]
+
+    def picture(self, stem: str) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 RGB."""
+        return load_picture(self.images[stem], what=f"{self.name}/{stem}").pixels
+
+    def mask(self, name: str, stem: str) -> NDArray[np.bool_]:
+        """``(H, W)`` bool of a class in a picture; nonzero is foreground."""
+        with Image.open(self.root / "masks" / name / f"{stem}.png") as file:
+            # 1-bit and grey files alike; a palette holds indices.
+            pixels = np.asarray(file if file.mode == "P" else file.convert("L"))
+        return pixels > 0
+
+    def without(self, excluded: Callable[[str], bool]) -> PictureSet:
+        """The same pictures without the masks of some classes (the unfiltered convention)."""
+        return self.only([name for name in self.classes if not excluded(name)])
+
+    def only(self, names: Iterable[str]) -> PictureSet:
+        """The same pictures with the masks of these classes only.
+
+        Raises:
+            DatasetError: a class that the set does not have.
+        """
+        names = list(names)
+        missing = [name for name in names if name not in self.classes]
+        if missing:
+            raise DatasetError(f"set {self.name!r} has no class {missing[0]!r}; it has {', '.join(self.classes)}.")
+        return PictureSet(self.name, self.root, self.images, {n: self.classes[n] for n in names})
+
+
+def read_picture_set(root: str | os.PathLike[str]) -> PictureSet:
+    """Read the layout of one set; pictures and masks are opened later.
+
+    Raises:
+        DatasetNotFoundError: ``images/`` or ``masks/`` is missing.
+        DatasetError: a mask without its picture, or no mask at all.
+    """
+    root = Path(root)
+    for folder in ("images", "masks"):
+        if not (root / folder).is_dir():
+            raise DatasetNotFoundError(
+                f"{root} has no {folder}/ folder; a set is images/<stem>.jpg and masks/<class>/<stem>.png."
+            )
+    images = {f.stem: f for f in sorted((root / "images").iterdir()) if f.suffix.lower() in _EXTENSIONS}
+    classes: dict[str, tuple[str, ...]] = {}
+    for folder_path in sorted(p for p in (root / "masks").iterdir() if p.is_dir()):
+        stems = tuple(sorted(f.stem for f in folder_path.glob("*.png")))
+        orphans = [s for s in stems if s not in images]
+        if orphans:
+            raise DatasetError(f"{folder_path}/{orphans[0]}.png has no picture {orphans[0]}.* in {root}/images.")
+        if stems:
+            classes[folder_path.name] = stems
+    if not classes:
+        raise DatasetError(f"{root}/masks holds no masks/<class>/<stem>.png.")
+    return PictureSet(root.name, root, images, classes)
+
+
+def read_picture_sets(root: str | os.PathLike[str]) -> list[PictureSet]:
+    """One set, or every set in the folders below ``root``, sorted by name.
+
+    Raises:
+        DatasetNotFoundError: neither ``root`` nor a folder in it has ``images/``.
+    """
+    root = Path(root)
+    if (root / "images").is_dir():
+        return [read_picture_set(root)]
+    folders = sorted(p.parent for p in root.glob("*/images") if p.is_dir())
+    if not folders:
+        raise DatasetNotFoundError(f"no images/ in {root} nor in a folder of it.")
+    return [read_picture_set(folder) for folder in folders]
+
+
+def coco_fold(fold: int) -> tuple[str, ...]:
+    """COCO-20i's novel classes of fold 0..3: every fourth category, from ``fold`` on.
+
+    Raises:
+        DatasetError: no such fold.
+    """
+    if fold not in range(4):
+        raise DatasetError(f"fold {fold} does not exist; COCO-20i has folds 0, 1, 2 and 3.")
+    return COCO_CLASSES[fold::4]

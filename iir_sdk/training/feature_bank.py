@@ -1,0 +1,186 @@
+"""Backbone features of many augmented views, kept in memory: the frozen backbone runs once a view, not once an episode."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from iir_sdk.errors import DatasetError
+from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.views import CUTOUT_SET, ViewMaker
+
+ClassKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class PackedView:
+    """A view with its masks at label size, packed eight pixels a byte.
+
+    Attributes:
+        image: ``(3, S, S)`` uint8.
+        keys: (set, class) of each object.
+        sources: the picture each object comes from.
+        masks: ``(M, L * L / 8)`` uint8.
+    """
+
+    image: Tensor
+    keys: tuple[ClassKey, ...]
+    sources: tuple[str, ...]
+    masks: NDArray[np.uint8]
+
+
+class _ViewStream(Dataset[PackedView]):
+    def __init__(self, maker: ViewMaker, first: int, count: int) -> None:
+        self.maker, self.first, self.count = maker, first, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> PackedView:
+        view = self.maker.make(self.first + index)
+        side = self.maker.config.label_size
+        packed = [np.packbits(_label_sized(o.mask, side)) for o in view.objects]
+        return PackedView(
+            view.image,
+            tuple((o.set_name, o.name) for o in view.objects),
+            tuple(o.source for o in view.objects),
+            np.stack(packed) if packed else np.zeros((0, side * side // 8), np.uint8),
+        )
+
+
+def _label_sized(mask: Tensor, side: int) -> NDArray[np.bool_]:
+    share = F.adaptive_avg_pool2d(mask[None, None].float(), (side, side))[0, 0]
+    large: NDArray[np.bool_] = (share >= 0.5).numpy()
+    return large
+
+
+def stream_views(
+    maker: ViewMaker, first: int, count: int, *, batch: int, workers: int
+) -> Iterator[list[PackedView]]:
+    """Views ``first`` .. ``first + count - 1`` in order, in lists of ``batch``, made by worker processes."""
+    loader = DataLoader(
+        _ViewStream(maker, first, count), batch_size=batch, num_workers=workers, collate_fn=list, shuffle=False
+    )
+    yield from loader
+
+
+class FeatureBank:
+    """Taps and masks of the latest views, replaced oldest first.
+
+    Args:
+        backbone: the frozen network.
+        preprocessing: its normalisation.
+        config: number of views, label size, set weights.
+        device: where features are made and kept.
+    """
+
+    def __init__(
+        self, backbone: Backbone, preprocessing: Preprocessing, config: TrainingConfig, device: torch.device
+    ) -> None:
+        self.backbone, self.preprocessing, self.config, self.device = backbone, preprocessing, config, device
+        self._taps: list[Tensor] = []
+        self._views: list[PackedView | None] = [None] * config.views
+        self._members: dict[ClassKey, set[int]] = defaultdict(set)
+        self._next = 0
+
+    def add(self, views: list[PackedView]) -> None:
+        """Compute and keep the taps of ``views``, in place of the oldest."""
+        images = torch.stack([v.image for v in views]).to(self.device).float() / 255
+        images = self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+            taps = self.backbone(images)
+        if not self._taps:
+            self._taps = [
+                torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps
+            ]
+        slots = [(self._next + i) % self.config.views for i in range(len(views))]
+        index = torch.tensor(slots, device=self.device)
+        for kept, new in zip(self._taps, taps, strict=True):
+            kept.index_copy_(0, index, new.to(torch.bfloat16))
+        for slot, view in zip(slots, views, strict=True):
+            self._replace(slot, view)
+        self._next = (slots[-1] + 1) % self.config.views
+
+    def _replace(self, slot: int, view: PackedView) -> None:
+        old = self._views[slot]
+        for key in old.keys if old else ():
+            self._members[key].discard(slot)
+        # The picture itself is no longer needed.
+        self._views[slot] = PackedView(torch.empty(0), view.keys, view.sources, view.masks)
+        for key in view.keys:
+            self._members[key].add(slot)
+
+    def taps(self, slots: list[int]) -> Taps:
+        """Float taps ``(N, ...)`` of some views."""
+        index = torch.tensor(slots, device=self.device)
+        return Taps(*(t.index_select(0, index).float() for t in self._taps))
+
+    def mask(self, slot: int, key: ClassKey) -> NDArray[np.bool_]:
+        """``(L, L)`` bool of a class in a view; empty where the view does not show it."""
+        view, side = self._views[slot], self.config.label_size
+        assert view is not None
+        if key not in view.keys:
+            return np.zeros((side, side), np.bool_)
+        packed = view.masks[view.keys.index(key)]
+        return np.unpackbits(packed).reshape(side, side).astype(np.bool_)
+
+    def usable(self, shots: int) -> dict[str, list[ClassKey]]:
+        """Classes with more than ``shots`` views, by set; sets in which there is one.
+
+        Raises:
+            DatasetError: no class has enough views.
+        """
+        by_set: dict[str, list[ClassKey]] = defaultdict(list)
+        for key, slots in self._members.items():
+            if len(slots) > shots:
+                by_set[key[0]].append(key)
+        if not by_set:
+            raise DatasetError(f"no class is seen in {shots + 1} views; add pictures or raise `views`.")
+        return {name: sorted(keys) for name, keys in sorted(by_set.items())}
+
+    def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int] | None:
+        """One episode: class, support slots, query slot; None where the drawn class has too few distinct pictures."""
+        by_set = self.usable(shots)
+        main = self.config.main_set
+        others = [name for name in by_set if name != main]
+        is_main = main in by_set and (not others or rng.random() < self.config.main_weight)
+        key = rng.choice(by_set[main if is_main else rng.choice(others)])
+        slots = sorted(self._members[key])
+        rng.shuffle(slots)
+        chosen, seen = [], set()
+        for slot in slots:
+            source = self._source(slot, key)
+            if source not in seen:
+                chosen.append(slot)
+                seen.add(source)
+            if len(chosen) == shots + 1:
+                return key, chosen[1:], self._query(key, chosen[0], rng)
+        return None
+
+    def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
+        """The drawn query, or now and then a view that lacks the class, where that is known for certain."""
+        certain = key[0] in (CUTOUT_SET, self.config.main_set)
+        if not certain or rng.random() >= self.config.absent:
+            return slot
+        for _ in range(20):
+            other = rng.randrange(self.config.views)
+            view = self._views[other]
+            if view and key not in view.keys and all(k[0] in (self.config.main_set, CUTOUT_SET) for k in view.keys):
+                return other
+        return slot
+
+    def _source(self, slot: int, key: ClassKey) -> str:
+        view = self._views[slot]
+        assert view is not None
+        return view.sources[view.keys.index(key)]

@@ -1,0 +1,142 @@
+"""Augmented pictures to train on: real pictures, with objects of other pictures and cut-outs pasted in."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from iir_sdk.errors import DatasetNotFoundError
+from iir_sdk.training.augment import Augmented, change_light, paste, random_view
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.folder import PictureSet
+
+CUTOUT_SET = "cutouts"
+_SMALLEST_SHARE = 0.008
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One class seen in a view.
+
+    Attributes:
+        set_name: the set whose class it is.
+        name: the class.
+        source: picture the object comes from; an episode never pairs an object with itself.
+        mask: ``(S, S)`` bool.
+    """
+
+    set_name: str
+    name: str
+    source: str
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """An augmented picture ``(3, S, S)`` uint8 with its objects."""
+
+    image: Tensor
+    objects: tuple[LabelledObject, ...]
+
+
+def read_cutouts(root: Path) -> list[Path]:
+    """All WebP or PNG files with alpha below ``root``, sorted.
+
+    Raises:
+        DatasetNotFoundError: there is none.
+    """
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png"))
+    if not files:
+        raise DatasetNotFoundError(f"no .webp or .png cut-outs below {root}.")
+    return files
+
+
+class ViewMaker:
+    """Makes view number ``i`` from (seed, i) alone.
+
+    Args:
+        sets: pictures with masks.
+        cutouts: files with alpha, each a class of its own; may be empty.
+        config: sizes, shares and the seed.
+    """
+
+    def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
+        self.config = config
+        self.sets = {s.name: s for s in sets}
+        self._classes_of: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for s in sets:
+            for name, stems in s.classes.items():
+                for stem in stems:
+                    self._classes_of[s.name, stem].append(name)
+        count = min(len(cutouts), config.cutout_classes)
+        self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
+        # Pictures are small and drawn again and again; decoding them once halves the time.
+        self._read = lru_cache(maxsize=3000)(self._read_uncached)
+
+    def make(self, index: int) -> View:
+        """View number ``index``."""
+        rng = random.Random(f"{self.config.seed}/{index}")
+        torch.manual_seed(rng.getrandbits(62))
+        set_name = self._draw_set(rng)
+        name, stem = self._draw_object(set_name, rng)
+        image, masks = self._read(set_name, stem)
+        names = self._classes_of[set_name, stem]
+        base = random_view(image, masks, names.index(name), self.config.preprocessing.size, rng)
+        labels = [(set_name, n, f"{set_name}/{stem}") for n in names]
+        if rng.random() < self.config.paste:
+            for _ in range(rng.randint(1, 3)):
+                base, labels = self._paste_one(base, labels, rng, index)
+        objects = [LabelledObject(*label, mask) for label, mask in zip(labels, base.masks, strict=True)]
+        kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
+        return View(change_light(base.image), kept)
+
+    def _draw_set(self, rng: random.Random) -> str:
+        main, others = self.config.main_set, sorted(n for n in self.sets if n != self.config.main_set)
+        if main in self.sets and (not others or rng.random() < self.config.main_weight):
+            return main
+        return rng.choice(others)
+
+    def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
+        classes = self.sets[set_name].classes
+        name = rng.choice(sorted(classes))
+        return name, rng.choice(classes[name])
+
+    def _read_uncached(self, set_name: str, stem: str) -> tuple[Tensor, Tensor]:
+        pictures = self.sets[set_name]
+        image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
+        masks = np.stack([pictures.mask(n, stem) for n in self._classes_of[set_name, stem]])
+        return image, torch.from_numpy(masks)
+
+    def _paste_one(
+        self, base: Augmented, labels: list[tuple[str, str, str]], rng: random.Random, index: int
+    ) -> tuple[Augmented, list[tuple[str, str, str]]]:
+        if self.cutouts and rng.random() < self.config.cutouts:
+            file = rng.choice(self.cutouts)
+            rgba = torch.from_numpy(np.array(Image.open(file).convert("RGBA"))).permute(2, 0, 1)
+            # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
+            label = (CUTOUT_SET, f"{file.parent.name}/{file.stem}", f"{file.stem}/{index}")
+            patch, alpha = rgba[:3], rgba[3:].float() / 255
+        else:
+            set_name = self._draw_set(rng)
+            name, stem = self._draw_object(set_name, rng)
+            image, masks = self._read(set_name, stem)
+            mask = masks[self._classes_of[set_name, stem].index(name)]
+            rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+            box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+            patch, alpha = image[(slice(None), *box)], mask[box][None].float()
+            label = (set_name, name, f"{set_name}/{stem}")
+        base, covered = paste(base, patch, alpha, rng)
+        for i, (other_set, other_name, _) in enumerate(labels):
+            if (other_set, other_name) == label[:2]:
+                base.masks[i] |= covered
+                return base, labels
+        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label]
