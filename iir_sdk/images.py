@@ -121,9 +121,7 @@ def _from_pil(image: Image.Image, what: str) -> Picture:
         stored = (image.height, image.width)
         pixels = np.array(_to_rgb(_oriented(image, orientation)))
     except _BROKEN as error:
-        raise ImageError(
-            f"{what} cannot be decoded ({error}); the file is damaged, save it again."
-        ) from error
+        raise ImageError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
     return Picture(pixels, orientation, stored)
 
 
@@ -244,8 +242,7 @@ def _mask_pixels(source: ImageSource, what: str) -> NDArray[np.bool_]:
         raise MaskError(f"{what} has shape {values.shape}; expected (H, W), one value a pixel.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MaskError(f"{what} holds NaN or infinite values; expected 0 for background and nonzero for the object.")
-    nonzero: NDArray[np.bool_] = values != 0
-    return nonzero
+    return np.asarray(values != 0, dtype=np.bool_)
 
 
 def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
@@ -266,9 +263,9 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
 def _mask_of_alpha(image: Image.Image) -> NDArray[np.bool_]:
     """A mask drawn in a picture editor: visible (alpha) and not black."""
     rgba = np.asarray(image.convert("RGBA"))
-    visible: NDArray[np.bool_] = rgba[..., 3] > 0
+    visible = np.asarray(rgba[..., 3] > 0)
     # A cut-out with a transparent background marks its object by alpha alone, black parts included.
-    return visible if not visible.all() else rgba[..., :3].any(axis=2)
+    return visible if not visible.all() else np.asarray(rgba[..., :3].any(axis=2))
 
 
 def _is_tensor(source: object) -> bool:

@@ -46,9 +46,7 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise ConfigError(f"preprocessing: std={self.std!r} must be above 0.")
         if self.interpolation not in ("bilinear", "bicubic"):
-            raise ConfigError(
-                f"preprocessing: interpolation={self.interpolation!r} must be bilinear or bicubic."
-            )
+            raise ConfigError(f"preprocessing: interpolation={self.interpolation!r} must be bilinear or bicubic.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -60,7 +58,8 @@ class Preprocessing:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"preprocessing: unknown key {unknown[0]!r}.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """The plain values, as :meth:`from_dict` takes them."""
@@ -79,9 +78,7 @@ class Preprocessing:
     def mask(self, mask: NDArray[np.bool_]) -> Tensor:
         """``(H, W)`` bool -> ``(size, size)`` float32, share of foreground in [0, 1]."""
         source = torch.from_numpy(mask.astype(np.float32))[None, None]
-        resized = F.interpolate(
-            source, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True
-        )
+        resized = F.interpolate(source, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
         return resized[0, 0]
 
     def normalise(self, images: Tensor) -> Tensor:

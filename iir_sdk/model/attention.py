@@ -38,7 +38,8 @@ class Attention(nn.Module):
 
     def affinity(self, tokens: Tensor, keys: Tensor) -> Tensor:
         """``q_i . k_j / sqrt(d)`` over all heads together: ``(B, T, S)``."""
-        return self.to_query(tokens) @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
+        affinity: Tensor = self.to_query(tokens) @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
+        return affinity
 
     def forward(self, tokens: Tensor, other: KeysValues, bias: Tensor | None = None) -> Tensor:
         """Attend from ``tokens (B, T, d)`` to ``other``; ``bias`` adds to the logits, ``(B, T or 1, S)``."""
@@ -51,7 +52,7 @@ class Attention(nn.Module):
         return merged
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: Tensor) -> Tensor:
@@ -133,7 +134,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None) -> Tensor:
         """``tokens (B, T, d)`` refined by ``support``; ``bias (B, T or 1, S)`` adds to the attention logits."""
-        return self.feed_forward(self.attend(tokens, support, bias))
+        refined: Tensor = self.feed_forward(self.attend(tokens, support, bias))
+        return refined
 
     def attend(self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None) -> Tensor:
         """The residual attention step without the feed-forward."""

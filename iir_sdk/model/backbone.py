@@ -123,11 +123,9 @@ def _create(name: str, classifier: bool) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise ConfigError(
-            f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are."
-        )
-    extra = {} if classifier else {"num_classes": 0}
-    return cast(nn.Module, timm.create_model(name, pretrained=False, **extra))
+        raise ConfigError(f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are.")
+    extra: dict[str, Any] = {} if classifier else {"num_classes": 0}
+    return timm.create_model(name, pretrained=False, **extra)
 
 
 def _sequence(net: nn.Module, tap_paths: list[str]) -> Iterator[tuple[str, nn.Module]]:

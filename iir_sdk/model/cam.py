@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
 
 
-class ProxyClass(NamedTuple):
+@dataclass(frozen=True)
+class ProxyClass:
     """The classifier's own class that stands for each support's object.
 
     Attributes:

@@ -63,9 +63,7 @@ class ModelConfig:
             if not low <= value <= high:
                 raise ConfigError(f"model config: {name}={value} is outside [{low}, {high}].")
         if self.cross_blocks > self.blocks:
-            raise ConfigError(
-                f"model config: cross_blocks={self.cross_blocks} is more than blocks={self.blocks}."
-            )
+            raise ConfigError(f"model config: cross_blocks={self.cross_blocks} is more than blocks={self.blocks}.")
         if self.width % self.heads:
             raise ConfigError(f"model config: width={self.width} is not a multiple of heads={self.heads}.")
         if not 0 <= self.dropout < 1:
@@ -78,14 +76,10 @@ class ModelConfig:
             value, default = getattr(self, field.name), field.default
             expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-                raise ConfigError(
-                    f"model config: {field.name}={value!r} must be {expected[0].__name__}."
-                )
+                raise ConfigError(f"model config: {field.name}={value!r} must be {expected[0].__name__}.")
         for name, choices in (("cam", ("closed_form", "grad")), ("shot_fusion", ("concat", "average"))):
             if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"model config: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
-                )
+                raise ConfigError(f"model config: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The only trained part: fusion of features, prototypes and priors, refinement blocks, mask head (method, section 4)."""
+"""The trained part: fusion of features, prototypes and priors, refinement blocks, mask head (method, section 4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _to_tokens(maps: Tensor) -> Tensor:
 
 
 def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(2, size)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
 
 
 class FeatureProjection(nn.Module):
@@ -194,9 +194,7 @@ class Decoder(nn.Module):
         width = config.width
         self.project_query = FeatureProjection(channels, width, config.dropout)
         self.project_support = (
-            self.project_query
-            if config.shared_projection
-            else FeatureProjection(channels, width, config.dropout)
+            self.project_query if config.shared_projection else FeatureProjection(channels, width, config.dropout)
         )
         self.fuse_query = nn.Conv2d(3 * width + priors, width, 1)
         # The support's priors are IIR's own and its mask.

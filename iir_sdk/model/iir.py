@@ -226,9 +226,7 @@ def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tens
     """Core prototype where activated, local elsewhere, mean over shots: ``(N, K, ...)`` -> ``(N, d, h, w)``."""
     weighted = activated.float() * weights[:, :, None, None]
     rest = weights[:, :, None, None] - weighted
-    return torch.einsum("nkhw,nkd->ndhw", weighted, core.float()) + torch.einsum(
-        "nkhw,nkd->ndhw", rest, local.float()
-    )
+    return torch.einsum("nkhw,nkd->ndhw", weighted, core.float()) + torch.einsum("nkhw,nkd->ndhw", rest, local.float())
 
 
 def _similarities(tap: Tensor, name: str, state: SupportState, weights: Tensor) -> Tensor:

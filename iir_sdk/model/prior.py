@@ -70,7 +70,8 @@ def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tenso
     """
     unit = F.normalize(query.float(), dim=1).flatten(2)[:, None]
     affinity = (support.float() @ unit) / temperature
-    return torch.einsum("nkst,nks->nkt", affinity.softmax(2), mask.float()).unflatten(2, query.shape[2:])
+    share = torch.einsum("nkst,nks->nkt", affinity.softmax(2), mask.float())
+    return share.reshape(*share.shape[:2], *query.shape[2:])
 
 
 def gram(features: Tensor) -> Tensor:
@@ -92,7 +93,8 @@ def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Te
         ``(N, K)`` float32, each row sums to 1.
     """
     distance = (query_gram[:, None] - support_grams.float()).flatten(2).norm(dim=2)
-    return (-scale * distance).softmax(1)
+    weights: Tensor = (-scale * distance).softmax(1)
+    return weights
 
 
 def mean_over_shots(maps: Tensor, weights: Tensor) -> Tensor:

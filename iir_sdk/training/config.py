@@ -102,10 +102,11 @@ class TrainingConfig:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(f"recipe: unknown key {unknown[0]!r}; known keys: {', '.join(known)}.")
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        for key, kind in (("model", ModelConfig), ("preprocessing", Preprocessing)):
-            if key in plain and not isinstance(plain[key], kind):
-                plain[key] = kind.from_dict(plain[key])  # type: ignore[attr-defined]
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if isinstance(plain.get("model"), Mapping):
+            plain["model"] = ModelConfig.from_dict(plain["model"])
+        if isinstance(plain.get("preprocessing"), Mapping):
+            plain["preprocessing"] = Preprocessing.from_dict(plain["preprocessing"])
         _check_kinds(plain)
         return cls(**plain)
 

@@ -1,4 +1,4 @@
-"""Backbone features of many augmented views, kept in memory: the frozen backbone runs once a view, not once an episode."""
+"""Backbone features of many augmented views: the frozen backbone runs once a view, not once an episode."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def _label_sized(mask: Tensor, side: int) -> NDArray[np.bool_]:
     return large
 
 
-def stream_views(
-    maker: ViewMaker, first: int, count: int, *, batch: int, workers: int
-) -> Iterator[list[PackedView]]:
+def stream_views(maker: ViewMaker, first: int, count: int, *, batch: int, workers: int) -> Iterator[list[PackedView]]:
     """Views ``first`` .. ``first + count - 1`` in order, in lists of ``batch``, made by worker processes."""
     loader = DataLoader(
         _ViewStream(maker, first, count), batch_size=batch, num_workers=workers, collate_fn=list, shuffle=False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import time
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.feature_bank import FeatureBank, stream_views
 from iir_sdk.training.losses import auxiliary_loss, mask_loss
 from iir_sdk.training.views import ViewMaker
+from iir_sdk.weights import save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,13 @@ class Trainer:
         device: torch.device,
         workers: int = 2,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.maker, self.config, self.folder, self.device, self.workers = maker, config, folder, device, workers
         self.average = AveragedModel(model.decoder, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.optimizer = torch.optim.AdamW(_parameter_groups(model.decoder, config.weight_decay), lr=config.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(model.decoder, config.weight_decay), lr=config.learning_rate
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +127,8 @@ class Trainer:
         warmed = min(1.0, (step + 1) / max(1, self.config.warmup))
         return warmed * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.config.steps))))
 
-    def run(self, *, resume: bool = False) -> nn.Module:
-        """Train to the last step and return the averaged decoder.
+    def run(self, *, resume: bool = False) -> None:
+        """Train to the last step.
 
         Raises:
             ConfigError: the folder holds another recipe's run, or one already and ``resume`` is off.
@@ -155,7 +158,19 @@ class Trainer:
                 losses, ious = [], []
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self._save()
-        return self.average.module
+
+    def export(self) -> Path:
+        """Write the averaged decoder with its backbone as ``model.safetensors`` in the run's folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        averaged = IIR(self.config.model)
+        averaged.backbone.load_state_dict(self.model.backbone.state_dict())
+        averaged.decoder.load_state_dict(self.average.module.state_dict())
+        path = self.folder / "model.safetensors"
+        save_checkpoint(averaged, self.config.preprocessing, path)
+        return path
 
     def _filled_bank(self) -> FeatureBank:
         bank = FeatureBank(self.model.backbone, self.config.preprocessing, self.config, self.device)
@@ -204,7 +219,7 @@ class Trainer:
         }
         beside = self.folder / "last.pt.partial"
         torch.save(state, beside)
-        os.replace(beside, self.folder / "last.pt")
+        beside.replace(self.folder / "last.pt")
 
     def _log(self, losses: list[float], ious: list[float], seconds: float) -> None:
         line = {

@@ -33,9 +33,7 @@ def large_enough(pictures: PictureSet, min_share: float) -> dict[str, tuple[str,
     return kept
 
 
-def sample_episodes(
-    stems: Mapping[str, Sequence[str]], *, shots: int, count: int, seed: int
-) -> list[Episode]:
+def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: int, seed: int) -> list[Episode]:
     """Draw episodes: classes in turn, query and supports at random without repetition.
 
     The same arguments give the same episodes everywhere. Classes with fewer than ``shots + 1`` pictures are left out.

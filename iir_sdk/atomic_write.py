@@ -1,0 +1,50 @@
+"""Writes a file beside its place and renames it, so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from iir_sdk.errors import OutputError
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a temporary file next to ``path`` and move it there.
+
+    Args:
+        path: where the file shall be; an existing one is replaced in one step.
+        write: gets the temporary path, which has the same suffix.
+
+    Returns:
+        The final path.
+
+    Raises:
+        OutputError: the folder is missing, or the file cannot be written.
+    """
+    final = Path(path)
+    if not final.parent.is_dir():
+        raise OutputError(f"cannot write {str(final)!r}: no folder {str(final.parent)!r}; create it first.")
+    if final.is_dir():
+        raise OutputError(f"cannot write {str(final)!r}: it is a folder; name a file.")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
+    beside = Path(name)
+    try:
+        write(beside)
+        # mkstemp makes files private; give this one what a plain open() would have given it.
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)
+        beside.replace(final)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return final

@@ -1,0 +1,1 @@
+"""Embedded weights, ``*.safetensors``, listed in ``weights_manifest.json``."""

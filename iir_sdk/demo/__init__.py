@@ -1,0 +1,1 @@
+"""``iir-sdk demo``: few-shot jobs on pictures that travel with the package."""

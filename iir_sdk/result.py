@@ -1,0 +1,196 @@
+"""What a prediction gives: masks, probabilities and scores at the query's own size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import LabelError, OutputError
+
+COLOURS: tuple[tuple[int, int, int], ...] = (
+    (255, 64, 87),
+    (0, 168, 232),
+    (255, 190, 11),
+    (61, 220, 132),
+    (160, 92, 255),
+    (255, 122, 26),
+    (0, 206, 201),
+    (240, 98, 200),
+)
+"""RGB of the first, second, ... label in overlays and palette masks, used in turn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Masks of one query, for ``L`` labels, at the query's own height ``H`` and width ``W``.
+
+    Attributes:
+        labels: in the order of the first axis below.
+        probabilities: float32 ``(L, H, W)`` in [0, 1].
+        masks: bool ``(L, H, W)``, ``probabilities > threshold``; masks of different labels may overlap.
+        label_map: int32 ``(H, W)``, 0 for background and ``i + 1`` for ``labels[i]``: the most probable label where
+            any exceeds the threshold.
+        scores: float32 ``(L,)`` in [0, 1], mean probability inside each mask; 0 for an empty mask.
+        priors: float32 ``(L, H, W)`` in [0, 1], where similarity alone places the object.
+        timings: milliseconds by stage; of the whole batch where several queries ran together.
+        image: uint8 ``(H, W, 3)`` RGB, the query.
+        threshold: of the masks.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    label_map: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    priors: NDArray[np.float32]
+    timings: Mapping[str, float]
+    image: NDArray[np.uint8] = field(repr=False)
+    threshold: float = 0.5
+
+    def __repr__(self) -> str:
+        found = ", ".join(
+            f"{label!r}: {mask.mean():.1%} of the picture, score {score:.2f}"
+            for label, mask, score in zip(self.labels, self.masks, self.scores, strict=True)
+        )
+        return f"Segmentation({self.image.shape[0]} x {self.image.shape[1]}; {found})"
+
+    def __getitem__(self, label: str) -> Segmentation:
+        """The view of one label.
+
+        Raises:
+            LabelError: the label was not predicted.
+        """
+        if label not in self.labels:
+            raise LabelError(f"no label {label!r} in this result; it has {', '.join(map(repr, self.labels))}.")
+        i = self.labels.index(label)
+        return from_probabilities(
+            (label,),
+            self.probabilities[i : i + 1],
+            self.priors[i : i + 1],
+            image=self.image,
+            threshold=self.threshold,
+            timings=self.timings,
+        )
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Bool ``(H, W)`` of the only label; with several, ``LabelError``."""
+        mask: NDArray[np.bool_] = self.masks[self._only()]
+        return mask
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Float32 ``(H, W)`` of the only label; with several, ``LabelError``."""
+        probability: NDArray[np.float32] = self.probabilities[self._only()]
+        return probability
+
+    @property
+    def prior(self) -> NDArray[np.float32]:
+        """Float32 ``(H, W)`` of the only label; with several, ``LabelError``."""
+        prior: NDArray[np.float32] = self.priors[self._only()]
+        return prior
+
+    @property
+    def score(self) -> float:
+        """Score of the only label; with several, ``LabelError``."""
+        return float(self.scores[self._only()])
+
+    def _only(self) -> int:
+        if len(self.labels) != 1:
+            raise LabelError(
+                f"this result has {len(self.labels)} labels; name one, as in result[{self.labels[0]!r}].mask."
+            )
+        return 0
+
+    def overlay(self, *, opacity: float = 0.5) -> Image.Image:
+        """The query with each label tinted in its colour of :data:`COLOURS` and outlined, an RGB PIL image.
+
+        Args:
+            opacity: of the tint, in [0, 1].
+
+        Raises:
+            OutputError: opacity is out of its range.
+        """
+        if not 0 <= opacity <= 1:
+            raise OutputError(f"opacity={opacity} must lie in [0, 1].")
+        picture = self.image.astype(np.float32)
+        for i in range(len(self.labels)):
+            colour = np.array(COLOURS[i % len(COLOURS)], np.float32)
+            region = self.label_map == i + 1
+            picture[region] += opacity * (colour - picture[region])
+            picture[_outline(region)] = colour
+        return Image.fromarray(picture.round().astype(np.uint8))
+
+    def save(self, path: str | os.PathLike[str], *, what: Literal["mask", "overlay"] = "mask") -> Path:
+        """Write the mask (PNG: 0 and 255 for one label, a palette of ``label_map`` for several) or the overlay.
+
+        Raises:
+            OutputError: a mask under a lossy suffix, more than 255 labels, or the file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if what == "overlay":
+            image = self.overlay()
+        elif what == "mask":
+            if suffix != ".png":
+                raise OutputError(f"a mask is written as .png, which keeps its values; got {os.fspath(path)!r}.")
+            image = self._mask_image()
+        else:
+            raise OutputError(f"what={what!r} must be 'mask' or 'overlay'.")
+        if suffix not in Image.registered_extensions():
+            raise OutputError(f"no picture format is known for suffix {suffix!r}; use .png, .jpg or .webp.")
+        return write_atomically(path, image.save)
+
+    def _mask_image(self) -> Image.Image:
+        if len(self.labels) == 1:
+            return Image.fromarray(np.uint8(self.masks[0]) * np.uint8(255))
+        if len(self.labels) > 255:
+            raise OutputError(f"a palette mask holds 255 labels, this result has {len(self.labels)}; save one by one.")
+        image = Image.fromarray(self.label_map.astype(np.uint8)).convert("P")
+        colours = [c for i in range(len(self.labels)) for c in COLOURS[i % len(COLOURS)]]
+        image.putpalette([0, 0, 0, *colours])
+        return image
+
+
+def from_probabilities(
+    labels: tuple[str, ...],
+    probabilities: NDArray[np.float32],
+    priors: NDArray[np.float32],
+    *,
+    image: NDArray[np.uint8],
+    threshold: float,
+    timings: Mapping[str, float],
+) -> Segmentation:
+    """Derive masks, label map and scores from probabilities ``(L, H, W)``."""
+    masks = probabilities > threshold
+    best = probabilities.argmax(0)
+    label_map = np.where(masks.any(0), best + 1, 0).astype(np.int32)
+    inside = (probabilities * masks).sum((1, 2), dtype=np.float64)
+    scores = (inside / np.maximum(masks.sum((1, 2)), 1)).astype(np.float32)
+    return Segmentation(
+        labels=labels,
+        probabilities=probabilities,
+        masks=masks,
+        label_map=label_map,
+        scores=scores,
+        priors=priors,
+        timings=MappingProxyType(dict(timings)),
+        image=image,
+        threshold=threshold,
+    )
+
+
+def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of the region that touch its outside."""
+    padded = np.pad(region, 1, mode="edge")
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    outline: NDArray[np.bool_] = region & ~inner
+    return outline

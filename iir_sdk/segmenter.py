@@ -1,0 +1,300 @@
+"""The SDK's main class: add a support, predict on any picture."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from iir_sdk.errors import ConfigError, DeviceError, LabelError, NoSupportError
+from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.state import SupportState, join_tasks
+from iir_sdk.preprocessing import restore
+from iir_sdk.result import Segmentation, from_probabilities
+from iir_sdk.support import Support, SupportBank, read_supports
+from iir_sdk.weights import Checkpoint, load_checkpoint
+
+_LARGEST_DECODE = 32
+"""Most (query, label) pairs decoded at once; bounds memory, not results."""
+
+
+class FewShotSegmenter:
+    """Segments whatever its supports show, in any picture, without training.
+
+    A support is encoded once, when it is added; ``predict`` runs on the kept encodings and writes nothing on the
+    object, so several threads may predict at once.
+
+    Args:
+        name_or_path: a checkpoint's name, ``.safetensors`` file or folder; None is the embedded default.
+        device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
+        dtype: None for float32, or ``torch.bfloat16`` / ``torch.float16`` for autocast.
+
+    Raises:
+        WeightsNotFoundError, IntegrityError, WeightsError: the checkpoint cannot be had or trusted.
+        DeviceError: the device is not there.
+        ConfigError: the dtype does not fit.
+
+    Example:
+        >>> segmenter = FewShotSegmenter()
+        >>> segmenter.add_support("cat.jpg", "cat_mask.png", label="cat")
+        >>> segmenter.predict("street.jpg").mask
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.device = _device(device)
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise ConfigError(f"dtype={dtype} must be None, torch.float32, torch.bfloat16 or torch.float16.")
+        self.dtype: torch.dtype = dtype or torch.float32
+        self.checkpoint: Checkpoint = load_checkpoint(name_or_path)
+        self.model: IIR = self.checkpoint.model.to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.preprocessing = self.checkpoint.preprocessing
+        self._bank = SupportBank()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | None = None,
+    ) -> FewShotSegmenter:
+        """Load a checkpoint by name, or from a ``.safetensors`` file or a folder; see the class for the rest."""
+        return cls(name_or_path, device=device, dtype=dtype)
+
+    @property
+    def supports(self) -> SupportBank:
+        """All supports, an immutable collection."""
+        return self._bank
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context its model runs in: autocast to ``dtype``, or nothing for float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @torch.inference_mode()
+    def add_support(self, image: ImageSource, mask: ImageSource, *, label: str = "object") -> Support:
+        """Encode one example of a label and keep it; further ones of the same label are further shots.
+
+        Args:
+            image: a path, PIL image, uint8 array ``(H, W, 3)`` or float tensor ``(3, H, W)`` in [0, 1]; RGB.
+            mask: the same kinds, one channel, the image's size; nonzero is the object.
+            label: its name.
+
+        Raises:
+            ImageError, MaskError, PictureNotFoundError: the picture or mask cannot be used.
+            LabelError: the label is not a non-empty string.
+        """
+        if not isinstance(label, str) or not label:
+            raise LabelError(f"label={label!r} must be a non-empty string.")
+        picture = load_picture(image)
+        pixels = load_mask(mask, picture)
+        images = self._images([picture])
+        masks = self.preprocessing.mask(pixels).to(self.device)
+        with self.autocast():
+            state = self.model.encode_support(images[None], masks[None, None])
+        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
+        support = Support(label, state.to(self.device, torch.float16), picture.size)
+        self._bank = self._bank.adding(support)
+        return support
+
+    def remove_support(self, which: Support | str) -> None:
+        """Forget one support, or all supports of a label.
+
+        Raises:
+            LabelError: nothing fits.
+        """
+        self._bank = self._bank.removing(which)
+
+    def clear_supports(self) -> None:
+        """Forget all supports."""
+        self._bank = SupportBank()
+
+    def save_supports(self, path: str | os.PathLike[str]) -> None:
+        """Write all supports to one safetensors file, bound to this checkpoint.
+
+        Raises:
+            OutputError: it cannot be written.
+            NoSupportError: there is none.
+        """
+        if not len(self._bank):
+            raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
+        self._bank.save(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
+
+    def load_supports(self, path: str | os.PathLike[str]) -> tuple[Support, ...]:
+        """Add the supports of a file that this checkpoint wrote.
+
+        Raises:
+            SupportError: not such a file, or made with another checkpoint.
+        """
+        loaded = read_supports(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
+        placed = tuple(Support(s.label, s.state.to(self.device), s.image_size, s.id) for s in loaded)
+        self._bank = self._bank.adding(*placed)
+        return placed
+
+    def predict(
+        self, query: ImageSource, *, labels: Sequence[str] | None = None, threshold: float = 0.5
+    ) -> Segmentation:
+        """Segment one picture at its own size.
+
+        Args:
+            query: a path, PIL image, uint8 array ``(H, W, 3)`` or float tensor ``(3, H, W)`` in [0, 1]; RGB.
+            labels: which labels, in this order; None for all.
+            threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
+
+        Raises:
+            NoSupportError: no support was added.
+            LabelError: a label has no support.
+            ImageError, PictureNotFoundError: the picture cannot be used.
+            ConfigError: the threshold is out of its range.
+        """
+        names, states = self._tasks(labels, threshold)
+        return self._segment([load_picture(query, what="query")], names, states, threshold)[0]
+
+    def predict_many(
+        self,
+        queries: Iterable[ImageSource],
+        *,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.5,
+        batch_size: int = 8,
+    ) -> Iterator[Segmentation]:
+        """Segment many pictures, in order, a batch at a time; each result is as :meth:`predict` gives it.
+
+        The supports in use are those of the moment of the call. Raises as :meth:`predict` does, for a broken picture
+        when its batch is reached, naming its position.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} must be at least 1.")
+        names, states = self._tasks(labels, threshold)
+        return self._batches(iter(queries), names, states, threshold, batch_size)
+
+    def _batches(
+        self,
+        queries: Iterator[ImageSource],
+        names: tuple[str, ...],
+        states: list[SupportState],
+        threshold: float,
+        batch_size: int,
+    ) -> Iterator[Segmentation]:
+        position = 0
+        while batch := list(islice(queries, batch_size)):
+            pictures = [load_picture(q, what=f"query {position + i}") for i, q in enumerate(batch)]
+            position += len(batch)
+            yield from self._segment(pictures, names, states, threshold)
+
+    def _tasks(self, labels: Sequence[str] | None, threshold: float) -> tuple[tuple[str, ...], list[SupportState]]:
+        bank = self._bank
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold={threshold} must lie in [0, 1].")
+        if isinstance(labels, str):
+            raise LabelError(f"labels={labels!r} is one string; pass a list, as in labels=[{labels!r}].")
+        if not len(bank):
+            raise NoSupportError("no support was added; call add_support(image, mask) first.")
+        names = bank.labels if labels is None else tuple(labels)
+        if not names or len(set(names)) != len(names):
+            raise LabelError(f"labels={list(names)} must name at least one label, and none twice.")
+        return names, [bank.state_of(name) for name in names]
+
+    @torch.inference_mode()
+    def _segment(
+        self, pictures: list[Picture], names: tuple[str, ...], states: list[SupportState], threshold: float
+    ) -> list[Segmentation]:
+        clock = _Clock(self.device)
+        images = self._images(pictures)
+        clock.lap("preprocess")
+        with self.autocast():
+            taps = self.model.backbone(images)
+            clock.lap("backbone")
+            logits, priors = self._decode(taps, states)
+        clock.lap("decode")
+        own_size = [
+            (restore(logits[i], p.size), F.interpolate(priors[i], p.size, mode="bilinear", align_corners=False)[:, 0])
+            for i, p in enumerate(pictures)
+        ]
+        arrays = [(_numpy(probability), _numpy(prior)) for probability, prior in own_size]
+        clock.lap("restore")
+        return [
+            from_probabilities(names, probability, prior, image=picture.pixels, threshold=threshold, timings=clock.laps)
+            for picture, (probability, prior) in zip(pictures, arrays, strict=True)
+        ]
+
+    def _decode(self, taps: Taps, states: list[SupportState]) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, L, 2, h, w)`` and priors ``(B, L, 1, h', w')`` of every query and label."""
+        queries = len(taps.mid)
+        logits: list[Tensor | None] = [None] * (queries * len(states))
+        priors = list(logits)
+        for shots in sorted({s.shots for s in states}):
+            columns = [i for i, s in enumerate(states) if s.shots == shots]
+            pairs = [(q, c) for q in range(queries) for c in columns]
+            for start in range(0, len(pairs), _LARGEST_DECODE):
+                chunk = pairs[start : start + _LARGEST_DECODE]
+                rows = torch.tensor([q for q, _ in chunk], device=self.device)
+                state = join_tasks([states[c] for _, c in chunk])
+                found = self.model.decode(Taps(*(t.index_select(0, rows) for t in taps)), state)
+                for i, (q, c) in enumerate(chunk):
+                    logits[q * len(states) + c] = found.logits[i]
+                    priors[q * len(states) + c] = found.prior[i]
+        return _grouped(logits, queries), _grouped(priors, queries)
+
+    def _images(self, pictures: list[Picture]) -> Tensor:
+        images = torch.stack([self.preprocessing.image(p.pixels) for p in pictures]).to(self.device)
+        return self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+def _grouped(maps: list[Tensor | None], queries: int) -> Tensor:
+    """``queries * L`` maps, all filled in, as ``(queries, L, ...)``."""
+    stacked = torch.stack([t for t in maps if t is not None])
+    return stacked.reshape(queries, -1, *stacked.shape[1:])
+
+
+class _Clock:
+    """Milliseconds between laps; waits for the device first."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.laps: dict[str, float] = {}
+        self._device = device
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.laps[name] = (now - self._last) * 1000
+        self._last = now
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device={device!r} cannot be used here: {reason} Use device='auto' or 'cpu'.") from error
+    return chosen

@@ -1,0 +1,155 @@
+"""Supports: encoded examples of a label, kept together, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import LabelError, SupportError
+from iir_sdk.model.state import SupportState, join_shots
+
+FORMAT = "iir_sdk.supports/1"
+
+
+@dataclass(frozen=True)
+class Support:
+    """One encoded example of a label; the picture itself is not kept.
+
+    Attributes:
+        label: what it is an example of.
+        state: all that prediction needs of it, one task with one shot.
+        image_size: ``(height, width)`` of its picture in pixels.
+        id: random name, unique in its bank.
+    """
+
+    label: str
+    state: SupportState = field(repr=False)
+    image_size: tuple[int, int]
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it holds."""
+        return self.state.nbytes
+
+
+@dataclass(frozen=True)
+class SupportBank:
+    """An immutable, ordered collection of supports; adding and removing give a new one."""
+
+    supports: tuple[Support, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.supports)
+
+    def __iter__(self) -> Iterator[Support]:
+        return iter(self.supports)
+
+    def __getitem__(self, index: int) -> Support:
+        return self.supports[index]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the order they were first added."""
+        return tuple(dict.fromkeys(s.label for s in self.supports))
+
+    def of_label(self, label: str) -> tuple[Support, ...]:
+        """All supports of a label.
+
+        Raises:
+            LabelError: there is none.
+        """
+        found = tuple(s for s in self.supports if s.label == label)
+        if not found:
+            raise LabelError(f"no support has label {label!r}; labels: {', '.join(map(repr, self.labels)) or 'none'}.")
+        return found
+
+    def state_of(self, label: str) -> SupportState:
+        """One task with all shots of a label.
+
+        Raises:
+            LabelError: there is no such label.
+        """
+        return join_shots([s.state for s in self.of_label(label)])
+
+    def adding(self, *supports: Support) -> SupportBank:
+        """A bank with further supports."""
+        return SupportBank((*self.supports, *supports))
+
+    def removing(self, which: Support | str) -> SupportBank:
+        """A bank without one support, or without all of a label.
+
+        Raises:
+            LabelError: nothing fits.
+        """
+        if isinstance(which, Support):
+            if which.id not in {s.id for s in self.supports}:
+                raise LabelError(f"support {which.id} ({which.label!r}) is not in this bank.")
+            return SupportBank(tuple(s for s in self.supports if s.id != which.id))
+        self.of_label(which)
+        return SupportBank(tuple(s for s in self.supports if s.label != which))
+
+    def save(self, path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> None:
+        """Write all supports to one safetensors file that names the checkpoint they were made with.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        tensors, records = {}, []
+        for i, support in enumerate(self.supports):
+            records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
+            for name, tensor in support.state.tensors().items():
+                tensors[f"{i}.{name}"] = tensor.contiguous().cpu()
+        metadata = {
+            "format": FORMAT,
+            "checkpoint": checkpoint,
+            "sha256": sha256,
+            "supports": json.dumps(records),
+        }
+        write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+
+
+def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
+    """Read what :meth:`SupportBank.save` wrote, for the checkpoint in use.
+
+    Raises:
+        SupportError: no such file, not a support file, damaged, or made with another checkpoint.
+    """
+    if not Path(path).is_file():
+        raise SupportError(f"no support file at {os.fspath(path)!r}.")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            _check_origin(path, metadata, checkpoint, sha256)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        records = json.loads(metadata["supports"])
+        return tuple(_support(i, record, tensors) for i, record in enumerate(records))
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise SupportError(f"{os.fspath(path)!r} cannot be read as supports: {error}. Save them again.") from error
+
+
+def _check_origin(path: str | os.PathLike[str], metadata: Mapping[str, str], checkpoint: str, sha256: str) -> None:
+    if metadata.get("format") != FORMAT:
+        raise SupportError(f"{os.fspath(path)!r} is not a support file (format {metadata.get('format')!r}).")
+    if metadata.get("sha256") != sha256:
+        raise SupportError(
+            f"{os.fspath(path)!r} was made with checkpoint {metadata.get('checkpoint')!r} "
+            f"(sha256 {str(metadata.get('sha256'))[:12]}...), but {checkpoint!r} (sha256 {sha256[:12]}...) is loaded. "
+            "Load that checkpoint, or add the supports again from their pictures."
+        )
+
+
+def _support(index: int, record: Mapping[str, Any], tensors: Mapping[str, Any]) -> Support:
+    prefix = f"{index}."
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    height, width = record["image_size"]
+    return Support(record["label"], SupportState.from_tensors(own), (int(height), int(width)), record["id"])
