@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +30,22 @@ MAX_ASPECT = 50
 """Largest ratio of the long to the short side."""
 
 _ORIENTATION = 0x0112
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, Image.DecompressionBombError)
+# What PIL's readers raise on damaged files, as fuzzing found and their sources show.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -237,7 +254,7 @@ def _mask_pixels(source: ImageSource, what: str) -> NDArray[np.bool_]:
     if values.dtype.kind not in "biuf":
         raise MaskError(f"{what} holds {values.dtype} values; expected booleans or numbers.")
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
+        values = np.asarray(values[0] if values.shape[0] == 1 else values[..., 0])
     if values.ndim != 2:
         raise MaskError(f"{what} has shape {values.shape}; expected (H, W), one value a pixel.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -254,7 +271,7 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
             return _mask_of_alpha(image)
         if image.mode not in ("1", "L", "P", "F") and not image.mode.startswith("I"):
             image = image.convert("RGB")
-            return np.asarray(image).any(axis=2)
+            return np.asarray(np.asarray(image).any(axis=2))
         return np.asarray(image)
     except _BROKEN as error:
         raise MaskError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error

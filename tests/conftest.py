@@ -1,0 +1,80 @@
+"""Shared fixtures: a small random network, a small folder of pictures, the real embedded segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights import save_checkpoint
+
+SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> IIR:
+    torch.manual_seed(0)
+    return IIR(SMALL).eval()
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_model: IIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(small_model, Preprocessing(size=96), path)
+    return path
+
+
+@pytest.fixture
+def small_segmenter(small_checkpoint: Path) -> FewShotSegmenter:
+    return FewShotSegmenter(small_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> FewShotSegmenter:
+    """The real weights; tests must leave it without supports."""
+    return FewShotSegmenter(device="cpu")
+
+
+def draw_scene(rng: np.random.Generator, size: tuple[int, int] = (70, 90)) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy picture with a bright disc, and the disc's mask."""
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    centre = rng.uniform(0.35, 0.65, 2) * size
+    mask = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < (min(size) * rng.uniform(0.2, 0.3)) ** 2
+    picture = rng.integers(0, 120, (height, width, 3))
+    picture[mask] += np.array([120, 60, 0])
+    return picture.astype(np.uint8), mask
+
+
+@pytest.fixture
+def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return draw_scene(rng)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets in the folder layout: ``coco`` with classes dog and cat, ``coins`` with class coin."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(1)
+    for name, classes in (("coco", ("dog", "cat")), ("coins", ("coin",))):
+        for i in range(6):
+            for label in classes:
+                stem = f"{label}{i}"
+                picture, mask = draw_scene(rng, (64, 80))
+                for folder in ("images", f"masks/{label}"):
+                    (root / name / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(root / name / "images" / f"{stem}.jpg")
+                Image.fromarray(mask).save(root / name / "masks" / label / f"{stem}.png")
+    return root

@@ -1,0 +1,84 @@
+"""The adapter on three families: taps, split at the taps, head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from iir_sdk.errors import ConfigError
+from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+
+FAMILIES = {
+    "tf_efficientnet_lite2": ((48, 120, 352), True),
+    "resnet50": ((512, 1024, 2048), True),
+    "vgg16_bn": ((512, 512, 512), False),
+    "mobilenetv3_large_100": ((40, 112, 960), False),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_taps_split_and_head(name):
+    channels, closed_form = FAMILIES[name]
+    torch.manual_seed(0)
+    backbone = Backbone(name)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        taps = backbone(images)
+        assert backbone.channels == channels
+        assert [tuple(t.shape) for t in taps] == [(1, c, s, s) for c, s in zip(channels, (28, 14, 7), strict=True)]
+        assert backbone.check_order(images)
+        torch.testing.assert_close(backbone.high_from_mid(taps.mid), taps.high)
+        logits = backbone.logits(backbone.pooled_map(taps.high))
+        torch.testing.assert_close(logits, backbone.net(images), atol=1e-4, rtol=1e-3)
+    assert backbone.supports_closed_form == closed_form
+
+
+def test_check_order_notices_a_wrong_split():
+    backbone = Backbone("resnet50")
+    backbone._after_mid = []
+    with torch.inference_mode(), pytest.raises((RuntimeError, AssertionError)):
+        # Without its last stage the map has neither the shape nor the channels of the network's own features.
+        assert backbone.check_order(torch.randn(1, 3, 64, 64))
+
+
+def test_the_backbone_is_frozen_and_stays_in_evaluation_mode():
+    model = IIR(ModelConfig(width=16, blocks=1, cross_blocks=1, heads=2)).train()
+    assert model.decoder.training
+    assert not any(module.training for module in model.backbone.modules())
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_without_classifier():
+    backbone = Backbone("resnet50", classifier=False)
+    assert not backbone.has_classifier
+    assert backbone.supports_closed_form
+    high = torch.randn(1, 2048, 2, 2)
+    assert backbone.pooled_map(high) is high
+
+
+def test_unknown_name_says_where_to_look():
+    with pytest.raises(ConfigError, match="list_models"):
+        Backbone("resnet_of_dreams")
+
+
+def test_closed_form_on_a_nonlinear_head_is_refused():
+    with pytest.raises(ConfigError, match="cam='grad'"):
+        IIR(ModelConfig(backbone="vgg16_bn"))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"width": 0}, {"width": 100000}, {"heads": 3}, {"cross_blocks": 9}, {"dropout": 1.0}, {"cam": "magic"}]
+)
+def test_config_refuses_what_cannot_be_built(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        ModelConfig(**bad)
+
+
+def test_config_refuses_unknown_keys_and_wrong_kinds():
+    with pytest.raises(ConfigError, match="depth"):
+        ModelConfig.from_dict({"depth": 3})
+    with pytest.raises(ConfigError, match="width"):
+        ModelConfig.from_dict({"width": "128"})
+    assert ModelConfig.from_dict(ModelConfig(width=64).to_dict()) == ModelConfig(width=64)

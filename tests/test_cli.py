@@ -1,0 +1,82 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from iir_sdk.cli import main
+from iir_sdk.training import start
+from tests.test_training import random_backbone  # noqa: F401
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_help_names_every_command():
+    code, output = run("--help")
+    assert code == 0
+    for command in ("demo", "train", "evaluate"):
+        assert command in output
+        assert run(command, "--help")[0] == 0
+
+
+def test_version():
+    code, output = run("--version")
+    assert code == 0
+    assert "0.1.0" in output
+
+
+def test_demo_writes_the_sheet_and_the_table(small_checkpoint, tmp_path):
+    code, output = run("demo", "--weights", small_checkpoint, "--out", tmp_path / "sheet.png", "--device", "cpu")
+    assert code == 0
+    for job in ("coins", "face", "mean"):
+        assert job in output
+    assert Image.open(tmp_path / "sheet.png").width == 1000
+
+
+def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    overrides = ["steps=2", "views=16", "batch=2", "label_size=32", "refresh=0", "preprocessing.size=64", "log_every=1"]
+    overrides += ["model.width=16", "model.blocks=1", "model.cross_blocks=1", "model.head_width=8"]
+    settings = [part for o in overrides for part in ("--set", o)]
+    out = tmp_path / "run"
+    code, output = run("train", "--data", picture_folder, "--out", out, "--workers", 0, "--exclude-fold", 3, *settings)
+    assert code == 0
+    assert "trained 2 steps" in output
+    scores = tmp_path / "scores.json"
+    coco = picture_folder / "coco"
+    arguments = ("--weights", out, "--episodes", 4, "--device", "cpu", "--json", scores)
+    code, output = run("evaluate", "--data", coco, "--fold", 3, *arguments)
+    assert code == 0
+    document = json.loads(scores.read_text())
+    assert list(document["sets"][0]["per_class"]) == ["cat"]
+    assert 0 <= document["mean_miou"] <= 1
+    assert f"{100 * document['mean_miou']:.1f}" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("evaluate", "--data", "/no/such/folder", "--weights", "iir-giant"), "known names"),
+        (("demo", "--out", "/no/such/folder/sheet.png"), "no folder"),
+        (("train", "no.toml", "--data", ".", "--out", "."), "no recipe"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(arguments, reason):
+    code, output = run(*arguments)
+    assert code == 1
+    assert output.splitlines()[-1].startswith("Error: ")
+    assert reason in output
+    assert "Traceback" not in output
+
+
+def test_the_default_recipe_travels_with_the_package():
+    assert (Path(start.__file__).parent / "recipes/lite2.toml").is_file()

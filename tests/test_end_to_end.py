@@ -1,0 +1,86 @@
+"""The main job with the real embedded weights, on the real pictures of the demo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from iir_sdk.demo.jobs import PICTURES, read_jobs, run_jobs
+from iir_sdk.demo.sheet import draw_sheet
+from iir_sdk.images import load_mask, load_picture
+
+# Bounds lie a few points under what the embedded checkpoint scores (see the README's table).
+LOWEST_IOU: dict[str, float] = {}
+LOWEST_MEAN = 0.6
+
+
+@pytest.fixture(scope="module")
+def results(embedded):
+    return {r.job.name: r for r in run_jobs(embedded, read_jobs())}
+
+
+def test_every_job_states_source_and_licence():
+    jobs = read_jobs()
+    assert 4 <= len(jobs) <= 6
+    for job in jobs:
+        assert job.source
+        assert job.license
+        assert job.masks
+        load_mask(job.support_mask, load_picture(job.support))
+        job.truth()
+    assert sum(p.stat().st_size for p in PICTURES.iterdir()) < 700_000
+
+
+def test_the_objects_are_found(results):
+    for name, bound in LOWEST_IOU.items():
+        assert results[name].iou >= bound, name
+    assert np.mean([r.iou for r in results.values()]) >= LOWEST_MEAN
+
+
+def test_masks_come_at_the_querys_own_size(results):
+    for result in results.values():
+        assert result.segmentation.mask.shape == load_picture(result.job.query).size
+
+
+def test_the_demo_leaves_no_support_behind(embedded, results):
+    assert len(embedded.supports) == 0
+
+
+def test_the_sheet_has_a_row_for_each_job(results):
+    sheet = draw_sheet(list(results.values()))
+    assert sheet.height > 200 * len(results)
+
+
+def test_more_shots_and_saved_supports_serve_real_pictures(embedded, results, tmp_path):
+    jobs = {job.name: job for job in read_jobs()}
+    face = jobs["face"]
+    try:
+        embedded.add_support(face.support, face.support_mask, label="face")
+        flag = jobs["flag"]
+        embedded.add_support(flag.support, flag.support_mask, label="flag")
+        both = embedded.predict(face.query)
+        # Two things in one picture: the same masks as one by one, and a map that keeps them apart.
+        assert np.array_equal(both["face"].mask, results["face"].segmentation.mask)
+        assert np.array_equal(both["flag"].mask, results["flag"].segmentation.mask)
+        assert set(np.unique(both.label_map)) == {0, 1, 2}
+        embedded.save_supports(tmp_path / "supports.safetensors")
+        # Kept small enough to hold thousands: a state is under one megabyte.
+        assert (tmp_path / "supports.safetensors").stat().st_size < 2_000_000
+        assert all(s.nbytes < 1_000_000 for s in embedded.supports)
+        embedded.clear_supports()
+        embedded.load_supports(tmp_path / "supports.safetensors")
+        again = embedded.predict(face.query, labels=["face"])
+        assert np.array_equal(again.mask, both["face"].mask)
+    finally:
+        embedded.clear_supports()
+
+
+def test_a_support_segments_itself(embedded):
+    job = next(j for j in read_jobs() if j.name == "epithelium")
+    mask = load_mask(job.support_mask, load_picture(job.support))
+    try:
+        embedded.add_support(job.support, job.support_mask)
+        found = embedded.predict(job.support).mask
+    finally:
+        embedded.clear_supports()
+    assert (found & mask).sum() / (found | mask).sum() > 0.75

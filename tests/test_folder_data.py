@@ -1,0 +1,103 @@
+"""The folder layout, folds, episodes and the exclusion of novel classes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iir_sdk.errors import DatasetError, DatasetNotFoundError
+from iir_sdk.training.data.episodes import large_enough, sample_episodes
+from iir_sdk.training.data.exclusion import cutouts_without, names_class, without_classes
+from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold, read_picture_set, read_picture_sets
+
+
+def test_reading_one_set_and_many(picture_folder):
+    sets = read_picture_sets(picture_folder)
+    assert [(s.name, sorted(s.classes)) for s in sets] == [("coco", ["cat", "dog"]), ("coins", ["coin"])]
+    (alone,) = read_picture_sets(picture_folder / "coins")
+    assert alone.classes == {"coin": tuple(f"coin{i}" for i in range(6))}
+    assert alone.picture("coin0").shape == (64, 80, 3)
+    mask = alone.mask("coin", "coin0")
+    assert mask.dtype == np.bool_
+    assert 0 < mask.mean() < 0.5
+
+
+def test_what_is_missing_is_named(tmp_path, picture_folder):
+    with pytest.raises(DatasetNotFoundError, match="images"):
+        read_picture_set(tmp_path)
+    with pytest.raises(DatasetNotFoundError, match="no images/"):
+        read_picture_sets(tmp_path)
+    shutil.copytree(picture_folder / "coins", tmp_path / "coins")
+    (tmp_path / "coins/images/coin3.jpg").unlink()
+    with pytest.raises(DatasetError, match="coin3"):
+        read_picture_set(tmp_path / "coins")
+    shutil.rmtree(tmp_path / "coins/masks/coin")
+    with pytest.raises(DatasetError, match="holds no masks"):
+        read_picture_set(tmp_path / "coins")
+
+
+def test_coco_folds_are_every_fourth_class():
+    assert len(COCO_CLASSES) == 80
+    folds = [coco_fold(i) for i in range(4)]
+    assert sorted(c for f in folds for c in f) == sorted(COCO_CLASSES)
+    assert all(len(f) == 20 for f in folds)
+    assert folds[0][:3] == ("person", "airplane", "boat")
+    assert folds[3][-2:] == ("vase", "toothbrush")
+    with pytest.raises(DatasetError, match="fold 4"):
+        coco_fold(4)
+
+
+def test_episodes_are_fixed_by_their_seed(picture_folder):
+    stems = read_picture_set(picture_folder / "coco").classes
+    first = sample_episodes(stems, shots=2, count=40, seed=7)
+    assert first == sample_episodes(dict(reversed(stems.items())), shots=2, count=40, seed=7)
+    assert first != sample_episodes(stems, shots=2, count=40, seed=8)
+    assert first[:10] == sample_episodes(stems, shots=2, count=10, seed=7)
+    for episode in first:
+        pictures = {*episode.supports, episode.query}
+        assert len(pictures) == 3
+        assert pictures <= set(stems[episode.name])
+    assert {e.name for e in first} == {"cat", "dog"}
+
+
+def test_classes_with_too_few_pictures_are_left_out():
+    stems = {"many": ("a", "b", "c"), "few": ("a", "b")}
+    assert {e.name for e in sample_episodes(stems, shots=2, count=5, seed=0)} == {"many"}
+    with pytest.raises(DatasetError, match="4 pictures"):
+        sample_episodes(stems, shots=3, count=5, seed=0)
+
+
+def test_small_objects_are_left_out(tmp_path):
+    for stem, side in (("small", 5), ("large", 20)):
+        for folder in ("images", "masks/thing"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        mask = np.zeros((100, 100), np.uint8)
+        mask[:side, :side] = 255
+        Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "images" / f"{stem}.png")
+        Image.fromarray(mask).convert("1").save(tmp_path / "masks/thing" / f"{stem}.png")
+    assert large_enough(read_picture_set(tmp_path), 0.01) == {"thing": ("large",)}
+    assert large_enough(read_picture_set(tmp_path), 0.001) == {"thing": ("large", "small")}
+
+
+def test_novel_classes_are_known_under_other_names():
+    fold = coco_fold(3)
+    for name in ("cat", "1f408-cat", "animals-mammals-cats-lion", "delivery_truck", "necktie", "sake_bottle_and_cup"):
+        assert names_class(name, fold), name
+    for name in ("dog", "cattle", "scatter", "baseball_bat", "caterpillar", "tiebreak", "stop"):
+        assert not names_class(name, fold), name
+    assert cutouts_without([Path("a/cow.png"), Path("a/dog.png")], fold) == [Path("a/dog.png")]
+
+
+def test_excluded_classes_lose_their_masks_and_keep_their_pictures(picture_folder):
+    sets = read_picture_sets(picture_folder)
+    (coco, coins) = without_classes(sets, ["cat"])
+    assert set(coco.classes) == {"dog"}
+    assert coco.images == sets[0].images
+    assert set(coins.classes) == {"coin"}
+    assert [s.name for s in without_classes(sets, ["coin"])] == ["coco"]
+    with pytest.raises(DatasetError, match="zebra"):
+        coco.only(["zebra"])

@@ -1,0 +1,162 @@
+"""The network as a whole: kept states, shots, gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.state import SupportState, join_shots, join_tasks
+
+SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
+
+
+def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(tasks, shots, 3, side, side, generator=generator)
+    masks = torch.zeros(tasks, shots, side, side)
+    for t in range(tasks):
+        for k in range(shots):
+            masks[t, k, 10 + 5 * k : 50, 20 : 60 + 7 * t] = 1
+    return images, masks, torch.randn(tasks, 3, side, side, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        replace(SMALL, cam="grad"),
+        replace(SMALL, classifier=False),
+        replace(SMALL, shot_fusion="average", shared_projection=False, cross_blocks=2),
+        replace(SMALL, cross_blocks=0, companion_priors=False),
+        replace(SMALL, backbone="resnet50"),
+        replace(SMALL, backbone="vgg16_bn", cam="grad"),
+    ],
+    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}",
+)
+def test_every_architecture_predicts(config):
+    torch.manual_seed(0)
+    model = IIR(config).eval()
+    side = 224 if config.backbone == "vgg16_bn" else 96
+    images, masks, queries = episode(shots=2, side=side)
+    with torch.inference_mode():
+        found = model(queries, model.encode_support(images, masks))
+    assert found.logits.shape == (2, 2, side // 8, side // 8)
+    assert found.prior.shape == (2, 1, side // 16, side // 16)
+    assert torch.isfinite(found.logits).all()
+    assert 0 <= found.prior.min() <= found.prior.max() <= 1
+    torch.testing.assert_close(found.shot_weights.sum(1), torch.ones(2))
+
+
+def test_cached_and_uncached_paths_give_the_same_logits(small_model):
+    images, masks, queries = episode()
+    with torch.inference_mode():
+        kept = small_model.encode_support(images, masks)
+        cached = [small_model(queries[i : i + 1], kept.map(lambda t, i=i: t[i : i + 1])).logits for i in range(2)]
+        uncached = [
+            small_model(queries[i : i + 1], small_model.encode_support(images[i : i + 1], masks[i : i + 1])).logits
+            for i in range(2)
+        ]
+    torch.testing.assert_close(torch.cat(cached), torch.cat(uncached), atol=1e-4, rtol=1e-4)
+
+
+def test_forward_never_looks_at_a_support_picture_again(small_model):
+    images, masks, queries = episode()
+    with torch.inference_mode():
+        kept = small_model.encode_support(images, masks)
+        before = small_model(queries, kept).logits
+        images.fill_(torch.nan)
+        masks.fill_(torch.nan)
+        torch.testing.assert_close(small_model(queries, kept).logits, before, atol=0, rtol=0)
+
+
+def test_the_support_changes_the_answer(small_model):
+    images, masks, queries = episode()
+    with torch.inference_mode():
+        one = small_model(queries, small_model.encode_support(images, masks)).logits
+        other = small_model(queries, small_model.encode_support(images, 1 - masks)).logits
+    assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", ["concat", "average"])
+def test_equal_shots_count_as_one(fusion):
+    torch.manual_seed(0)
+    model = IIR(replace(SMALL, shot_fusion=fusion)).eval()
+    images, masks, queries = episode()
+    with torch.inference_mode():
+        state = model.encode_support(images, masks)
+        three = join_shots([state, state, state])
+        assert three.shots == 3
+        torch.testing.assert_close(model(queries, three).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "average"])
+def test_the_order_of_shots_does_not_matter(fusion):
+    torch.manual_seed(0)
+    model = IIR(replace(SMALL, shot_fusion=fusion)).eval()
+    images, masks, queries = episode(shots=3)
+    with torch.inference_mode():
+        state = model.encode_support(images, masks)
+        turned = state.map(lambda t: t.flip(1))
+        torch.testing.assert_close(model(queries, turned).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_shots_encoded_apart_or_together_are_the_same(small_model):
+    images, masks, _ = episode(shots=3)
+    with torch.inference_mode():
+        together = small_model.encode_support(images, masks)
+        apart = join_shots([small_model.encode_support(images[:, k : k + 1], masks[:, k : k + 1]) for k in range(3)])
+        tasks = join_tasks([small_model.encode_support(images[t : t + 1], masks[t : t + 1]) for t in range(2)])
+    for name, tensor in together.tensors().items():
+        torch.testing.assert_close(apart.tensors()[name], tensor, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(tasks.tensors()[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_one_task_serves_all_queries(small_model):
+    images, masks, queries = episode()
+    with torch.inference_mode():
+        state = small_model.encode_support(images[:1], masks[:1])
+        batch = small_model(queries, state).logits
+        single = torch.cat([small_model(q[None], state).logits for q in queries])
+    torch.testing.assert_close(batch, single, atol=1e-4, rtol=1e-4)
+
+
+def test_state_round_trips_through_its_tensors(small_model):
+    images, masks, _ = episode()
+    state = small_model.encode_support(images, masks)
+    again = SupportState.from_tensors(state.tensors())
+    assert all(torch.equal(a, b) for a, b in zip(state.tensors().values(), again.tensors().values(), strict=True))
+    half = state.to("cpu", torch.float16)
+    assert half.keys.dtype == torch.float16
+    assert half.proxy_index.dtype == torch.int64
+    assert half.nbytes < state.nbytes
+
+
+def test_directional_dropout_acts_with_labels_only(small_model):
+    images, masks, queries = episode()
+    labels = (torch.zeros(2, 36, dtype=torch.long), torch.ones(2, 1, 36, dtype=torch.long))
+    unknown = (torch.full((2, 36), 255), labels[1])
+    with torch.inference_mode():
+        state = small_model.encode_support(images, masks)
+        taps = small_model.backbone(queries)
+        plain, cut = small_model.decode(taps, state), small_model.decode(taps, state, labels)
+        ignored = small_model.decode(taps, state, unknown)
+    assert plain.auxiliary == ()
+    assert len(cut.auxiliary) == 1 + SMALL.blocks
+    assert (plain.logits - cut.logits).abs().max() > 1e-6
+    torch.testing.assert_close(plain.logits, ignored.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_tiny_object_and_a_huge_one_stay_finite(small_model):
+    images, _, queries = episode()
+    masks = torch.zeros(2, 1, 96, 96)
+    masks[0, 0, 3, 5] = 1
+    masks[1] = 1
+    masks[1, 0, 95, 95] = 0
+    with torch.inference_mode():
+        found = small_model(queries, small_model.encode_support(images, masks))
+    assert torch.isfinite(found.logits).all()
+    assert torch.isfinite(found.prior).all()

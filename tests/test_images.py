@@ -1,0 +1,223 @@
+"""The door for pictures: arbitrary arrays and bytes give a picture or an IirError, nothing else."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from iir_sdk.errors import IirError, ImageError, MaskError, PictureNotFoundError
+from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture
+
+DTYPES = st.sampled_from(["u1", "i2", "i8", "f4", "f8", "?", "c8", "O", "U1", "M8[s]"])
+PICTURE = Picture(np.zeros((12, 10, 3), np.uint8), 1, (12, 10))
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def any_array(draw: st.DrawFn) -> np.ndarray:
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=14))
+    dtype = draw(DTYPES)
+    fill = draw(st.sampled_from([0, 1, 7, 255]))
+    array = np.zeros(shape, dtype)
+    if array.size and np.dtype(dtype).kind in "uif?":
+        flat = array.reshape(-1)
+        flat[: draw(st.integers(0, array.size))] = fill
+        if np.dtype(dtype).kind == "f" and draw(st.booleans()):
+            flat[-1] = draw(st.sampled_from([np.nan, np.inf, -1.0]))
+    return array
+
+
+def accepted(picture: Picture) -> None:
+    assert picture.pixels.dtype == np.uint8
+    assert picture.pixels.ndim == 3
+    assert picture.pixels.shape[2] == 3
+    assert min(picture.size) >= 8
+
+
+@FUZZ
+@given(any_array())
+def test_any_array_is_a_picture_or_an_error(array):
+    try:
+        accepted(load_picture(array))
+    except IirError as error:
+        assert str(error)
+
+
+@FUZZ
+@given(any_array())
+def test_any_array_is_a_mask_or_an_error(array):
+    try:
+        mask = load_mask(array, PICTURE)
+    except IirError as error:
+        assert str(error)
+    else:
+        assert mask.dtype == np.bool_
+        assert mask.shape == (12, 10)
+        assert mask.any()
+        assert not mask.all()
+
+
+@FUZZ
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=4, max_side=14), elements=st.floats(width=32)))
+def test_any_tensor_is_a_picture_or_an_error(array):
+    try:
+        accepted(load_picture(torch.from_numpy(array)))
+    except IirError as error:
+        assert str(error)
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (24, 20, 3)).astype(np.uint8)).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+VALID = [encoded(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")] + [encoded("PNG", "P")]
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_bytes_are_a_picture_or_an_error(data, tmp_path_factory):
+    content = bytearray(data.draw(st.one_of(st.binary(max_size=200), st.sampled_from(VALID))))
+    for _ in range(data.draw(st.integers(0, 6))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(bytes(content))
+    for read in (load_picture, lambda p: load_mask(p, PICTURE)):
+        try:
+            read(path)
+        except IirError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"x", [1, 2], object(), "", "no/such.png", "bad\0path", "/"])
+def test_what_is_no_picture_is_refused(source):
+    with pytest.raises((ImageError, PictureNotFoundError)):
+        load_picture(source)
+
+
+def test_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        load_picture(tmp_path / "gone.png")
+
+
+def test_the_four_kinds_agree(scene, tmp_path):
+    pixels, _ = scene
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels, tensor):
+        assert np.array_equal(load_picture(source).pixels, pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+def test_every_pil_mode_becomes_rgb(mode):
+    grey = np.tile(np.linspace(0, 255, 20, dtype=np.uint8), (16, 1))
+    image = Image.fromarray(grey)
+    image = Image.fromarray(grey.astype(np.uint16) * 200) if mode == "I;16" else image.convert(mode)
+    found = load_picture(image).pixels
+    assert found.shape == (16, 20, 3)
+    assert found[:, -1].mean() > found[:, 0].mean() + 100
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_picture_and_mask_alike(orientation, tmp_path):
+    upright = np.zeros((20, 30, 3), np.uint8)
+    upright[2:8, 3:12] = 200
+    turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transpose that undoes each orientation on save
+    stored = Image.fromarray(upright)
+    if orientation in turns:
+        stored = stored.transpose(Image.Transpose(turns[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    picture = load_picture(tmp_path / "turned.png")
+    assert np.array_equal(picture.pixels, upright)
+    mask = upright[..., 0] > 0
+    assert np.array_equal(load_mask(tmp_path / "turned.png", picture), mask)
+    assert np.array_equal(load_mask(mask, picture), mask)
+    if orientation > 4:
+        # Drawn on the stored pixels by a tool that ignores EXIF: its size gives it away.
+        assert np.array_equal(load_mask(np.asarray(stored)[..., 0], picture), mask)
+
+
+def test_palette_mask_is_read_as_indices(tmp_path):
+    indices = np.zeros((12, 10), np.uint8)
+    indices[3:6, 2:7] = 3
+    image = Image.fromarray(indices).convert("P")
+    # Index 0 shown white and index 3 shown black: colours would give the inverse.
+    image.putpalette([255, 255, 255, 9, 9, 9, 9, 9, 9, 0, 0, 0])
+    image.save(tmp_path / "mask.png")
+    assert np.array_equal(load_mask(tmp_path / "mask.png", PICTURE), indices == 3)
+
+
+def test_one_bit_alpha_and_colour_masks():
+    mask = np.zeros((12, 10), bool)
+    mask[2:9, 1:5] = True
+    rgba = np.zeros((12, 10, 4), np.uint8)
+    rgba[mask, 3] = 255
+    colour = np.zeros((12, 10, 3), np.uint8)
+    colour[mask, 2] = 1
+    for source in (Image.fromarray(mask), Image.fromarray(rgba), Image.fromarray(colour), mask[None], mask[..., None]):
+        assert np.array_equal(load_mask(source, PICTURE), mask)
+    assert np.array_equal(load_mask(torch.from_numpy(mask), PICTURE), mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "cure"),
+    [
+        (np.zeros((12, 10)), "empty"),
+        (np.ones((12, 10)), "whole image"),
+        (np.eye(11), "nearest-neighbour"),
+        (np.full((12, 10), np.nan), "NaN"),
+        (np.zeros((12, 10, 3)), "one value a pixel"),
+        (np.full((12, 10), "x"), "numbers"),
+    ],
+)
+def test_bad_masks_name_the_cure(mask, cure):
+    with pytest.raises(MaskError, match=cure):
+        load_mask(mask, PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("image", "cure"),
+    [
+        (np.zeros((20, 20), np.uint8), r"np\.stack"),
+        (np.zeros((20, 20, 4), np.uint8), r"a\[\.\.\., :3\]"),
+        (np.zeros((20, 20, 3), np.float32), "astype"),
+        (np.zeros((4, 20, 3), np.uint8), "at least 8"),
+        (np.zeros((8, 900, 3), np.uint8), "tiles"),
+        (torch.full((3, 20, 20), 200.0), "divide by 255"),
+        (torch.full((3, 20, 20), torch.nan), "divide by 255"),
+        (torch.zeros(20, 20, 3), r"\(3, H, W\)"),
+    ],
+)
+def test_bad_pictures_name_the_cure(image, cure):
+    with pytest.raises(ImageError, match=cure):
+        load_picture(image)
+
+
+def test_an_absurd_size_is_refused_before_it_is_decoded(tmp_path):
+    side = int(MAX_PIXELS**0.5) + 1000
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match=r"tiles|cannot be read"):
+        load_picture(tmp_path / "huge.png")
+    with pytest.raises(MaskError, match=r"pixels|cannot be read"):
+        load_mask(tmp_path / "huge.png", PICTURE)
+
+
+def test_transparency_is_shown_on_white():
+    rgba = np.zeros((10, 10, 4), np.uint8)
+    rgba[:5, :, 3] = 255
+    found = load_picture(Image.fromarray(rgba)).pixels
+    assert (found[:5] == 0).all()
+    assert (found[5:] == 255).all()

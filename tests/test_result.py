@@ -1,0 +1,118 @@
+"""Masks, label map, scores, views, overlay and files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from iir_sdk.errors import LabelError, OutputError
+from iir_sdk.result import COLOURS, Segmentation, from_probabilities
+
+
+def segmentation(labels: int = 2, seed: int = 0, threshold: float = 0.5) -> Segmentation:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.uniform(size=(labels, 9, 7)).astype(np.float32)
+    image = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    return from_probabilities(
+        tuple("abcdefgh"[:labels]), probabilities, probabilities[::-1], image=image, threshold=threshold, timings={}
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=st.integers(1, 5), seed=st.integers(0, 1000), threshold=st.floats(0, 1))
+def test_masks_map_and_scores_equal_loops(labels, seed, threshold):
+    found = segmentation(labels, seed, threshold)
+    for y in range(9):
+        for x in range(7):
+            values = found.probabilities[:, y, x]
+            inside = [float(v) > threshold for v in values]
+            assert [bool(m) for m in found.masks[:, y, x]] == inside
+            assert found.label_map[y, x] == (int(np.argmax(values)) + 1 if any(inside) else 0)
+    for i in range(labels):
+        inside_values = found.probabilities[i][found.masks[i]]
+        expected = inside_values.mean() if inside_values.size else 0
+        assert found.scores[i] == pytest.approx(expected, abs=1e-5)
+    assert found.scores.dtype == np.float32
+    assert found.label_map.dtype == np.int32
+
+
+def test_one_label_reads_directly_and_several_ask_for_a_name():
+    several = segmentation(2)
+    view = several["b"]
+    assert view.labels == ("b",)
+    assert np.array_equal(view.mask, several.masks[1])
+    assert np.array_equal(view.probability, several.probabilities[1])
+    assert np.array_equal(view.prior, several.priors[1])
+    assert view.score == pytest.approx(float(several.scores[1]))
+    assert set(np.unique(view.label_map)) <= {0, 1}
+    for name in ("mask", "probability", "prior", "score"):
+        with pytest.raises(LabelError, match=r"result\['a'\]"):
+            getattr(several, name)
+    with pytest.raises(KeyError, match="no label 'dog'"):
+        several["dog"]
+
+
+def test_it_is_frozen():
+    found = segmentation(1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.threshold = 0.1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        found.timings["x"] = 1  # type: ignore[index]
+
+
+def test_overlay_tints_the_masks_only():
+    found = segmentation(2)
+    overlay = np.asarray(found.overlay(opacity=0.5))
+    outside = found.label_map == 0
+    assert np.array_equal(overlay[outside], found.image[outside])
+    assert (overlay[~outside] != found.image[~outside]).any()
+    with pytest.raises(OutputError, match="opacity"):
+        found.overlay(opacity=2)
+
+
+def test_masks_are_written_without_loss(tmp_path):
+    one, several = segmentation(1), segmentation(3)
+    one.save(tmp_path / "one.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "one.png")), one.mask * np.uint8(255))
+    several.save(tmp_path / "several.png")
+    image = Image.open(tmp_path / "several.png")
+    assert image.mode == "P"
+    assert np.array_equal(np.asarray(image), several.label_map)
+    assert tuple(image.getpalette()[3:6]) == COLOURS[0]
+    several.save(tmp_path / "overlay.jpg", what="overlay")
+    assert Image.open(tmp_path / "overlay.jpg").size == (7, 9)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.png", "overlay.jpg", "several.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "reason"),
+    [
+        ("mask.jpg", "mask", "png"),
+        ("no/such/mask.png", "mask", "no folder"),
+        ("overlay.xyz", "overlay", "suffix"),
+        ("mask.png", "both", "what="),
+    ],
+)
+def test_what_cannot_be_written_says_why(tmp_path, name, what, reason):
+    with pytest.raises(OutputError, match=reason):
+        segmentation(1).save(tmp_path / name, what=what)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "mask.png"
+    segmentation(1).save(path)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OutputError, match="disk full"):
+        segmentation(1, seed=5).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

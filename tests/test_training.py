@@ -1,0 +1,283 @@
+"""The loop on a tiny folder: it learns, it resumes, every parameter that should learn does."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.training import start
+from iir_sdk.training.augment import Augmented, paste, random_view
+from iir_sdk.training.config import TrainingConfig, read_recipe
+from iir_sdk.training.data.episodes import Episode
+from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
+from iir_sdk.training.evaluate import Evaluator, evaluate_set
+from iir_sdk.training.feature_bank import FeatureBank, stream_views
+from iir_sdk.training.loop import Trainer, batch_loss, draw_batch
+from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
+
+TINY = TrainingConfig(
+    model=ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8, dropout=0.0),
+    preprocessing=Preprocessing(size=64),
+    steps=6,
+    batch=2,
+    shots=(1, 2),
+    warmup=1,
+    views=24,
+    refresh=1,
+    label_size=32,
+    log_every=2,
+    save_every=3,
+)
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cutouts")
+    for name, colour in (("star", (255, 0, 0)), ("moon", (0, 255, 0)), ("cat", (0, 0, 255))):
+        rgba = np.zeros((30, 40, 4), np.uint8)
+        rgba[5:25, 5:35] = (*colour, 255)
+        Image.fromarray(rgba).save(root / f"{name}.webp", lossless=True)
+    return root
+
+
+@pytest.fixture
+def bank(picture_folder: Path, cutouts: Path) -> FeatureBank:
+    torch.manual_seed(0)
+    model = IIR(TINY.model)
+    bank = FeatureBank(model.backbone, TINY.preprocessing, TINY, torch.device("cpu"))
+    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
+    for views in stream_views(maker, 0, TINY.views, batch=8, workers=0):
+        bank.add(views)
+    return bank
+
+
+@pytest.fixture
+def random_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers in place of the ImageNet weights, which are a training requirement only."""
+    monkeypatch.setattr(
+        start, "imagenet_weights", lambda name: IIR(ModelConfig(backbone=name)).backbone.net.state_dict()
+    )
+
+
+def test_views_are_fixed_by_seed_and_number(picture_folder, cutouts):
+    sets, files = read_picture_sets(picture_folder), read_cutouts(cutouts)
+    one, two = ViewMaker(sets, files, TINY).make(5), ViewMaker(sets, files, TINY).make(5)
+    assert torch.equal(one.image, two.image)
+    assert all(torch.equal(a.mask, b.mask) for a, b in zip(one.objects, two.objects, strict=True))
+    assert not torch.equal(one.image, ViewMaker(sets, files, TINY).make(6).image)
+    names = {o.set_name for i in range(30) for o in ViewMaker(sets, files, TINY).make(i).objects}
+    assert names == {"coco", "coins", CUTOUT_SET}
+
+
+def test_a_view_moves_picture_and_mask_together():
+    """The object is the bright part before, so it must be the bright part after."""
+    image = torch.zeros(3, 90, 120, dtype=torch.uint8)
+    mask = torch.zeros(1, 90, 120, dtype=torch.bool)
+    image[:, 30:70, 20:80], mask[0, 30:70, 20:80] = 255, True
+    rng = random.Random(0)
+    for _ in range(40):
+        view = random_view(image, mask, 0, 64, rng)
+        bright = view.image[0] > 127
+        assert view.masks[0].any()
+        assert (bright ^ view.masks[0]).float().mean() < 0.03
+
+
+def test_pasting_covers_what_lies_below():
+    base = Augmented(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.ones(1, 64, 64, dtype=torch.bool))
+    patch, alpha = torch.full((3, 20, 20), 200, dtype=torch.uint8), torch.ones(1, 20, 20)
+    rng = random.Random(0)
+    for _ in range(20):
+        pasted, covered = paste(base, patch, alpha, rng)
+        assert covered.any()
+        assert torch.equal(pasted.masks[0], ~covered)
+        assert torch.equal(pasted.image[0] > 0, covered)
+    assert not base.image.any()
+
+
+def test_the_bank_replaces_the_oldest(bank, picture_folder):
+    maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
+    before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
+    (views,) = stream_views(maker, 100, 3, batch=3, workers=0)
+    bank.add(views)
+    after = bank.taps(list(range(TINY.views)))
+    changed = [i for i in range(TINY.views) if not torch.equal(before[0][i], after[0][i])]
+    assert changed == [0, 1, 2]
+    for key, slots in bank._members.items():
+        assert all(key in bank._views[s].keys for s in slots)
+
+
+def test_an_episode_pairs_different_pictures_of_one_class(bank):
+    rng = random.Random(0)
+    drawn = [e for e in (bank.draw(2, rng) for _ in range(200)) if e is not None]
+    assert len(drawn) > 100
+    shown = 0
+    for key, supports, query in drawn:
+        sources = [bank._source(s, key) for s in supports]
+        assert len(set(sources)) == 2
+        assert all(bank.mask(s, key).any() for s in supports)
+        if bank.mask(query, key).any():
+            shown += 1
+            assert bank._source(query, key) not in sources
+    assert shown > 0.8 * len(drawn)
+
+
+def test_absent_queries_lack_the_object(picture_folder):
+    config = replace(TINY, absent=1.0, paste=0.0)
+    bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, config, torch.device("cpu"))
+    sets = [read_picture_set(picture_folder / "coco")]
+    for views in stream_views(ViewMaker(sets, [], config), 0, TINY.views, batch=8, workers=0):
+        bank.add(views)
+    rng = random.Random(0)
+    drawn = [e for e in (bank.draw(1, rng) for _ in range(30)) if e is not None]
+    assert drawn
+    assert not any(bank.mask(query, key).any() for key, _, query in drawn)
+
+
+def test_every_decoder_parameter_learns(bank):
+    torch.manual_seed(0)
+    model = IIR(TINY.model).train()
+    batch = draw_batch(bank, replace(TINY, shots=(2,)), random.Random(0))
+    loss, _ = batch_loss(model, batch, TINY)
+    loss.backward()
+    silent = [n for n, p in model.decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+    assert all(p.grad is None for p in model.backbone.parameters())
+
+
+def test_training_lowers_the_loss_on_one_batch(bank):
+    torch.manual_seed(0)
+    model = IIR(TINY.model).train()
+    batch = draw_batch(bank, TINY, random.Random(1))
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss, _ = batch_loss(model, batch, TINY)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_run_is_kept_resumed_and_exported(picture_folder, cutouts, tmp_path, random_backbone):
+    def build(config: TrainingConfig = TINY) -> Trainer:
+        return start.build_trainer(config, picture_folder, tmp_path / "run", cutouts=cutouts, workers=0)
+
+    build().run()
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    with pytest.raises(ConfigError, match="--resume"):
+        build().run()
+    with pytest.raises(ConfigError, match="differs"):
+        build(replace(TINY, seed=5)).run(resume=True)
+    again = build()
+    again.run(resume=True)
+    assert again.step == 6
+    segmenter = FewShotSegmenter(again.export().parent, device="cpu")
+    assert segmenter.model.config == TINY.model
+
+
+def test_resume_goes_on_where_the_run_stopped(picture_folder, tmp_path, random_backbone, monkeypatch):
+    folder = tmp_path / "run"
+    trainer = start.build_trainer(TINY, picture_folder, folder, workers=0)
+    one_step = trainer._one_step
+
+    def stop_at_four(batch: object) -> tuple[float, float]:
+        if trainer.step == 4:
+            raise KeyboardInterrupt
+        return one_step(batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "_one_step", stop_at_four)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    resumed = start.build_trainer(TINY, picture_folder, folder, workers=0)
+    resumed.run(resume=True)
+    assert resumed.step == 6
+    assert resumed.schedule.last_epoch == 6
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps[-1] == 6
+
+
+def test_novel_classes_never_reach_the_bank(picture_folder, cutouts, tmp_path, random_backbone):
+    trainer = start.build_trainer(TINY, picture_folder, tmp_path / "run", cutouts=cutouts, novel=["cat"], workers=0)
+    seen = {(o.set_name, o.name) for i in range(60) for o in trainer.maker.make(i).objects}
+    assert ("coco", "dog") in seen
+    assert not any("cat" in name.split("/")[-1] for _, name in seen)
+
+
+def test_evaluation_scores_what_the_segmenter_predicts(small_segmenter, picture_folder):
+    pictures = read_picture_set(picture_folder / "coco")
+    episode = Episode("cat", ("cat1", "cat4"), "cat2")
+    found = Evaluator(small_segmenter, pictures).probability(episode)
+    for stem in episode.supports:
+        root = pictures.root
+        small_segmenter.add_support(root / f"images/{stem}.jpg", root / f"masks/cat/{stem}.png")
+    expected = small_segmenter.predict(pictures.images["cat2"]).probability
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_evaluation_is_fixed_by_its_seed(small_segmenter, picture_folder):
+    pictures = read_picture_set(picture_folder / "coco")
+    one = evaluate_set(small_segmenter, pictures, episodes=8, seed=3)
+    two = evaluate_set(small_segmenter, pictures, episodes=8, seed=3)
+    assert (one.miou, one.fb_iou) == (two.miou, two.fb_iou)
+    assert one.episodes == 8
+    assert set(one.per_class) == {"cat", "dog"}
+    assert one.miou == pytest.approx(np.mean(list(one.per_class.values())))
+
+
+def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
+    recipe = Path(start.__file__).parent / "recipes/lite2.toml"
+    config = read_recipe(recipe, ["steps=5", "model.width=64", "main_set=mine", "shots=[1, 5]"])
+    assert (config.steps, config.model.width, config.main_set, config.shots) == (5, 64, "mine", (1, 5))
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("speed=3", "speed"),
+        ("model.depth=3", "depth"),
+        ("steps=many", "steps"),
+        ("steps=0", "at least 1"),
+        ("steps", "key=value"),
+        ("ema=2.0", "ema"),
+        ("shots=[]", "shots"),
+        ("learning_rate=-1.0", "above 0"),
+        ("model=3", "model"),
+    ],
+)
+def test_recipes_refuse_what_does_not_fit(override, reason):
+    with pytest.raises(ConfigError, match=reason):
+        read_recipe(Path(start.__file__).parent / "recipes/lite2.toml", [override])
+
+
+def test_missing_recipes_data_and_cutouts_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="no recipe"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_recipe(tmp_path / "bad.toml")
+    with pytest.raises(DatasetNotFoundError, match="cut-outs"):
+        read_cutouts(tmp_path)
+    with pytest.raises(IirError):
+        start.build_trainer(TINY, tmp_path / "nowhere", tmp_path / "run")
+
+
+def test_a_bank_without_pairs_says_so(picture_folder):
+    bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, TINY, torch.device("cpu"))
+    with pytest.raises(DatasetError, match="add pictures"):
+        bank.draw(1, random.Random(0))
