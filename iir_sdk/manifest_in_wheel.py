@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 from setuptools.command.build_py import build_py
-from setuptools.command.sdist import sdist
 
 MANIFEST = "weights_manifest.json"
 
@@ -23,11 +22,11 @@ class BuildWithManifest(build_py):
         if not self.editable_mode:
             shutil.copyfile(MANIFEST, Path(self.build_lib) / "iir_sdk" / MANIFEST)
 
+    def get_source_files(self) -> list[str]:
+        """What a source archive holds: the manifest too, at its top."""
+        return [*super().get_source_files(), MANIFEST]
 
-class SourceWithManifest(sdist):
-    """``sdist`` that carries the manifest at its top, where the wheel build looks for it."""
-
-    def add_defaults(self) -> None:
-        """Add the manifest to the usual files."""
-        super().add_defaults()
-        self.filelist.append(MANIFEST)
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """Everything this step writes, the copy included."""
+        copied = [] if self.editable_mode else [str(Path(self.build_lib) / "iir_sdk" / MANIFEST)]
+        return [*super().get_outputs(include_bytecode), *copied]
