@@ -24,8 +24,8 @@ else:
 
 MIN_SIDE = 8
 """Shortest side of a picture, in pixels."""
-MAX_PIXELS = 100_000_000
-"""Largest picture, in pixels (about 10,000 x 10,000)."""
+MAX_PIXELS = 80_000_000
+"""Largest picture, in pixels (about 9,000 x 9,000)."""
 MAX_ASPECT = 50
 """Largest ratio of the long to the short side."""
 
@@ -45,6 +45,7 @@ _BROKEN = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # an error under -W error
 )
 
 

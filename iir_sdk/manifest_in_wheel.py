@@ -24,7 +24,8 @@ class BuildWithManifest(build_py):
 
     def get_source_files(self) -> list[str]:
         """What a source archive holds: the manifest too, at its top."""
-        return [*super().get_source_files(), MANIFEST]
+        files: list[str] = super().get_source_files()  # type: ignore[no-untyped-call]
+        return [*files, MANIFEST]
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Everything this step writes, the copy included."""

@@ -85,11 +85,30 @@ def test_small_objects_are_left_out(tmp_path):
 
 def test_novel_classes_are_known_under_other_names():
     fold = coco_fold(3)
-    for name in ("cat", "1f408-cat", "animals-mammals-cats-lion", "delivery_truck", "necktie", "sake_bottle_and_cup"):
+    for name in (
+        "cat",
+        "1f408-cat",
+        "animals-mammals-cats-lion",
+        "delivery_truck",
+        "necktie",
+        "sake_bottle_and_cup",
+        "vehicles-garbagetruck",
+        "town-roadsigns-stop",
+        "1f6d1-octagonal_sign",
+        "seasonal-halloween-blackcat",
+        "hocho",
+    ):
         assert names_class(name, fold), name
-    for name in ("dog", "cattle", "scatter", "baseball_bat", "caterpillar", "tiebreak", "stop"):
+    for name in ("dog", "cattle", "scatter", "baseball_bat", "caterpillar", "tiebreak", "stoplight"):
         assert not names_class(name, fold), name
     assert cutouts_without([Path("a/cow.png"), Path("a/dog.png")], fold) == [Path("a/dog.png")]
+
+
+def test_classes_that_hold_a_novel_one_are_excluded_too(picture_folder, tmp_path):
+    shutil.copytree(picture_folder / "coco", tmp_path / "camvid")
+    (tmp_path / "camvid/masks/cat").rename(tmp_path / "camvid/masks/car")
+    (kept,) = without_classes(read_picture_sets(tmp_path), ["truck"])
+    assert set(kept.classes) == {"dog"}
 
 
 def test_excluded_classes_lose_their_masks_and_keep_their_pictures(picture_folder):

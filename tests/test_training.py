@@ -120,8 +120,7 @@ def test_the_bank_replaces_the_oldest(bank, picture_folder):
 
 def test_an_episode_pairs_different_pictures_of_one_class(bank):
     rng = random.Random(0)
-    drawn = [e for e in (bank.draw(2, rng) for _ in range(200)) if e is not None]
-    assert len(drawn) > 100
+    drawn = [bank.draw(2, rng) for _ in range(200)]
     shown = 0
     for key, supports, query in drawn:
         sources = [bank._source(s, key) for s in supports]
@@ -140,8 +139,7 @@ def test_absent_queries_lack_the_object(picture_folder):
     for views in stream_views(ViewMaker(sets, [], config), 0, TINY.views, batch=8, workers=0):
         bank.add(views)
     rng = random.Random(0)
-    drawn = [e for e in (bank.draw(1, rng) for _ in range(30)) if e is not None]
-    assert drawn
+    drawn = [bank.draw(1, rng) for _ in range(30)]
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
 
 

@@ -128,9 +128,10 @@ class CrossAttention(nn.Module):
 
     def inconsistent(self, tokens: Tensor, keys: Tensor, query_labels: Tensor, support_labels: Tensor) -> Tensor:
         """Pairs that directional dropout cuts, ``(B, T, S)`` bool; carries no gradient."""
-        with torch.no_grad():
-            affinity = self.attention.affinity(self.query_norm(tokens), keys)
-            return inconsistent_pairs(affinity, query_labels, support_labels)
+        # Detached, not under no_grad: autocast would keep the low-precision weights it casts there, without their
+        # graph, and hand them to the attention that follows.
+        affinity = self.attention.affinity(self.query_norm(tokens), keys).detach()
+        return inconsistent_pairs(affinity, query_labels, support_labels)
 
     def forward(self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None) -> Tensor:
         """``tokens (B, T, d)`` refined by ``support``; ``bias (B, T or 1, S)`` adds to the attention logits."""

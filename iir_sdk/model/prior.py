@@ -75,14 +75,19 @@ def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tenso
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrix of ``(N, C, h, w)`` with unit trace, ``(N, C, C)`` float32: the style that weighs shots."""
+    """Gram matrix of ``(N, C, h, w)``, ``(N, C, C)`` float32: the style that weighs shots.
+
+    Scaled to a mean of 1 on its diagonal, so that it may be kept in float16 whatever ``C`` is.
+    """
     flat = features.float().flatten(2)
     product = flat @ flat.transpose(1, 2)
-    return product / product.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-6)
+    return product / product.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-6)
 
 
 def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Tensor:
     """Softmax over shots of the negative Gram distance, so that any K works (method, section 3).
+
+    The distance is the Frobenius norm of the difference over ``C``.
 
     Args:
         query_gram: ``(N, C, C)``.
@@ -92,7 +97,7 @@ def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Te
     Returns:
         ``(N, K)`` float32, each row sums to 1.
     """
-    distance = (query_gram[:, None] - support_grams.float()).flatten(2).norm(dim=2)
+    distance = (query_gram[:, None] - support_grams.float()).flatten(2).norm(dim=2) / query_gram.shape[1]
     weights: Tensor = (-scale * distance).softmax(1)
     return weights
 

@@ -134,21 +134,33 @@ class FeatureBank:
         return np.unpackbits(packed).reshape(side, side).astype(np.bool_)
 
     def usable(self, shots: int) -> dict[str, list[ClassKey]]:
-        """Classes with more than ``shots`` views, by set; sets in which there is one.
+        """Classes seen in more than ``shots`` different pictures, by set; sets in which there is one.
 
         Raises:
             DatasetError: no class has enough views.
         """
         by_set: dict[str, list[ClassKey]] = defaultdict(list)
         for key, slots in self._members.items():
-            if len(slots) > shots:
+            if len(slots) > shots and self._has_sources(key, shots + 1):
                 by_set[key[0]].append(key)
         if not by_set:
-            raise DatasetError(f"no class is seen in {shots + 1} views; add pictures or raise `views`.")
+            raise DatasetError(f"no class is seen in {shots + 1} different pictures; add pictures or raise `views`.")
         return {name: sorted(keys) for name, keys in sorted(by_set.items())}
 
-    def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int] | None:
-        """One episode: class, support slots, query slot; None where the drawn class has too few distinct pictures."""
+    def _has_sources(self, key: ClassKey, count: int) -> bool:
+        seen: set[str] = set()
+        for slot in self._members[key]:
+            seen.add(self._source(slot, key))
+            if len(seen) == count:
+                return True
+        return False
+
+    def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
+        """One episode: class, support slots, query slot, all of different pictures.
+
+        Raises:
+            DatasetError: no class is seen in enough of them.
+        """
         by_set = self.usable(shots)
         main = self.config.main_set
         others = [name for name in by_set if name != main]
@@ -163,8 +175,8 @@ class FeatureBank:
                 chosen.append(slot)
                 seen.add(source)
             if len(chosen) == shots + 1:
-                return key, chosen[1:], self._query(key, chosen[0], rng)
-        return None
+                break
+        return key, chosen[1:], self._query(key, chosen[0], rng)
 
     def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
         """The drawn query, or now and then a view that lacks the class, where that is known for certain."""

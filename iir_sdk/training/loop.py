@@ -49,11 +49,7 @@ class EpisodeBatch:
 def draw_batch(bank: FeatureBank, config: TrainingConfig, rng: random.Random) -> EpisodeBatch:
     """Draw one step's episodes."""
     shots = rng.choice(config.shots)
-    episodes: list[Any] = []
-    while len(episodes) < config.batch:
-        episode = bank.draw(shots, rng)
-        if episode is not None:
-            episodes.append(episode)
+    episodes = [bank.draw(shots, rng) for _ in range(config.batch)]
     support_slots = [slot for _, slots, _ in episodes for slot in slots]
     masks = np.stack([bank.mask(slot, key) for key, slots, _ in episodes for slot in slots])
     targets = np.stack([bank.mask(query, key) for key, _, query in episodes])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from iir_sdk.training.data.folder import PictureSet
 
 CUTOUT_SET = "cutouts"
 _SMALLEST_SHARE = 0.008
+_KEPT_PICTURES = 3000
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ class ViewMaker:
                     self._classes_of[s.name, stem].append(name)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
-        # Pictures are small and drawn again and again; decoding them once halves the time.
-        self._read = lru_cache(maxsize=3000)(self._read_uncached)
+        self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor]] = OrderedDict()
 
     def make(self, index: int) -> View:
         """View number ``index``."""
@@ -110,11 +109,17 @@ class ViewMaker:
         name = rng.choice(sorted(classes))
         return name, rng.choice(classes[name])
 
-    def _read_uncached(self, set_name: str, stem: str) -> tuple[Tensor, Tensor]:
-        pictures = self.sets[set_name]
-        image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
-        masks = np.stack([pictures.mask(n, stem) for n in self._classes_of[set_name, stem]])
-        return image, torch.from_numpy(masks)
+    def _read(self, set_name: str, stem: str) -> tuple[Tensor, Tensor]:
+        """Picture and masks; pictures are small and drawn again and again, so the latest ones stay decoded."""
+        key = (set_name, stem)
+        if key not in self._decoded:
+            pictures = self.sets[set_name]
+            image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
+            masks = np.stack([pictures.mask(n, stem) for n in self._classes_of[key]])
+            self._decoded[key] = (image, torch.from_numpy(masks))
+            if len(self._decoded) > _KEPT_PICTURES:
+                self._decoded.popitem(last=False)
+        return self._decoded[key]
 
     def _paste_one(
         self, base: Augmented, labels: list[tuple[str, str, str]], rng: random.Random, index: int

@@ -9,23 +9,36 @@ from pathlib import Path
 from iir_sdk.training.data.folder import PictureSet
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "motorcycle": ("motorbike", "motor_scooter", "scooter", "racing_motorcycle"),
-    "truck": ("lorry", "fire_engine", "pickup"),
-    "cat": ("kitten", "cats"),
-    "cow": ("cows", "calf", "bull", "ox"),
-    "tie": ("necktie",),
+    "motorcycle": ("motorbike", "motor_scooter", "scooter", "auto_rickshaw"),
+    "truck": ("firetruck", "garbagetruck", "lorry", "fire_engine", "pickup", "dumper", "recreational_vehicle"),
+    "stop_sign": ("stop", "octagonal_sign"),
+    "cat": ("cats", "kitten", "blackcat", "lion", "tiger"),
+    "cow": ("cows", "calf", "bull", "ox", "bovines", "bison", "buffalo", "zebu", "yak"),
+    "tie": ("necktie", "tuxedo", "business_suit"),
     "snowboard": ("snowboarder",),
     "baseball_glove": ("glove", "gloves", "mitten", "mitt"),
-    "bottle": ("bottles", "flask"),
-    "knife": ("dagger", "sword"),
+    "bottle": ("bottles", "flask", "sake"),
+    "knife": ("dagger", "sword", "swords", "hocho"),
     "apple": ("apples",),
-    "cake": ("cupcake", "shortcake", "fish_cake", "moon_cake"),
+    "cake": ("cupcake", "shortcake", "fish_cake", "moon_cake", "pancakes", "pudding"),
+    "bed": ("sleeping_accommodation",),
     "laptop": ("computer", "pc"),
-    "cell_phone": ("phone", "telephone", "mobile"),
+    "cell_phone": ("phone", "phones", "telephone", "mobile", "vibration_mode", "antenna_with_bars", "selfie", "pager"),
     "sink": ("basin",),
-    "vase": ("amphora", "urn", "pot"),
+    "vase": ("amphora", "urn", "pot", "jar"),
 }
-"""Other names, in the sets at hand, for things close to a COCO class."""
+"""Other names for things close to a COCO class, read off the names of sets and cut-outs.
+
+Complete for fold 3, whose score is reported; for another fold read the names again, or train without cut-outs.
+"""
+
+HOLDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("camvid", "car"): ("truck", "bus", "car"),
+    ("camvid", "bicyclist"): ("motorcycle", "bicycle", "person"),
+    ("camvid", "pedestrian"): ("person",),
+    ("facade", "car"): ("truck", "bus", "car"),
+}
+"""(set, class) whose masks take in COCO classes that its name does not say."""
 
 
 def names_class(name: str, classes: Iterable[str]) -> bool:
@@ -36,7 +49,7 @@ def names_class(name: str, classes: Iterable[str]) -> bool:
 
 def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[PictureSet]:
     """The sets without masks of the novel classes; pictures that show them stay (the unfiltered convention)."""
-    kept = [s.without(_excluder(novel)) for s in sets]
+    kept = [s.without(_excluder(s.name, novel)) for s in sets]
     return [s for s in kept if s.classes]
 
 
@@ -45,8 +58,12 @@ def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:
     return [f for f in files if not names_class(f.stem, novel)]
 
 
-def _excluder(novel: Sequence[str]) -> Callable[[str], bool]:
-    return lambda name: names_class(name, novel)
+def _excluder(set_name: str, novel: Sequence[str]) -> Callable[[str], bool]:
+    def excluded(name: str) -> bool:
+        held = HOLDS.get((set_name, name), ())
+        return names_class(name, novel) or any(c in novel for c in held)
+
+    return excluded
 
 
 def _words(name: str) -> list[str]:
