@@ -59,7 +59,7 @@ def demo(out: Path, weights: str | None, device: str) -> None:
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that augment pictures.")
 def train(
     recipe: Path | None,
@@ -115,7 +115,12 @@ def evaluate(
     for pictures in read_picture_sets(data):
         if fold is not None:
             pictures = pictures.only([c for c in coco_fold(fold) if c in pictures.classes])
+        if not pictures.classes:
+            click.echo(f"{pictures.name}: none of fold {fold}'s classes, left out", err=True)
+            continue
         scores.append(evaluate_set(segmenter, pictures, shots=shots, episodes=episodes, seed=seed, min_share=min_share))
+    if not scores:
+        raise click.ClickException(f"no set in {data} has a class of fold {fold}.")
     for score in scores:
         click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}   FB-IoU {100 * score.fb_iou:5.1f}")
     click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")

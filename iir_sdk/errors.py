@@ -46,6 +46,10 @@ class DeviceError(IirError, RuntimeError):
     """A device that this machine or this torch build does not offer."""
 
 
+class PrecisionError(IirError, ArithmeticError):
+    """Numbers left the range of the chosen dtype."""
+
+
 class WeightsError(IirError, ValueError):
     """A checkpoint or manifest that cannot be read as one."""
 

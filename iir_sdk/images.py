@@ -114,7 +114,7 @@ def load_mask(source: ImageSource, picture: Picture, *, what: str = "mask") -> N
         PictureNotFoundError: the path does not exist.
         MaskError: wrong size, empty, all foreground, or not a mask.
     """
-    mask = _mask_pixels(source, what)
+    mask = mask_pixels(source, what=what)
     if mask.shape != picture.size and mask.shape == picture.stored_size:
         mask = np.asarray(_oriented(Image.fromarray(mask.astype(np.uint8)), picture.orientation)) > 0
     if mask.shape != picture.size:
@@ -132,12 +132,32 @@ def load_mask(source: ImageSource, picture: Picture, *, what: str = "mask") -> N
     return mask
 
 
+def shown_size(path: str | os.PathLike[str], *, what: str = "image") -> tuple[int, int]:
+    """``(height, width)`` of a picture file with its EXIF orientation applied, from its header.
+
+    Raises:
+        PictureNotFoundError: the path does not exist.
+        ImageError: it is no picture.
+    """
+    image = _open(path, what, ImageError)
+    try:
+        if image.format == "TIFF":
+            image.load()
+        turned = _orientation_of(image) > 4
+    except _BROKEN as error:
+        raise ImageError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def _from_pil(image: Image.Image, what: str) -> Picture:
     _check_size((image.height, image.width), what)
     try:
         orientation = _orientation_of(image)
-        stored = (image.height, image.width)
-        pixels = np.array(_to_rgb(_oriented(image, orientation)))
+        image.load()
+        # PIL turns TIFFs itself as it loads them, and drops the tag.
+        pixels = np.array(_to_rgb(_oriented(image, _orientation_of(image))))
+        shown = (pixels.shape[0], pixels.shape[1])
+        stored = shown[::-1] if orientation > 4 else shown
     except _BROKEN as error:
         raise ImageError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
     return Picture(pixels, orientation, stored)
@@ -199,13 +219,16 @@ def _rgb_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
         elif array.dtype != np.uint8:
             hint = " Floats in [0, 1] become uint8 with (a * 255).round().astype(np.uint8)."
         raise ImageError(f"{what} is an array {array.shape} {array.dtype}; expected (H, W, 3) uint8 RGB.{hint}")
-    return np.ascontiguousarray(array)
+    # A copy: the caller may reuse its buffer while the result still shows the picture.
+    return np.array(array, order="C")
 
 
 def _tensor_to_rgb(tensor: Any, what: str) -> NDArray[np.uint8]:
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point():
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point() or tensor.is_meta:
+        hint = " A uint8 tensor becomes one with .float() / 255." if str(tensor.dtype) == "torch.uint8" else ""
         raise ImageError(
-            f"{what} is a tensor {tuple(tensor.shape)} {tensor.dtype}; expected (3, H, W) float in [0, 1], RGB."
+            f"{what} is a {tensor.device.type} tensor {tuple(tensor.shape)} {tensor.dtype}; "
+            f"expected (3, H, W) float in [0, 1], RGB.{hint}"
         )
     _check_size((tensor.shape[1], tensor.shape[2]), what)
     values = tensor.detach().float().cpu()
@@ -238,7 +261,13 @@ def _check_size(size: tuple[int, int], what: str) -> None:
         )
 
 
-def _mask_pixels(source: ImageSource, what: str) -> NDArray[np.bool_]:
+def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]:
+    """Decode a mask by itself: ``(H, W)`` bool, its own EXIF orientation applied, of any size, empty or not.
+
+    Raises:
+        PictureNotFoundError: the path does not exist.
+        MaskError: not a mask.
+    """
     if isinstance(source, (str, os.PathLike)):
         source = _open(source, what, MaskError)
     if isinstance(source, Image.Image):
@@ -247,6 +276,8 @@ def _mask_pixels(source: ImageSource, what: str) -> NDArray[np.bool_]:
         values = source
     elif _is_tensor(source):
         tensor: Any = source
+        if tensor.is_meta:
+            raise MaskError(f"{what} is a tensor without values, on device 'meta'.")
         values = tensor.detach().float().cpu().numpy()
     else:
         raise MaskError(

@@ -20,13 +20,18 @@ class Preprocessing:
     """How a checkpoint wants its pictures.
 
     Attributes:
-        size: side of the square input in pixels, a multiple of 32; pictures are resized to it, aspect not kept.
+        size: side of a query's square input in pixels, a multiple of 32; pictures are resized to it, aspect not kept.
+        support_size: the same for supports.
+        support_context: a support is cut to this many times its object's box before it is resized, so that small
+            objects fill the input; 0 keeps the whole picture.
         mean: per channel, of values in [0, 1].
         std: per channel.
         interpolation: ``bilinear`` or ``bicubic``, always antialiased.
     """
 
     size: int = 384
+    support_size: int = 384
+    support_context: float = 2.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     interpolation: str = "bilinear"
@@ -37,8 +42,13 @@ class Preprocessing:
         Raises:
             ConfigError: naming the field and what was expected.
         """
-        if not isinstance(self.size, int) or self.size % 32 or not 64 <= self.size <= 2048:
-            raise ConfigError(f"preprocessing: size={self.size!r} must be a multiple of 32 in [64, 2048].")
+        for name in ("size", "support_size"):
+            side = getattr(self, name)
+            if not isinstance(side, int) or side % 32 or not 64 <= side <= 2048:
+                raise ConfigError(f"preprocessing: {name}={side!r} must be a multiple of 32 in [64, 2048].")
+        context = self.support_context
+        if not isinstance(context, (int, float)) or not (context == 0 or 1 <= context <= 100):
+            raise ConfigError(f"preprocessing: support_context={context!r} must be 0 or in [1, 100].")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values):
@@ -66,26 +76,61 @@ class Preprocessing:
         return asdict(self)
 
     def image(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized but not yet normalised, in [0, 1]."""
+        """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized, not yet normalised, in [0, 1]."""
+        return self._resized(pixels, self.size)
+
+    def support(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """A support and its mask, cut to the object's surroundings and resized.
+
+        Args:
+            pixels: ``(H, W, 3)`` uint8 RGB.
+            mask: ``(H, W)`` bool, neither empty nor full.
+
+        Returns:
+            Picture ``(3, support_size, support_size)`` float32 in [0, 1], not yet normalised, and mask
+            ``(support_size, support_size)`` float32, share of foreground in [0, 1].
+        """
+        rows, columns = _surroundings(mask, self.support_context)
+        cut = mask[rows, columns]
+        side = (self.support_size, self.support_size)
+        source = torch.from_numpy(cut.astype(np.float32))[None, None]
+        share = F.interpolate(source, side, mode="bilinear", align_corners=False, antialias=True)
+        return self._resized(pixels[rows, columns], self.support_size), share[0, 0]
+
+    def _resized(self, pixels: NDArray[np.uint8], side: int) -> Tensor:
         # A copy where the array is read-only: torch has no read-only tensors and warns of them.
         source = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
         chw = source.permute(2, 0, 1)[None].float()
-        resized = F.interpolate(
-            chw, (self.size, self.size), mode=self.interpolation, align_corners=False, antialias=True
-        )
+        resized = F.interpolate(chw, (side, side), mode=self.interpolation, align_corners=False, antialias=True)
         return resized[0].clamp(0, 255) / 255
-
-    def mask(self, mask: NDArray[np.bool_]) -> Tensor:
-        """``(H, W)`` bool -> ``(size, size)`` float32, share of foreground in [0, 1]."""
-        source = torch.from_numpy(mask.astype(np.float32))[None, None]
-        resized = F.interpolate(source, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
-        return resized[0, 0]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Subtract mean and divide by std: ``(..., 3, H, W)`` in [0, 1]."""
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.std, device=images.device)[:, None, None]
         return (images - mean) / std
+
+
+def _surroundings(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
+    """Rows and columns of the object's box enlarged ``context`` times, inside the picture; all of it for 0.
+
+    The cut is at most a third longer than wide, has at least 64 pixels a side where the picture has them, and is
+    given up where it would show no background.
+    """
+    whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    if context == 0:
+        return whole
+    spans = []
+    for axis in (1, 0):
+        held = np.flatnonzero(np.asarray(mask.any(axis=axis)))
+        spans.append((int(held[0]), int(held[-1]) + 1))
+    longest = max(end - start for start, end in spans) * context
+    cut = []
+    for (start, end), length in zip(spans, mask.shape, strict=True):
+        side = min(length, max(64, round(max((end - start) * context, 0.75 * longest))))
+        first = min(max(0, (start + end - side) // 2), length - side)
+        cut.append(slice(first, first + side))
+    return whole if mask[cut[0], cut[1]].all() else (cut[0], cut[1])
 
 
 def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:

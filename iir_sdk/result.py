@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -62,6 +62,16 @@ class Segmentation:
             for label, mask, score in zip(self.labels, self.masks, self.scores, strict=True)
         )
         return f"Segmentation({self.image.shape[0]} x {self.image.shape[1]}; {found})"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[str]:
+        """Over the labels, like a mapping."""
+        return iter(self.labels)
+
+    def __contains__(self, label: object) -> bool:
+        return label in self.labels
 
     def __getitem__(self, label: str) -> Segmentation:
         """The view of one label.
@@ -145,7 +155,7 @@ class Segmentation:
             image = self._mask_image()
         else:
             raise OutputError(f"what={what!r} must be 'mask' or 'overlay'.")
-        if suffix not in Image.registered_extensions():
+        if Image.registered_extensions().get(suffix) not in Image.SAVE:
             raise OutputError(f"no picture format is known for suffix {suffix!r}; use .png, .jpg or .webp.")
         return write_atomically(path, image.save)
 

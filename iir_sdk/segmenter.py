@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.errors import ConfigError, DeviceError, LabelError, NoSupportError
+from iir_sdk.devices import pick_device
+from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.iir import IIR
@@ -57,7 +61,7 @@ class FewShotSegmenter:
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = pick_device(device)
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ConfigError(f"dtype={dtype} must be None, torch.float32, torch.bfloat16 or torch.float16.")
         self.dtype: torch.dtype = dtype or torch.float32
@@ -66,6 +70,7 @@ class FewShotSegmenter:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = self.checkpoint.preprocessing
         self._bank = SupportBank()
+        self._adding = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -89,7 +94,6 @@ class FewShotSegmenter:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    @torch.inference_mode()
     def add_support(self, image: ImageSource, mask: ImageSource, *, label: str = "object") -> Support:
         """Encode one example of a label and keep it; further ones of the same label are further shots.
 
@@ -105,15 +109,24 @@ class FewShotSegmenter:
         if not isinstance(label, str) or not label:
             raise LabelError(f"label={label!r} must be a non-empty string.")
         picture = load_picture(image)
-        pixels = load_mask(mask, picture)
-        images = self._images([picture])
-        masks = self.preprocessing.mask(pixels).to(self.device)
-        with self.autocast():
-            state = self.model.encode_support(images[None], masks[None, None])
-        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
-        support = Support(label, state.to(self.device, torch.float16), picture.size)
-        self._bank = self._bank.adding(support)
+        state = self.encode(picture.pixels, load_mask(mask, picture))
+        support = Support(label, state, picture.size)
+        self._add(support)
         return support
+
+    @torch.inference_mode()
+    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> SupportState:
+        """What :meth:`add_support` keeps of a checked picture ``(H, W, 3)`` and mask ``(H, W)``, in float16."""
+        image, share = self.preprocessing.support(pixels, mask)
+        images = self.preprocessing.normalise(image[None].to(self.device))
+        with self.autocast():
+            state = self.model.encode_support(images[None], share[None, None].to(self.device))
+        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
+        return state.to(self.device, torch.float16)
+
+    def _add(self, *supports: Support) -> None:
+        with self._adding:
+            self._bank = self._bank.adding(*supports)
 
     def remove_support(self, which: Support | str) -> None:
         """Forget one support, or all supports of a label.
@@ -121,7 +134,8 @@ class FewShotSegmenter:
         Raises:
             LabelError: nothing fits.
         """
-        self._bank = self._bank.removing(which)
+        with self._adding:
+            self._bank = self._bank.removing(which)
 
     def clear_supports(self) -> None:
         """Forget all supports."""
@@ -139,14 +153,21 @@ class FewShotSegmenter:
         self._bank.save(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
 
     def load_supports(self, path: str | os.PathLike[str]) -> tuple[Support, ...]:
-        """Add the supports of a file that this checkpoint wrote.
+        """Add the supports of a file that this checkpoint wrote; those already here are not added twice.
+
+        Returns:
+            The file's supports.
 
         Raises:
-            SupportError: not such a file, or made with another checkpoint.
+            SupportError: not such a file, damaged, or made with another checkpoint.
         """
         loaded = read_supports(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
-        placed = tuple(Support(s.label, s.state.to(self.device), s.image_size, s.id) for s in loaded)
-        self._bank = self._bank.adding(*placed)
+        blank = np.zeros((64, 64, 3), np.uint8)
+        expected = self.encode(blank, np.eye(64, dtype=np.bool_))
+        for support in loaded:
+            support.state.check_like(expected, f"{os.fspath(path)!r}, support {support.id}")
+        placed = tuple(replace(s, state=s.state.to(self.device)) for s in loaded)
+        self._add(*placed)
         return placed
 
     def predict(
@@ -164,6 +185,7 @@ class FewShotSegmenter:
             LabelError: a label has no support.
             ImageError, PictureNotFoundError: the picture cannot be used.
             ConfigError: the threshold is out of its range.
+            PrecisionError: numbers overflowed in the chosen dtype.
         """
         names, states = self._tasks(labels, threshold)
         return self._segment([load_picture(query, what="query")], names, states, threshold)[0]
@@ -179,10 +201,16 @@ class FewShotSegmenter:
         """Segment many pictures, in order, a batch at a time; each result is as :meth:`predict` gives it.
 
         The supports in use are those of the moment of the call. Raises as :meth:`predict` does, for a broken picture
-        when its batch is reached, naming its position.
+        when its batch is reached, naming its position; further:
+
+        Raises:
+            ConfigError: ``batch_size`` is not an integer of at least 1.
+            ImageError: ``queries`` is one picture and not a collection of them.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} must be at least 1.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
+        if isinstance(queries, (str, os.PathLike, Image.Image)) or not isinstance(queries, Iterable):
+            raise ImageError(f"queries={queries!r} is not a collection of pictures; for one picture call predict.")
         names, states = self._tasks(labels, threshold)
         return self._batches(iter(queries), names, states, threshold, batch_size)
 
@@ -202,15 +230,15 @@ class FewShotSegmenter:
 
     def _tasks(self, labels: Sequence[str] | None, threshold: float) -> tuple[tuple[str, ...], list[SupportState]]:
         bank = self._bank
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold={threshold} must lie in [0, 1].")
+        if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold={threshold!r} must be a number in [0, 1].")
         if isinstance(labels, str):
             raise LabelError(f"labels={labels!r} is one string; pass a list, as in labels=[{labels!r}].")
         if not len(bank):
             raise NoSupportError("no support was added; call add_support(image, mask) first.")
         names = bank.labels if labels is None else tuple(labels)
-        if not names or len(set(names)) != len(names):
-            raise LabelError(f"labels={list(names)} must name at least one label, and none twice.")
+        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+            raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
         return names, [bank.state_of(name) for name in names]
 
     @torch.inference_mode()
@@ -231,6 +259,8 @@ class FewShotSegmenter:
         ]
         arrays = [(_numpy(probability), _numpy(prior)) for probability, prior in own_size]
         clock.lap("restore")
+        if not all(np.isfinite(probability).all() for probability, _ in arrays):
+            raise PrecisionError(f"the network overflowed in {self.dtype}; use dtype=None or torch.bfloat16.")
         return [
             from_probabilities(names, probability, prior, image=picture.pixels, threshold=threshold, timings=clock.laps)
             for picture, (probability, prior) in zip(pictures, arrays, strict=True)
@@ -284,17 +314,3 @@ class _Clock:
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = tensor.float().cpu().numpy()
     return array
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"device={device!r} cannot be used here: {reason} Use device='auto' or 'cpu'.") from error
-    return chosen

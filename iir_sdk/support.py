@@ -82,8 +82,9 @@ class SupportBank:
         return join_shots([s.state for s in self.of_label(label)])
 
     def adding(self, *supports: Support) -> SupportBank:
-        """A bank with further supports."""
-        return SupportBank((*self.supports, *supports))
+        """A bank with further supports; those it holds already are not added twice."""
+        held = {s.id for s in self.supports}
+        return SupportBank((*self.supports, *(s for s in supports if s.id not in held)))
 
     def removing(self, which: Support | str) -> SupportBank:
         """A bank without one support, or without all of a label.
@@ -133,7 +134,9 @@ def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         records = json.loads(metadata["supports"])
         return tuple(_support(i, record, tensors) for i, record in enumerate(records))
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except SupportError:
+        raise
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise SupportError(f"{os.fspath(path)!r} cannot be read as supports: {error}. Save them again.") from error
 
 
@@ -152,4 +155,4 @@ def _support(index: int, record: Mapping[str, Any], tensors: Mapping[str, Any]) 
     prefix = f"{index}."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     height, width = record["image_size"]
-    return Support(record["label"], SupportState.from_tensors(own), (int(height), int(width)), record["id"])
+    return Support(str(record["label"]), SupportState.from_tensors(own), (int(height), int(width)), str(record["id"]))

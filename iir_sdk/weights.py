@@ -22,7 +22,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
 
-DEFAULT = "iir-lite2-384"
+DEFAULT = "iir-lite2"
 """Name of the embedded checkpoint that ``FewShotSegmenter()`` loads."""
 
 FORMAT = "iir_sdk.checkpoint/1"
@@ -130,6 +130,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str] | None = None) -> Check
         WeightsNotFoundError: the name or path leads nowhere.
         IntegrityError: the bytes or tensors are not the expected ones.
         WeightsError: the file is not a checkpoint of this package.
+        ConfigError: its architecture is out of bounds.
     """
     manifest = read_manifest()
     if name_or_path is None or (isinstance(name_or_path, str) and name_or_path in manifest):
@@ -206,6 +207,10 @@ def _load_model(file: Path, config: ModelConfig) -> IIR:
     _check_tensors(file, tensors, expected)
     full = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     model.load_state_dict(full, assign=True)
+    if any(b.is_meta for b in model.buffers()):
+        # Buffers that no file stores, as some backbones have, are made only by building for real.
+        model = IIR(config)
+        model.load_state_dict(full)
     return model.requires_grad_(False).eval()
 
 

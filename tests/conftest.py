@@ -32,7 +32,7 @@ def small_model() -> IIR:
 @pytest.fixture(scope="session")
 def small_checkpoint(small_model: IIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    save_checkpoint(small_model, Preprocessing(size=96), path)
+    save_checkpoint(small_model, Preprocessing(size=96, support_size=64), path)
     return path
 
 

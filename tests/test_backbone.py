@@ -9,6 +9,8 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights import load_checkpoint, save_checkpoint
 
 FAMILIES = {
     "tf_efficientnet_lite2": ((48, 120, 352), True),
@@ -63,13 +65,38 @@ def test_unknown_name_says_where_to_look():
         Backbone("resnet_of_dreams")
 
 
+@pytest.mark.parametrize("name", ["xception41", "selecsls42"])
+def test_a_network_that_cannot_be_split_is_refused(name):
+    with pytest.raises(ConfigError, match=f"'{name}'"):
+        Backbone(name)
+
+
+def test_buffers_that_no_file_stores_are_made(tmp_path):
+    model = IIR(ModelConfig(backbone="resnetblur18", width=16, blocks=1, cross_blocks=1, head_width=8)).eval()
+    assert set(dict(model.named_buffers())) - set(model.state_dict())
+    save_checkpoint(model, Preprocessing(size=64), tmp_path / "blur.safetensors")
+    loaded = load_checkpoint(tmp_path / "blur.safetensors").model
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.backbone(image).high, model.backbone(image).high, atol=1e-2, rtol=1e-2)
+
+
 def test_closed_form_on_a_nonlinear_head_is_refused():
     with pytest.raises(ConfigError, match="cam='grad'"):
         IIR(ModelConfig(backbone="vgg16_bn"))
 
 
 @pytest.mark.parametrize(
-    "bad", [{"width": 0}, {"width": 100000}, {"heads": 3}, {"cross_blocks": 9}, {"dropout": 1.0}, {"cam": "magic"}]
+    "bad",
+    [
+        {"width": 0},
+        {"width": 100000},
+        {"heads": 3},
+        {"cross_blocks": 9},
+        {"dropout": 1.0},
+        {"cam": "magic"},
+        {"head_width": 12},
+    ],
 )
 def test_config_refuses_what_cannot_be_built(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -44,7 +44,16 @@ def test_demo_writes_the_sheet_and_the_table(small_checkpoint, tmp_path):
 
 
 def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    overrides = ["steps=2", "views=16", "batch=2", "label_size=32", "refresh=0", "preprocessing.size=64", "log_every=1"]
+    overrides = [
+        "steps=2",
+        "views=16",
+        "batch=2",
+        "label_size=32",
+        "refresh=0",
+        "preprocessing.size=64",
+        "view_size=64",
+        "log_every=1",
+    ]
     overrides += ["model.width=16", "model.blocks=1", "model.cross_blocks=1", "model.head_width=8"]
     settings = [part for o in overrides for part in ("--set", o)]
     out = tmp_path / "run"

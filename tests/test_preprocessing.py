@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.preprocessing import Preprocessing, restore
+from iir_sdk.preprocessing import Preprocessing, _surroundings, restore
 
 
 @settings(max_examples=40, deadline=None)
@@ -27,9 +27,37 @@ def test_sizes_and_ranges(height, width):
 def test_a_small_object_survives_shrinking():
     mask = np.zeros((1000, 1500), bool)
     mask[400:402, 700:702] = True
-    share = Preprocessing().mask(mask)
+    _, share = Preprocessing(support_context=0).support(np.zeros((1000, 1500, 3), np.uint8), mask)
     assert share.max() > 0
     assert float(share.mean()) == pytest.approx(mask.mean(), rel=0.3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), context=st.sampled_from([0, 1, 1.5, 2, 4, 100]))
+def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
+    height, width = data.draw(st.integers(8, 300)), data.draw(st.integers(8, 300))
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    mask = np.zeros((height, width), bool)
+    mask[top : data.draw(st.integers(top + 1, height)), left : data.draw(st.integers(left + 1, width))] = True
+    if mask.all():
+        mask[0, 0] = False
+    rows, columns = _surroundings(mask, context)
+    assert mask[rows, columns].sum() == mask.sum()
+    assert not mask[rows, columns].all()
+    picture = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+    image, share = Preprocessing(support_size=64, support_context=context).support(picture, mask)
+    assert image.shape == (3, 64, 64)
+    assert share.shape == (64, 64)
+    assert share.max() > 0
+    # Cut alike: the picture is its own mask.
+    assert torch.allclose(image[0], share, atol=0.02)
+
+
+def test_a_small_object_fills_its_support():
+    mask = np.zeros((400, 600), bool)
+    mask[100:180, 200:300] = True
+    _, share = Preprocessing().support(np.zeros((400, 600, 3), np.uint8), mask)
+    assert 0.2 < float(share.mean()) < 0.3
 
 
 def test_normalise_is_the_formula():
@@ -56,7 +84,9 @@ def test_an_upright_picture_stays_in_its_place():
     assert image[1:].max() == 0
 
 
-@pytest.mark.parametrize("bad", [{"size": 100}, {"size": 0}, {"std": (0.0, 1, 1)}, {"interpolation": "nearest"}])
+@pytest.mark.parametrize(
+    "bad", [{"size": 100}, {"size": 0}, {"support_context": -1}, {"std": (0.0, 1, 1)}, {"interpolation": "nearest"}]
+)
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Preprocessing.from_dict(bad)

@@ -77,6 +77,6 @@ def test_shot_weights_equal_the_formula(rng):
 
 
 def test_a_mean_over_equal_shots_is_the_shot(rng):
-    maps = torch.tensor(rng.uniform(size=(1, 1, 3, 3))).expand(1, 5, 3, 3)
-    weights = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]], dtype=torch.float64)
+    maps = torch.tensor(rng.uniform(size=(1, 1, 3, 3)), dtype=torch.float32).expand(1, 5, 3, 3)
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]])
     torch.testing.assert_close(priors.mean_over_shots(maps, weights), maps[:, :1])

@@ -57,6 +57,15 @@ def test_one_label_reads_directly_and_several_ask_for_a_name():
         several["dog"]
 
 
+def test_it_reads_like_a_mapping_of_labels():
+    found = segmentation(2)
+    assert list(found) == ["a", "b"]
+    assert len(found) == 2
+    assert "b" in found
+    assert "dog" not in found
+    assert {label: found[label].score for label in found}.keys() == {"a", "b"}
+
+
 def test_it_is_frozen():
     found = segmentation(1)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -95,6 +104,7 @@ def test_masks_are_written_without_loss(tmp_path):
         ("mask.jpg", "mask", "png"),
         ("no/such/mask.png", "mask", "no folder"),
         ("overlay.xyz", "overlay", "suffix"),
+        ("overlay.psd", "overlay", "suffix"),
         ("mask.png", "both", "what="),
     ],
 )

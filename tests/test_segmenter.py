@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from iir_sdk import FewShotSegmenter, IirError
 from iir_sdk.errors import (
@@ -166,7 +169,7 @@ def test_saved_supports_predict_the_same(small_segmenter, small_checkpoint, tmp_
 def test_supports_of_another_checkpoint_are_refused(small_segmenter, embedded, scene, tmp_path):
     small_segmenter.add_support(*scene)
     small_segmenter.save_supports(tmp_path / "s.safetensors")
-    with pytest.raises(SupportError, match=r"made with checkpoint 'small'.*iir-lite2-384.*is loaded"):
+    with pytest.raises(SupportError, match=r"made with checkpoint 'small'.*iir-lite2.*is loaded"):
         embedded.load_supports(tmp_path / "s.safetensors")
     assert len(embedded.supports) == 0
 
@@ -194,6 +197,36 @@ def test_damaged_support_files_are_refused(data, small_checkpoint, tmp_path_fact
         assert str(error)
 
 
+def test_loading_what_is_already_there_adds_nothing(small_segmenter, scene, tmp_path):
+    kept = small_segmenter.add_support(*scene)
+    small_segmenter.save_supports(tmp_path / "s.safetensors")
+    assert [s.id for s in small_segmenter.load_supports(tmp_path / "s.safetensors")] == [kept.id]
+    assert len(small_segmenter.supports) == 1
+
+
+def test_supports_of_other_shapes_are_refused(small_segmenter, scene, tmp_path):
+    path = tmp_path / "s.safetensors"
+    small_segmenter.add_support(*scene)
+    small_segmenter.save_supports(path)
+    with safe_open(path, framework="pt") as stored:
+        metadata = stored.metadata()
+    for change in (lambda t: t[..., :3].contiguous(), lambda t: t.float(), lambda t: t * torch.nan):
+        tensors = load_file(path)
+        tensors["0.core"] = change(tensors["0.core"])
+        save_file(tensors, tmp_path / "changed.safetensors", metadata)
+        with pytest.raises(SupportError, match="core"):
+            small_segmenter.load_supports(tmp_path / "changed.safetensors")
+
+
+def test_threads_may_add_at_once(small_segmenter, scene):
+    threads = [threading.Thread(target=small_segmenter.add_support, args=scene) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(small_segmenter.supports) == 8
+
+
 def test_saving_nothing_and_loading_nothing(small_segmenter, tmp_path):
     with pytest.raises(NoSupportError):
         small_segmenter.save_supports(tmp_path / "s.safetensors")
@@ -217,7 +250,13 @@ def test_a_refused_support_leaves_the_bank_alone(small_segmenter, scene):
         (lambda s, q: s.predict(q, labels="object"), LabelError, r"labels=\['object'\]"),
         (lambda s, q: s.predict(q, labels=[]), LabelError, "at least one"),
         (lambda s, q: s.predict(q, labels=["object", "object"]), LabelError, "twice"),
+        (lambda s, q: s.predict(q, labels=[["object"]]), LabelError, "string"),
+        (lambda s, q: s.predict(q, threshold=None), ConfigError, r"\[0, 1\]"),
         (lambda s, q: s.predict_many([q], batch_size=0), ConfigError, "batch_size"),
+        (lambda s, q: s.predict_many([q], batch_size=2.5), ConfigError, "batch_size"),
+        (lambda s, q: s.predict_many("a.jpg"), ImageError, "call predict"),
+        (lambda s, q: s.predict_many(Path("a.jpg")), ImageError, "call predict"),
+        (lambda s, q: s.predict_many(7), ImageError, "call predict"),
         (lambda s, q: s.add_support(q, q[..., 0] > 100, label=""), LabelError, "non-empty"),
     ],
 )
@@ -230,11 +269,15 @@ def test_what_a_user_can_do_wrong(small_segmenter, scene, call, error, cure):
 def test_bad_devices_dtypes_and_names(small_checkpoint):
     with pytest.raises(DeviceError, match="auto"):
         FewShotSegmenter(small_checkpoint, device="cuda:99")
+    with pytest.raises(DeviceError, match="None"):
+        FewShotSegmenter(small_checkpoint, device=None)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match="meta"):
+        FewShotSegmenter(small_checkpoint, device="meta")
     with pytest.raises(DeviceError, match="abacus"):
         FewShotSegmenter(small_checkpoint, device="abacus")
     with pytest.raises(ConfigError, match="float64"):
         FewShotSegmenter(small_checkpoint, dtype=torch.float64)
-    with pytest.raises(WeightsNotFoundError, match="known names: iir-lite2-384"):
+    with pytest.raises(WeightsNotFoundError, match="known names: iir-lite2"):
         FewShotSegmenter.from_pretrained("iir-giant")
 
 
@@ -245,6 +288,21 @@ def test_bfloat16_is_close_to_float32(small_checkpoint, scene):
         segmenter.add_support(*scene)
     difference = exact.predict(scene[0]).probability - fast.predict(scene[0]).probability
     assert np.abs(difference).mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_survives_large_features(small_model, dtype):
+    """Sums of squares of real features leave float16's range; they are taken in float32 under autocast too."""
+    images, masks = torch.randn(1, 1, 3, 96, 96), torch.zeros(1, 1, 96, 96)
+    masks[..., 20:60, 30:70] = 1
+    taps = small_model.backbone(images[0])
+    large = type(taps)(*(t * 100 / t.abs().mean() for t in taps))
+    with torch.inference_mode(), torch.autocast("cpu", dtype):
+        state = small_model.encode_support_taps(large, masks, 1, 1).state
+        found = small_model.decode(large, state)
+    assert torch.isfinite(found.shot_weights).all()
+    assert torch.isfinite(found.prior).all()
+    assert found.prior.dtype == torch.float32
 
 
 def test_many_labels_and_queries_are_cut_into_chunks(small_segmenter):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
 
 TINY = TrainingConfig(
     model=ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8, dropout=0.0),
-    preprocessing=Preprocessing(size=64),
+    preprocessing=Preprocessing(size=64, support_size=64),
+    view_size=64,
     steps=6,
     batch=2,
     shots=(1, 2),
@@ -143,11 +146,13 @@ def test_absent_queries_lack_the_object(picture_folder):
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
 
 
-def test_every_decoder_parameter_learns(bank):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_every_decoder_parameter_learns(bank, autocast):
     torch.manual_seed(0)
     model = IIR(TINY.model).train()
     batch = draw_batch(bank, replace(TINY, shots=(2,)), random.Random(0))
-    loss, _ = batch_loss(model, batch, TINY)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss, _ = batch_loss(model, batch, TINY)
     loss.backward()
     silent = [n for n, p in model.decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
@@ -165,7 +170,7 @@ def test_training_lowers_the_loss_on_one_batch(bank):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -179,8 +184,10 @@ def test_a_run_is_kept_resumed_and_exported(picture_folder, cutouts, tmp_path, r
     assert all(np.isfinite(line["loss"]) for line in lines)
     with pytest.raises(ConfigError, match="--resume"):
         build().run()
-    with pytest.raises(ConfigError, match="differs"):
+    with pytest.raises(ConfigError, match=r"recipe\.json differs"):
         build(replace(TINY, seed=5)).run(resume=True)
+    with pytest.raises(ConfigError, match=r"data\.json differs"):
+        start.build_trainer(TINY, picture_folder, tmp_path / "run", novel=["cat"], workers=0).run(resume=True)
     again = build()
     again.run(resume=True)
     assert again.step == 6
@@ -275,7 +282,45 @@ def test_missing_recipes_data_and_cutouts_are_named(tmp_path):
         start.build_trainer(TINY, tmp_path / "nowhere", tmp_path / "run")
 
 
-def test_a_bank_without_pairs_says_so(picture_folder):
+def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
     bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, TINY, torch.device("cpu"))
     with pytest.raises(DatasetError, match="add pictures"):
         bank.draw(1, random.Random(0))
+    # Two pictures, many views of them: enough for one shot, never for two.
+    for folder in ("images", "masks/coin"):
+        (tmp_path / "coins" / folder).mkdir(parents=True)
+        for file in sorted((picture_folder / "coins" / folder).iterdir())[:2]:
+            shutil.copy(file, tmp_path / "coins" / folder)
+    config = replace(TINY, paste=0.0)
+    for views in stream_views(ViewMaker(read_picture_sets(tmp_path), [], config), 0, TINY.views, batch=8, workers=0):
+        bank.add(views)
+    bank.draw(1, random.Random(0))
+    with pytest.raises(DatasetError, match="3 different pictures"):
+        bank.draw(2, random.Random(0))
+
+
+def test_views_are_made_in_started_processes_too(picture_folder, cutouts):
+    """Where processes are spawned and not forked, the maker travels as a pickle."""
+    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
+    again = pickle.loads(pickle.dumps(maker))
+    assert torch.equal(again.make(3).image, maker.make(3).image)
+
+
+def test_masks_that_do_not_fit_their_pictures_are_refused(picture_folder, tmp_path):
+    shutil.copytree(picture_folder / "coins", tmp_path / "coins")
+    pictures = read_picture_set(tmp_path / "coins")
+    Image.fromarray(np.ones((10, 10), np.uint8)).save(tmp_path / "coins/masks/coin/coin1.png")
+    Image.fromarray(np.zeros((64, 80), np.uint8)).save(tmp_path / "coins/masks/coin/coin2.png")
+    with pytest.raises(DatasetError, match=r"coin1\.png is \(10, 10\)"):
+        pictures.mask("coin", "coin1")
+    with pytest.raises(DatasetError, match=r"coin2\.png is empty"):
+        pictures.mask("coin", "coin2")
+
+
+def test_a_backbone_that_cannot_be_split_is_refused_before_training(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        start, "imagenet_weights", lambda name: IIR(ModelConfig(backbone=name)).backbone.net.state_dict()
+    )
+    config = replace(TINY, model=replace(TINY.model, backbone="hrnet_w18_small"))
+    with pytest.raises(ConfigError, match="choose another"):
+        start.build_trainer(config, picture_folder, tmp_path / "run", workers=0)

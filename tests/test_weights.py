@@ -44,7 +44,7 @@ def test_the_file_carries_the_same_configuration_as_its_entry():
 def test_a_checkpoint_round_trips(small_model, small_checkpoint):
     loaded = weights.load_checkpoint(small_checkpoint)
     assert loaded.model.config == small_model.config
-    assert loaded.preprocessing == Preprocessing(size=96)
+    assert loaded.preprocessing == Preprocessing(size=96, support_size=64)
     for name, tensor in small_model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
     assert not loaded.model.training

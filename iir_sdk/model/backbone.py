@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         classifier: keep the 1000-way head.
 
     Raises:
-        ConfigError: a name timm does not know, or a network without three taps.
+        ConfigError: a name timm does not know, a network without three taps, or one that cannot be split at them.
     """
 
     def __init__(self, name: str, *, classifier: bool = True) -> None:
@@ -52,6 +52,8 @@ class Backbone(nn.Module):
         self.channels: tuple[int, int, int] = cast(Any, tuple(e["num_chs"] for e in entries[-3:]))
         self._tap_indices = list(range(len(entries) - 3, len(entries)))
         path = [p for p, _ in _sequence(self.net, [e["module"] for e in entries])]
+        if not {entries[-2]["module"], entries[-1]["module"]} <= set(path):
+            raise ConfigError(f"backbone {name!r} does not run its stages one after the other; it cannot be split.")
         mid, high = (path.index(entries[i]["module"]) for i in (-2, -1))
         # Paths, not modules: registering a module twice would store its weights twice.
         self._after_mid, self._after_high = path[mid + 1 : high + 1], path[high + 1 :]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import CamForm
+from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import masked_average, resize_mask
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
@@ -69,6 +70,7 @@ def class_activation(backbone: Backbone, form: CamForm, mid: Tensor, high: Tenso
     return grad_cam(backbone, mid, proxy.index)
 
 
+@full_precision
 def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
     """``W_c . h(x, y)``, ReLU, min-max: exact Grad-CAM of a global-average-pool + linear head, up to scale.
 

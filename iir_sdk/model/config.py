@@ -66,6 +66,8 @@ class ModelConfig:
             raise ConfigError(f"model config: cross_blocks={self.cross_blocks} is more than blocks={self.blocks}.")
         if self.width % self.heads:
             raise ConfigError(f"model config: width={self.width} is not a multiple of heads={self.heads}.")
+        if self.head_width % 8:
+            raise ConfigError(f"model config: head_width={self.head_width} is not a multiple of 8.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model config: dropout={self.dropout} is outside [0, 1).")
         if not self.classifier and self.cam == "grad":

@@ -193,11 +193,11 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.width
         self.project_query = FeatureProjection(channels, width, config.dropout)
-        self.project_support = (
-            self.project_query if config.shared_projection else FeatureProjection(channels, width, config.dropout)
+        self.support_projection = (
+            None if config.shared_projection else FeatureProjection(channels, width, config.dropout)
         )
         self.fuse_query = nn.Conv2d(3 * width + priors, width, 1)
-        # The support's priors are IIR's own and its mask.
+        # The support's priors are IIR's own and, beyond the paper, its mask: tokens that know which side they are on.
         self.fuse_support = nn.Conv2d(3 * width + 2, width, 1)
         self.query_start = nn.Conv2d(width, 2, 1)
         self.support_start = nn.Conv2d(width, 2, 1)
@@ -207,3 +207,9 @@ class Decoder(nn.Module):
         self.head = MaskHead(width, channels[0], head_priors, config.head_width)
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2))
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
+
+    def project_support(self, taps: Taps) -> Tensor:
+        """Support features by their own projection, or by the query's where the two share one."""
+        projection = self.project_query if self.support_projection is None else self.support_projection
+        projected: Tensor = projection(taps)
+        return projected

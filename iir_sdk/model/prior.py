@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iir_sdk.model.precision import full_precision
 
+
+@full_precision
 def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
     """Cosine similarity of each position with each of ``K`` prototypes.
 
@@ -53,6 +56,7 @@ def similarity_prior(similarity: Tensor) -> Tensor:
     return min_max(similarity, torch.ones_like(similarity, dtype=torch.bool))
 
 
+@full_precision
 def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tensor) -> Tensor:
     """Share of foreground among the support positions that each query position resembles.
 
@@ -74,6 +78,7 @@ def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tenso
     return share.reshape(*share.shape[:2], *query.shape[2:])
 
 
+@full_precision
 def gram(features: Tensor) -> Tensor:
     """Gram matrix of ``(N, C, h, w)``, ``(N, C, C)`` float32: the style that weighs shots.
 
@@ -84,6 +89,7 @@ def gram(features: Tensor) -> Tensor:
     return product / product.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-6)
 
 
+@full_precision
 def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Tensor:
     """Softmax over shots of the negative Gram distance, so that any K works (method, section 3).
 
@@ -102,6 +108,7 @@ def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Te
     return weights
 
 
+@full_precision
 def mean_over_shots(maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of ``maps (N, K, h, w)`` with ``weights (N, K)``: ``(N, 1, h, w)``."""
-    return torch.einsum("nkhw,nk->nhw", maps, weights.to(maps.dtype))[:, None]
+    return torch.einsum("nkhw,nk->nhw", maps.float(), weights.float())[:, None]

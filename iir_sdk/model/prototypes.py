@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iir_sdk.model.precision import full_precision
+
 _EMPTY = 1e-6
 
 
@@ -34,6 +36,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(mask.float(), size)
 
 
+@full_precision
 def masked_average(features: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of ``features (N, C, h, w)`` with ``weights (N, 1, h, w)`` >= 0: ``(N, C)`` float32."""
     weights = weights.float()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from iir_sdk.errors import SupportError
 from iir_sdk.model.attention import KeysValues
 
 
@@ -79,6 +80,21 @@ class SupportState:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> SupportState:
         """The inverse of :meth:`tensors`; missing or further names raise ``TypeError``."""
         return cls(**tensors)
+
+    def check_like(self, expected: SupportState, what: str) -> None:
+        """Refuse a state whose tensors have other shapes or dtypes than those of ``expected``, or are not finite.
+
+        Raises:
+            SupportError: naming ``what`` and the tensor.
+        """
+        for name, tensor in expected.tensors().items():
+            own = self.tensors()[name]
+            if (own.shape, own.dtype) != (tensor.shape, tensor.dtype):
+                raise SupportError(
+                    f"{what}: {name} is {tuple(own.shape)} {own.dtype}, expected {tuple(tensor.shape)} {tensor.dtype}."
+                )
+            if not torch.isfinite(own).all():
+                raise SupportError(f"{what}: {name} holds NaN or infinite values.")
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SupportState:
         """Apply ``change`` to every tensor."""

@@ -37,6 +37,7 @@ class TrainingConfig:
         dice: weight of the Dice term.
         directional_dropout: cut inconsistent pairs in cross attention.
         absent: share of episodes whose query does not show the object.
+        view_size: side of the augmented pictures in pixels, a multiple of 32.
         views: augmented pictures whose features are kept.
         refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.
@@ -52,7 +53,7 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
-    steps: int = 2400
+    steps: int = 2800
     batch: int = 8
     shots: tuple[int, ...] = (1, 1, 1, 2)
     learning_rate: float = 1e-3
@@ -63,8 +64,9 @@ class TrainingConfig:
     dice: float = 1.0
     directional_dropout: bool = True
     absent: float = 0.04
-    views: int = 10000
-    refresh: int = 4
+    view_size: int = 384
+    views: int = 8000
+    refresh: int = 3
     paste: float = 0.4
     cutouts: float = 0.5
     cutout_classes: int = 400
@@ -86,6 +88,8 @@ class TrainingConfig:
         for name in ("ema", "absent", "paste", "cutouts", "main_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"recipe: {name}={getattr(self, name)} must lie in [0, 1].")
+        if self.view_size % 32 or self.view_size < 64:
+            raise ConfigError(f"recipe: view_size={self.view_size} must be a multiple of 32 and at least 64.")
         if not self.shots or min(self.shots) < 1:
             raise ConfigError(f"recipe: shots={self.shots} must list numbers of at least 1.")
         if self.learning_rate <= 0 or self.gradient_clip <= 0:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.model.backbone import Taps
+from iir_sdk.model.state import SupportState, join_shots
 from iir_sdk.preprocessing import restore
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
@@ -51,7 +51,7 @@ class _Seen:
 
 
 class Evaluator:
-    """Runs episodes through a segmenter's own model and preprocessing, each picture through the backbone once.
+    """Runs episodes through a segmenter's own model and preprocessing; each support and query is encoded once.
 
     Args:
         segmenter: its supports are neither used nor changed.
@@ -61,19 +61,14 @@ class Evaluator:
     def __init__(self, segmenter: FewShotSegmenter, pictures: PictureSet) -> None:
         self.segmenter, self.pictures = segmenter, pictures
         self._seen: dict[str, _Seen] = {}
+        self._supports: dict[tuple[str, str], SupportState] = {}
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
-        preprocessing, model = self.segmenter.preprocessing, self.segmenter.model
+        state = join_shots([self._support(episode.name, stem) for stem in episode.supports])
         with torch.inference_mode(), self.segmenter.autocast():
-            supports = [self._picture(stem) for stem in episode.supports]
-            taps = Taps(*(torch.cat(t) for t in zip(*(s.taps for s in supports), strict=True)))
-            masks = [preprocessing.mask(self.pictures.mask(episode.name, s)) for s in episode.supports]
-            stacked = torch.stack(masks)[:, None].to(self.segmenter.device)
-            state = model.encode_support_taps(taps, stacked, 1, len(masks)).state
-            query = self._picture(episode.query)
-            # Kept supports are float16; score what a user gets.
-            prediction = model.decode(query.taps, state.to(self.segmenter.device, torch.float16))
+            query = self._query(episode.query)
+            prediction = self.segmenter.model.decode(query.taps, state)
             probability: NDArray[np.float32] = restore(prediction.logits, query.size)[0].cpu().numpy()
             return probability
 
@@ -85,10 +80,16 @@ class Evaluator:
             score.add(episode.name, self.probability(episode) > threshold, target)
         return score
 
-    def _picture(self, stem: str) -> _Seen:
+    def _support(self, name: str, stem: str) -> SupportState:
+        if (name, stem) not in self._supports:
+            pixels, mask = self.pictures.picture(stem), self.pictures.mask(name, stem)
+            self._supports[name, stem] = self.segmenter.encode(pixels, mask)
+        return self._supports[name, stem]
+
+    def _query(self, stem: str) -> _Seen:
         if stem not in self._seen:
             pixels = self.pictures.picture(stem)
-            images: Tensor = self.segmenter.preprocessing.image(pixels)[None].to(self.segmenter.device)
+            images = self.segmenter.preprocessing.image(pixels)[None].to(self.segmenter.device)
             images = self.segmenter.preprocessing.normalise(images)
             taps = self.segmenter.model.backbone(images.contiguous(memory_format=torch.channels_last))
             self._seen[stem] = _Seen(taps, (pixels.shape[0], pixels.shape[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ class PackedView:
         keys: (set, class) of each object.
         sources: the picture each object comes from.
         masks: ``(M, L * L / 8)`` uint8.
+        present: (set, class) of everything labelled that is seen at all.
     """
 
     image: Tensor
     keys: tuple[ClassKey, ...]
     sources: tuple[str, ...]
     masks: NDArray[np.uint8]
+    present: frozenset[ClassKey]
 
 
 class _ViewStream(Dataset[PackedView]):
@@ -56,6 +58,7 @@ class _ViewStream(Dataset[PackedView]):
             tuple((o.set_name, o.name) for o in view.objects),
             tuple(o.source for o in view.objects),
             np.stack(packed) if packed else np.zeros((0, side * side // 8), np.uint8),
+            view.present,
         )
 
 
@@ -115,7 +118,7 @@ class FeatureBank:
         for key in old.keys if old else ():
             self._members[key].discard(slot)
         # The picture itself is no longer needed.
-        self._views[slot] = PackedView(torch.empty(0), view.keys, view.sources, view.masks)
+        self._views[slot] = replace(view, image=torch.empty(0))
         for key in view.keys:
             self._members[key].add(slot)
 
@@ -186,7 +189,7 @@ class FeatureBank:
         for _ in range(20):
             other = rng.randrange(self.config.views)
             view = self._views[other]
-            if view and key not in view.keys and all(k[0] in (self.config.main_set, CUTOUT_SET) for k in view.keys):
+            if view and key not in view.present and all(k[0] in (self.config.main_set, CUTOUT_SET) for k in view.keys):
                 return other
         return slot
 

@@ -93,7 +93,7 @@ class Trainer:
         model: with its backbone's ImageNet weights loaded.
         maker: of the augmented views.
         config: the recipe.
-        folder: receives ``recipe.json``, ``log.jsonl``, ``last.pt``.
+        folder: receives ``recipe.json``, ``data.json``, ``log.jsonl``, ``last.pt``.
         device: to train on.
         workers: processes that make views.
     """
@@ -127,7 +127,7 @@ class Trainer:
         """Train to the last step.
 
         Raises:
-            ConfigError: the folder holds another recipe's run, or one already and ``resume`` is off.
+            ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
         """
         self._open_folder(resume)
         rng = random.Random(f"{self.config.seed}/episodes/{self.step}")
@@ -190,13 +190,17 @@ class Trainer:
         return float(loss.detach()), _batch_iou(logits, batch.target)
 
     def _open_folder(self, resume: bool) -> None:
-        checkpoint, recipe = self.folder / "last.pt", self.folder / "recipe.json"
+        checkpoint, recipe, data = (self.folder / name for name in ("last.pt", "recipe.json", "data.json"))
         text = json.dumps(self.config.to_dict(), indent=2)
         if checkpoint.exists() and not resume:
             raise ConfigError(f"{self.folder} holds a run; pass --resume to go on with it, or name another folder.")
         if checkpoint.exists():
             if recipe.exists() and json.loads(recipe.read_text()) != json.loads(text):
                 raise ConfigError(f"{recipe} differs from the given recipe; resume with the same one.")
+            if data.exists() and json.loads(data.read_text()) != self.maker.contents():
+                raise ConfigError(
+                    f"{data} differs from the given data; resume with the same sets, classes and cut-outs."
+                )
             state = torch.load(checkpoint, map_location=self.device, weights_only=True)
             self.model.decoder.load_state_dict(state["decoder"])
             self.average.load_state_dict(state["average"])
@@ -204,6 +208,7 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
             self.step = state["step"]
         recipe.write_text(text + "\n")
+        data.write_text(json.dumps(self.maker.contents(), indent=1) + "\n")
 
     def _save(self) -> None:
         state = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from iir_sdk.devices import pick_device
+from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import imagenet_weights, load_in_order
@@ -23,7 +25,7 @@ def build_trainer(
     *,
     cutouts: Path | None = None,
     novel: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = "auto",
     workers: int = 2,
 ) -> Trainer:
     """A trainer on every set below ``data``.
@@ -34,7 +36,7 @@ def build_trainer(
         folder: where the run is kept.
         cutouts: folder of cut-outs with alpha, if any.
         novel: classes whose masks must not be seen.
-        device: torch device.
+        device: ``auto`` or a torch device.
         workers: processes that make views.
 
     Raises:
@@ -46,5 +48,20 @@ def build_trainer(
         sets, files = without_classes(sets, novel), cutouts_without(files, novel)
     model = IIR(config.model)
     load_in_order(model.backbone.net, imagenet_weights(config.model.backbone))
+    _check_split(model, config)
     maker = ViewMaker(sets, files, config)
-    return Trainer(model, maker, config, folder, device=torch.device(device), workers=workers)
+    return Trainer(model, maker, config, folder, device=pick_device(device), workers=workers)
+
+
+def _check_split(model: IIR, config: TrainingConfig) -> None:
+    images = torch.randn(1, 3, config.view_size, config.view_size)
+    try:
+        with torch.inference_mode():
+            in_order = model.backbone.check_order(images)
+    except (RuntimeError, NotImplementedError, TypeError):
+        in_order = False
+    if not in_order:
+        raise ConfigError(
+            f"backbone {config.model.backbone!r} does not run its stages one after the other, so its last stage cannot "
+            "be run on a changed map; choose another."
+        )

@@ -7,6 +7,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +43,17 @@ class LabelledObject:
 
 @dataclass(frozen=True)
 class View:
-    """An augmented picture ``(3, S, S)`` uint8 with its objects."""
+    """An augmented picture.
+
+    Attributes:
+        image: ``(3, S, S)`` uint8.
+        objects: those large enough to learn from.
+        present: (set, class) of everything labelled that is seen at all.
+    """
 
     image: Tensor
     objects: tuple[LabelledObject, ...]
+    present: frozenset[tuple[str, str]]
 
 
 def read_cutouts(root: Path) -> list[Path]:
@@ -89,14 +97,20 @@ class ViewMaker:
         name, stem = self._draw_object(set_name, rng)
         image, masks = self._read(set_name, stem)
         names = self._classes_of[set_name, stem]
-        base = random_view(image, masks, names.index(name), self.config.preprocessing.size, rng)
+        base = random_view(image, masks, names.index(name), self.config.view_size, rng)
         labels = [(set_name, n, f"{set_name}/{stem}") for n in names]
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
                 base, labels = self._paste_one(base, labels, rng, index)
         objects = [LabelledObject(*label, mask) for label, mask in zip(labels, base.masks, strict=True)]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
-        return View(change_light(base.image), kept)
+        present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
+        return View(change_light(base.image), kept, present)
+
+    def contents(self) -> dict[str, Any]:
+        """Number of masks by set and class, and of cut-outs: what a run was made of."""
+        sets = {s.name: {name: len(stems) for name, stems in s.classes.items()} for s in self.sets.values()}
+        return {"sets": sets, "cutouts": [f.stem for f in self.cutouts]}
 
     def _draw_set(self, rng: random.Random) -> str:
         main, others = self.config.main_set, sorted(n for n in self.sets if n != self.config.main_set)

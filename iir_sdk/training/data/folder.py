@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.images import load_picture
+from iir_sdk.images import load_picture, mask_pixels, shown_size
 
 COCO_CLASSES = tuple(
     """
@@ -51,11 +50,20 @@ class PictureSet:
         return load_picture(self.images[stem], what=f"{self.name}/{stem}").pixels
 
     def mask(self, name: str, stem: str) -> NDArray[np.bool_]:
-        """``(H, W)`` bool of a class in a picture; nonzero is foreground."""
-        with Image.open(self.root / "masks" / name / f"{stem}.png") as file:
-            # 1-bit and grey files alike; a palette holds indices.
-            pixels = np.asarray(file if file.mode == "P" else file.convert("L"))
-        return pixels > 0
+        """``(H, W)`` bool of a class in a picture, decoded as :mod:`iir_sdk.images` does; nonzero is foreground.
+
+        Raises:
+            DatasetError: not the picture's size, or empty.
+            MaskError, PictureNotFoundError: no mask, or no file.
+        """
+        path = self.root / "masks" / name / f"{stem}.png"
+        mask = mask_pixels(path, what=str(path))
+        size = shown_size(self.images[stem])
+        if mask.shape != size:
+            raise DatasetError(f"{path} is {mask.shape} but its picture is {size} (height, width).")
+        if not mask.any():
+            raise DatasetError(f"{path} is empty; a class that a picture does not show has no file.")
+        return mask
 
     def without(self, excluded: Callable[[str], bool]) -> PictureSet:
         """The same pictures without the masks of some classes (the unfiltered convention)."""

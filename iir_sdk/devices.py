@@ -1,0 +1,26 @@
+"""Which device to run on."""
+
+from __future__ import annotations
+
+import torch
+
+from iir_sdk.errors import DeviceError
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` is CUDA, else MPS, else the CPU; anything else must name a device that works here.
+
+    Raises:
+        DeviceError: this machine or this torch build does not offer it.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DeviceError(f"device={device!r} cannot be used here: {reason} Use device='auto' or 'cpu'.") from error
+    return chosen

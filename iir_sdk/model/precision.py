@@ -1,0 +1,24 @@
+"""Keeps a function out of autocast: sums and cosines that half precision would overflow or blur."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+Arguments = ParamSpec("Arguments")
+
+
+def full_precision(function: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """Run ``function`` with autocast off on its first tensor's device; it casts its inputs to float32 itself."""
+
+    @wraps(function)
+    def outside_autocast(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        tensor = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return outside_autocast
