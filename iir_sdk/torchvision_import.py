@@ -43,9 +43,9 @@ def _forget_partial_import() -> None:
 
 
 def _declare_schemas() -> None:
-    import torch
+    from torch.library import Library
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
         library.define(schema)
     _declared.append(library)
