@@ -14,6 +14,7 @@ class _Commands(click.Group):
     """Turns a user's error into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an ``IirError`` becomes click's own kind."""
         try:
             return super().invoke(ctx)
         except IirError as error:

@@ -139,7 +139,8 @@ class FewShotSegmenter:
 
     def clear_supports(self) -> None:
         """Forget all supports."""
-        self._bank = SupportBank()
+        with self._adding:
+            self._bank = SupportBank()
 
     def save_supports(self, path: str | os.PathLike[str]) -> None:
         """Write all supports to one safetensors file, bound to this checkpoint.
@@ -304,6 +305,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """Record the time since the last lap under ``name``."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()

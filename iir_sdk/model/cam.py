@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import CamForm
 from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import masked_average, resize_mask
+from iir_sdk.model.prototypes import grid_size, masked_average, resize_mask
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
@@ -42,9 +42,9 @@ def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> 
         mask: ``(N, 1, H, W)`` in [0, 1].
     """
     if not backbone.has_classifier:
-        weight = masked_average(high, resize_mask(mask, _size(high)))
+        weight = masked_average(high, resize_mask(mask, grid_size(high)))
         return ProxyClass(torch.full((len(mask),), -1, device=mask.device), weight)
-    masked = mid * resize_mask(mask, _size(mid)).to(mid.dtype)
+    masked = mid * resize_mask(mask, grid_size(mid)).to(mid.dtype)
     logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(masked)))
     index = logits.argmax(1)
     return ProxyClass(index, backbone.class_weight[index].float())
@@ -143,7 +143,3 @@ def adaptive_threshold(cam: Tensor, mask: Tensor) -> Tensor:
     inter = (above * shares).sum(2)
     union = above.sum(2) + shares.sum(2) - inter
     return steps[(inter / union.clamp_min(1e-6)).argmax(1)]
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    return (x.shape[2], x.shape[3])

@@ -15,7 +15,7 @@ from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.cam import ProxyClass, adaptive_threshold, class_activation, proxy_class, resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.decoder import Decoder, _to_tokens
-from iir_sdk.model.prototypes import dual_prototypes, masked_average, resize_mask
+from iir_sdk.model.prototypes import dual_prototypes, grid_size, masked_average, resize_mask
 from iir_sdk.model.state import SupportState
 
 
@@ -98,7 +98,7 @@ class IIR(nn.Module):
 
     def encode_support_taps(self, taps: Taps, masks: Tensor, tasks: int, shots: int) -> SupportEncoding:
         """As :meth:`encode_support`, from taps of ``N = tasks * shots`` supports and ``masks (N, 1, H, W)``."""
-        size = _grid(taps.mid)
+        size = grid_size(taps.mid)
         maps = self._support_maps(taps, masks, size)
         high = resize_map(taps.high.float(), size)
         dual_high = dual_prototypes(high, maps.mask, maps.activated)
@@ -140,7 +140,7 @@ class IIR(nn.Module):
         """
         if state.tasks == 1 and len(taps.mid) > 1:
             state = state.map(lambda t: t.expand(len(taps.mid), *t.shape[1:]))
-        size = _grid(taps.mid)
+        size = grid_size(taps.mid)
         weights = priors.shot_weights(priors.gram(taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
         activated = self._query_activation(taps, state, size)
         prior = priors.mean_over_shots(self._shot_priors(taps, state, activated, size), weights)
@@ -167,7 +167,7 @@ class IIR(nn.Module):
         return _SupportMaps(proxy, threshold, (cam > threshold[:, None, None, None]).float(), mask)
 
     def _support_branch(self, fused: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        size, tokens = _grid(fused), _to_tokens(fused)
+        size, tokens = grid_size(fused), _to_tokens(fused)
         # Blocks without cross attention take nothing from the support, so its branch ends with the last that does.
         keys, values, auxiliary = [], [], [self.decoder.support_start(fused)]
         for block in self.decoder.blocks[: self.config.cross_blocks]:
@@ -195,7 +195,7 @@ class IIR(nn.Module):
         self, prior: Tensor, taps: Taps, state: SupportState, weights: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """IIR's prior and its companions: at ``mid``'s grid for the tokens, at ``low``'s for the head."""
-        fine = _grid(taps.low)
+        fine = grid_size(taps.low)
         if not self.config.companion_priors:
             return prior, resize_map(prior, fine)
         low, mid, high = (_similarities(tap, name, state, weights) for name, tap in taps._asdict().items())
@@ -208,10 +208,6 @@ class IIR(nn.Module):
         at_tokens = [prior, F.adaptive_avg_pool2d(low, size), mid, resize_map(high, size), dense[0]]
         tokens = torch.cat([*at_tokens, resize_map(dense[1], size)], 1)
         return tokens, torch.cat([resize_map(prior, fine), low], 1)
-
-
-def _grid(x: Tensor) -> tuple[int, int]:
-    return (x.shape[2], x.shape[3])
 
 
 def _spread(prototype: Tensor, size: tuple[int, int]) -> Tensor:
@@ -241,7 +237,7 @@ def _similarity_state(taps: Taps, masks: Tensor) -> dict[str, Tensor]:
     """Prototypes and unit features that the companion priors and the shot weights compare with, ``(N, 1, ...)``."""
     state = {"gram_low": priors.gram(taps.low)}
     for name, tap in taps._asdict().items():
-        mask = resize_mask(masks, _grid(tap))
+        mask = resize_mask(masks, grid_size(tap))
         state[f"foreground_{name}"] = masked_average(tap, mask)
         state[f"background_{name}"] = masked_average(tap, 1 - mask)
         if name != "low":

@@ -27,6 +27,11 @@ class DualPrototypes(NamedTuple):
     whole: Tensor
 
 
+def grid_size(maps: Tensor) -> tuple[int, int]:
+    """``(h, w)`` of ``(N, C, h, w)``."""
+    return (maps.shape[2], maps.shape[3])
+
+
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Share of foreground in each cell: area-average ``(N, 1, H, W)`` in [0, 1] to ``(N, 1, *size)``.
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker
@@ -63,8 +63,7 @@ class _ViewStream(Dataset[PackedView]):
 
 
 def _label_sized(mask: Tensor, side: int) -> NDArray[np.bool_]:
-    share = F.adaptive_avg_pool2d(mask[None, None].float(), (side, side))[0, 0]
-    large: NDArray[np.bool_] = (share >= 0.5).numpy()
+    large: NDArray[np.bool_] = (resize_mask(mask[None, None], (side, side))[0, 0] >= 0.5).numpy()
     return large
 
 
@@ -144,19 +143,20 @@ class FeatureBank:
         """
         by_set: dict[str, list[ClassKey]] = defaultdict(list)
         for key, slots in self._members.items():
-            if len(slots) > shots and self._has_sources(key, shots + 1):
+            if len(self._distinct(key, slots, shots + 1)) > shots:
                 by_set[key[0]].append(key)
         if not by_set:
             raise DatasetError(f"no class is seen in {shots + 1} different pictures; add pictures or raise `views`.")
         return {name: sorted(keys) for name, keys in sorted(by_set.items())}
 
-    def _has_sources(self, key: ClassKey, count: int) -> bool:
-        seen: set[str] = set()
-        for slot in self._members[key]:
-            seen.add(self._source(slot, key))
-            if len(seen) == count:
-                return True
-        return False
+    def _distinct(self, key: ClassKey, slots: Iterable[int], count: int) -> list[int]:
+        """The first ``count`` of ``slots`` whose objects come from different pictures, or as many as there are."""
+        chosen: dict[str, int] = {}
+        for slot in slots:
+            chosen.setdefault(self._source(slot, key), slot)
+            if len(chosen) == count:
+                break
+        return list(chosen.values())
 
     def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         """One episode: class, support slots, query slot, all of different pictures.
@@ -171,14 +171,7 @@ class FeatureBank:
         key = rng.choice(by_set[main if is_main else rng.choice(others)])
         slots = sorted(self._members[key])
         rng.shuffle(slots)
-        chosen, seen = [], set()
-        for slot in slots:
-            source = self._source(slot, key)
-            if source not in seen:
-                chosen.append(slot)
-                seen.add(source)
-            if len(chosen) == shots + 1:
-                break
+        chosen = self._distinct(key, slots, shots + 1)
         return key, chosen[1:], self._query(key, chosen[0], rng)
 
     def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = 255
+"""Label of pixels that count nowhere."""
 
 
 class SegmentationScore:
