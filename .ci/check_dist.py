@@ -29,7 +29,7 @@ def check_wheel(path: Path) -> None:
         assert not stray, f"{path.name} holds {stray}"
         for entry in json.loads(wheel.read("iir_sdk/weights_manifest.json"))["checkpoints"]:
             if entry["embedded"]:
-                content = wheel.read(f"iir_sdk/checkpoints/{entry['filename']}")
+                content = wheel.read(f"iir_sdk/checkpoints/{entry['name']}.safetensors")
                 assert hashlib.sha256(content).hexdigest() == entry["sha256"], entry["name"]
         for job in json.loads(wheel.read("iir_sdk/demo/pictures/jobs.json")):
             for kind in ("support.jpg", "support_mask.png", "query.jpg", "query_mask.png"):

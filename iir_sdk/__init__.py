@@ -11,9 +11,22 @@ if TYPE_CHECKING:
     from iir_sdk.result import Segmentation
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.support import Support, SupportBank
+    from iir_sdk.weights.entry import WeightsEntry
+    from iir_sdk.weights.manifest import list_weights, weights_info
 
 __version__ = "0.1.0"
-__all__ = ["FewShotSegmenter", "IirError", "ModelConfig", "Segmentation", "Support", "SupportBank", "__version__"]
+__all__ = [
+    "FewShotSegmenter",
+    "IirError",
+    "ModelConfig",
+    "Segmentation",
+    "Support",
+    "SupportBank",
+    "WeightsEntry",
+    "__version__",
+    "list_weights",
+    "weights_info",
+]
 
 # Imported when first asked for, so that ``import iir_sdk`` does not wait for torch.
 _HOMES = {
@@ -23,6 +36,9 @@ _HOMES = {
     "Segmentation": "iir_sdk.result",
     "Support": "iir_sdk.support",
     "SupportBank": "iir_sdk.support",
+    "WeightsEntry": "iir_sdk.weights.entry",
+    "list_weights": "iir_sdk.weights.manifest",
+    "weights_info": "iir_sdk.weights.manifest",
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from iir_sdk.data_cli import data
 from iir_sdk.errors import IirError
+from iir_sdk.weights_cli import weights
 
 
 class _Commands(click.Group):
@@ -25,6 +27,10 @@ class _Commands(click.Group):
 @click.version_option(package_name="iir-sdk")
 def main() -> None:
     """Few-shot segmentation: one picture with a mask, and every other picture gets that thing masked."""
+
+
+main.add_command(data)
+main.add_command(weights)
 
 
 @main.command()

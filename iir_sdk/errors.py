@@ -62,6 +62,14 @@ class IntegrityError(WeightsError):
     """A checkpoint whose bytes or tensors are not the expected ones."""
 
 
+class HubError(IirError, ConnectionError):
+    """The Hugging Face Hub cannot be reached, or did not deliver."""
+
+
+class HubAccessError(HubError, PermissionError):
+    """The Hub refuses: no valid token, or a repository that this account may not read or write."""
+
+
 class DatasetError(IirError, ValueError):
     """A training or evaluation folder that cannot serve episodes."""
 

@@ -268,6 +268,11 @@ def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]
         PictureNotFoundError: the path does not exist.
         MaskError: not a mask.
     """
+    return np.asarray(mask_values(source, what=what) != 0, dtype=np.bool_)
+
+
+def mask_values(source: ImageSource, *, what: str = "mask") -> NDArray[Any]:
+    """As :func:`mask_pixels`, but the ``(H, W)`` numbers that the mask holds, finite; a palette's are its indices."""
     if isinstance(source, (str, os.PathLike)):
         source = _open(source, what, MaskError)
     if isinstance(source, Image.Image):
@@ -291,7 +296,7 @@ def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]
         raise MaskError(f"{what} has shape {values.shape}; expected (H, W), one value a pixel.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MaskError(f"{what} holds NaN or infinite values; expected 0 for background and nonzero for the object.")
-    return np.asarray(values != 0, dtype=np.bool_)
+    return values
 
 
 def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -44,19 +45,22 @@ class Preprocessing:
         """
         for name in ("size", "support_size"):
             side = getattr(self, name)
-            if not isinstance(side, int) or side % 32 or not 64 <= side <= 2048:
-                raise ConfigError(f"preprocessing: {name}={side!r} must be a multiple of 32 in [64, 2048].")
+            if type(side) is not int or side % 32 or not 64 <= side <= 2048:
+                raise ConfigError(f"preprocessing: {name}={reprlib.repr(side)} must be a multiple of 32 in [64, 2048].")
         context = self.support_context
-        if not isinstance(context, (int, float)) or not (context == 0 or 1 <= context <= 100):
-            raise ConfigError(f"preprocessing: support_context={context!r} must be 0 or in [1, 100].")
+        if type(context) not in (int, float) or not (context == 0 or 1 <= context <= 100):
+            raise ConfigError(f"preprocessing: support_context={reprlib.repr(context)} must be 0 or in [1, 100].")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values):
-                raise ConfigError(f"preprocessing: {name}={values!r} must be three numbers in [0, 1].")
-        if min(self.std) <= 0:
-            raise ConfigError(f"preprocessing: std={self.std!r} must be above 0.")
+            three = isinstance(values, tuple) and len(values) == 3
+            if not three or not all(type(v) in (int, float) and 0 <= v <= 1 for v in values):
+                raise ConfigError(f"preprocessing: {name}={reprlib.repr(values)} must be three numbers in [0, 1].")
+        if min(self.std) < 1e-4:
+            raise ConfigError(f"preprocessing: std={self.std!r} must be at least 0.0001.")
         if self.interpolation not in ("bilinear", "bicubic"):
-            raise ConfigError(f"preprocessing: interpolation={self.interpolation!r} must be bilinear or bicubic.")
+            raise ConfigError(
+                f"preprocessing: interpolation={reprlib.repr(self.interpolation)} must be one of bilinear, bicubic."
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -65,9 +69,11 @@ class Preprocessing:
         Raises:
             ConfigError: on an unknown key or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"preprocessing: {reprlib.repr(values)} must be an object with named settings.")
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ConfigError(f"preprocessing: unknown key {unknown[0]!r}.")
+            raise ConfigError(f"preprocessing: unknown key {reprlib.repr(unknown[0])}.")
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,13 +19,18 @@ from torch.nn import functional as F
 from iir_sdk.devices import pick_device
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
+from iir_sdk.lap_clock import LapClock
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState, join_tasks
 from iir_sdk.preprocessing import restore
 from iir_sdk.result import Segmentation, from_probabilities
 from iir_sdk.support import Support, SupportBank, read_supports
-from iir_sdk.weights import Checkpoint, load_checkpoint
+from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.entry import WeightsEntry
+from iir_sdk.weights.hub import HubOptions
+from iir_sdk.weights.resolve import load_checkpoint
+from iir_sdk.weights.saving import described, publish_checkpoint, save_folder
 
 _LARGEST_DECODE = 32
 """Most (query, label) pairs decoded at once; bounds memory, not results."""
@@ -39,12 +43,13 @@ class FewShotSegmenter:
     object, so several threads may predict at once.
 
     Args:
-        name_or_path: a checkpoint's name, ``.safetensors`` file or folder; None is the embedded default.
+        weights: a checkpoint's name, ``.safetensors`` file, folder or ``owner/name`` on the Hub, or a loaded
+            :class:`Checkpoint`; None is the embedded default.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: None for float32, or ``torch.bfloat16`` / ``torch.float16`` for autocast.
 
     Raises:
-        WeightsNotFoundError, IntegrityError, WeightsError: the checkpoint cannot be had or trusted.
+        WeightsNotFoundError, IntegrityError, WeightsError, HubError: the checkpoint cannot be had or trusted.
         DeviceError: the device is not there.
         ConfigError: the dtype does not fit.
 
@@ -56,7 +61,7 @@ class FewShotSegmenter:
 
     def __init__(
         self,
-        name_or_path: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | Checkpoint | None = None,
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
@@ -65,7 +70,7 @@ class FewShotSegmenter:
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ConfigError(f"dtype={dtype} must be None, torch.float32, torch.bfloat16 or torch.float16.")
         self.dtype: torch.dtype = dtype or torch.float32
-        self.checkpoint: Checkpoint = load_checkpoint(name_or_path)
+        self.checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights)
         self.model: IIR = self.checkpoint.model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = self.checkpoint.preprocessing
@@ -77,11 +82,88 @@ class FewShotSegmenter:
         cls,
         name_or_path: str | os.PathLike[str],
         *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
     ) -> FewShotSegmenter:
-        """Load a checkpoint by name, or from a ``.safetensors`` file or a folder; see the class for the rest."""
-        return cls(name_or_path, device=device, dtype=dtype)
+        """Load verified weights: embedded, else on disk, else the manifest's on the Hub, else any ``owner/name`` there.
+
+        Args:
+            name_or_path: one of :func:`iir_sdk.list_weights`, a ``.safetensors`` file, a folder that
+                :meth:`save_pretrained` wrote, or a repository on the Hub.
+            revision: branch, tag or commit on the Hub; None for the manifest's pinned commit, or ``main``.
+            cache_dir: folder of the Hub's cache; None for its usual one.
+            token: access token; True for the one that was logged in with.
+            local_files_only: never ask the network.
+            force_download: fetch again what the cache holds.
+            device: see the class; likewise ``dtype``.
+
+        Raises:
+            WeightsNotFoundError: it leads nowhere, or is not on the Hub yet.
+            IntegrityError: size, sha256, tensors or values are not the expected ones, even after a fresh download.
+            WeightsError, ConfigError: not a checkpoint of this package, or out of bounds.
+            HubError, HubAccessError, OutputError: the Hub did not deliver or refuses; its cache cannot be written.
+        """
+        options = HubOptions(revision, cache_dir, token, local_files_only, force_download)
+        return cls(load_checkpoint(name_or_path, options), device=device, dtype=dtype)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        license: str | None = None,
+        training_data: Sequence[str] | None = None,
+    ) -> WeightsEntry:
+        """Write ``model.safetensors``, ``config.json`` and a model card, for :meth:`from_pretrained` to load.
+
+        Args:
+            folder: made if missing; files of these names in it are replaced.
+            name: of the checkpoint; None keeps the present one, likewise for the rest.
+            description: one line.
+            license: SPDX identifier of the weights' licence.
+            training_data: names of the training sets.
+
+        Returns:
+            What was saved: sizes, sha256 and the rest.
+
+        Raises:
+            WeightsError: a value breaks its rule.
+            OutputError: the folder cannot be written.
+        """
+        entry = described(self.checkpoint.entry, name, description, license, training_data)
+        return save_folder(replace(self.checkpoint, entry=entry, model=self.model), folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        commit_message: str = "Upload an iir_sdk checkpoint",
+        name: str | None = None,
+        description: str | None = None,
+        license: str | None = None,
+        training_data: Sequence[str] | None = None,
+    ) -> WeightsEntry:
+        """Save as :meth:`save_pretrained` does, and commit it to a repository on the Hub, made if missing.
+
+        Returns:
+            What was published, with the commit as ``revision``: fetched back from the Hub and verified.
+
+        Raises:
+            WeightsError: a value breaks its rule, or no licence is stated.
+            HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
+            IntegrityError: what the Hub gives back is not what was sent.
+        """
+        entry = described(self.checkpoint.entry, name, description, license, training_data)
+        checkpoint = replace(self.checkpoint, entry=entry, model=self.model)
+        return publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=commit_message)
 
     @property
     def supports(self) -> SupportBank:
@@ -246,7 +328,7 @@ class FewShotSegmenter:
     def _segment(
         self, pictures: list[Picture], names: tuple[str, ...], states: list[SupportState], threshold: float
     ) -> list[Segmentation]:
-        clock = _Clock(self.device)
+        clock = LapClock(self.device)
         images = self._images(pictures)
         clock.lap("preprocess")
         with self.autocast():
@@ -294,23 +376,6 @@ def _grouped(maps: list[Tensor | None], queries: int) -> Tensor:
     """``queries * L`` maps, all filled in, as ``(queries, L, ...)``."""
     stacked = torch.stack([t for t in maps if t is not None])
     return stacked.reshape(queries, -1, *stacked.shape[1:])
-
-
-class _Clock:
-    """Milliseconds between laps; waits for the device first."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.laps: dict[str, float] = {}
-        self._device = device
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Record the time since the last lap under ``name``."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.laps[name] = (now - self._last) * 1000
-        self._last = now
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

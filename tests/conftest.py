@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.weights import save_checkpoint
+from iir_sdk.torchvision_import import ensure_torchvision
+from iir_sdk.weights.checkpoint_file import save_checkpoint
+from tests import HUB
+from tests.hub_server import HubServer
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
@@ -34,6 +38,28 @@ def small_checkpoint(small_model: IIR, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     save_checkpoint(small_model, Preprocessing(size=96, support_size=64), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of under a megabyte, on one of timm's networks for tests."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_tiny(path, seed=0)
+    return path
+
+
+def save_tiny(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    ensure_torchvision()
+    config = ModelConfig(backbone="test_efficientnet", width=8, blocks=1, cross_blocks=1, heads=1, head_width=8)
+    save_checkpoint(IIR(config), Preprocessing(size=64, support_size=64), path)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    HUB.reset()
+    yield HUB
+    HUB.reset()
 
 
 @pytest.fixture

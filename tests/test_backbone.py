@@ -10,7 +10,8 @@ from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.weights import load_checkpoint, save_checkpoint
+from iir_sdk.weights.checkpoint_file import save_checkpoint
+from iir_sdk.weights.resolve import load_checkpoint
 
 FAMILIES = {
     "tf_efficientnet_lite2": ((48, 120, 352), True),

@@ -22,7 +22,7 @@ def test_reading_one_set_and_many(picture_folder):
     assert alone.classes == {"coin": tuple(f"coin{i}" for i in range(6))}
     assert alone.picture("coin0").shape == (64, 80, 3)
     mask = alone.mask("coin", "coin0")
-    assert mask.dtype == np.bool_
+    assert mask.dtype == np.uint8
     assert 0 < mask.mean() < 0.5
 
 

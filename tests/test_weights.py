@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,37 +13,46 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from iir_sdk import weights
-from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
+import iir_sdk
+from iir_sdk.errors import ConfigError, IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights import manifest
+from iir_sdk.weights.checkpoint_file import FORMAT, read_checkpoint, save_checkpoint
+from iir_sdk.weights.entry import WeightsEntry
+from iir_sdk.weights.manifest import manifest_path, read_manifest, write_entry
+from iir_sdk.weights.resolve import embedded_file, load_checkpoint
+
+EMBEDDED = manifest.weights_info(manifest.DEFAULT)
 
 
 def test_the_manifest_tells_the_truth_about_the_embedded_file():
-    entry = weights.read_manifest()[weights.DEFAULT]
-    file = Path(weights.__file__).parent / "checkpoints" / entry.filename
-    content = file.read_bytes()
-    assert entry.size == len(content) <= 25_000_000
-    assert entry.sha256 == hashlib.sha256(content).hexdigest()
-    model = weights.load_checkpoint().model
-    assert entry.parameters == sum(p.numel() for p in model.parameters())
-    assert not entry.published
-    assert entry.repo_id is None
-    assert entry.revision is None
-    assert entry.license
-    assert entry.training_data
-    assert entry.metrics
+    content = embedded_file(EMBEDDED).read_bytes()
+    assert EMBEDDED.size == len(content) <= 25_000_000
+    assert EMBEDDED.sha256 == hashlib.sha256(content).hexdigest()
+    model = load_checkpoint().model
+    assert EMBEDDED.parameters == sum(p.numel() for p in model.parameters())
+    assert EMBEDDED.published == (EMBEDDED.revision is not None)
+    assert EMBEDDED.license
+    assert EMBEDDED.training_data
+    assert EMBEDDED.metrics
 
 
 def test_the_file_carries_the_same_configuration_as_its_entry():
-    entry = weights.read_manifest()[weights.DEFAULT]
-    file = Path(weights.__file__).parent / "checkpoints" / entry.filename
-    assert weights._own_config(file) == (entry.model, entry.preprocessing)
-    with safe_open(file, framework="pt") as stored:
+    own = read_checkpoint(embedded_file(EMBEDDED)).entry
+    assert (own.model, own.preprocessing) == (EMBEDDED.model, EMBEDDED.preprocessing)
+    with safe_open(embedded_file(EMBEDDED), framework="pt") as stored:
         assert {stored.get_tensor(n).dtype for n in stored.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
 
 
+def test_known_names():
+    assert iir_sdk.list_weights()[0] == manifest.DEFAULT
+    assert iir_sdk.weights_info(manifest.DEFAULT).sha256 == EMBEDDED.sha256
+    with pytest.raises(WeightsNotFoundError, match="did you mean 'iir-lite2'"):
+        iir_sdk.weights_info("iir-lite-2")
+
+
 def test_a_checkpoint_round_trips(small_model, small_checkpoint):
-    loaded = weights.load_checkpoint(small_checkpoint)
+    loaded = load_checkpoint(small_checkpoint)
     assert loaded.model.config == small_model.config
     assert loaded.preprocessing == Preprocessing(size=96, support_size=64)
     for name, tensor in small_model.state_dict().items():
@@ -50,21 +60,57 @@ def test_a_checkpoint_round_trips(small_model, small_checkpoint):
     assert not loaded.model.training
 
 
+def test_the_same_weights_are_the_same_bytes(small_model, tmp_path):
+    digests = {save_checkpoint(small_model, Preprocessing(), tmp_path / f"{i}.safetensors") for i in range(5)}
+    assert len(digests) == 1
+
+
 def test_a_folder_is_a_checkpoint(small_checkpoint, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(small_checkpoint.read_bytes())
-    assert weights.load_checkpoint(tmp_path).sha256 == weights.load_checkpoint(small_checkpoint).sha256
+    found = load_checkpoint(tmp_path)
+    assert found.sha256 == load_checkpoint(small_checkpoint).sha256
+    assert found.entry.license == "not stated"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsNotFoundError, match=r"model\.safetensors"):
-        weights.load_checkpoint(tmp_path / "elsewhere")
+        load_checkpoint(tmp_path / "empty")
 
 
-def test_a_flipped_byte_is_noticed(small_checkpoint, monkeypatch, tmp_path):
-    entry = weights.read_manifest()[weights.DEFAULT]
-    content = bytearray(small_checkpoint.read_bytes())
-    good = replace(entry, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+@pytest.mark.parametrize("name", ["", "no/such/file.safetensors", Path("iir-lite2"), Path("labs/tiny")])
+def test_what_leads_nowhere(name):
+    with pytest.raises(WeightsNotFoundError):
+        load_checkpoint(name)
+
+
+def pinned(checkpoint: Path, **changes: object) -> WeightsEntry:
+    return replace(read_checkpoint(checkpoint).entry, **changes)  # type: ignore[arg-type]
+
+
+def test_a_flipped_byte_is_noticed(tiny_checkpoint, tmp_path):
+    entry = pinned(tiny_checkpoint)
+    content = bytearray(tiny_checkpoint.read_bytes())
     content[-5] ^= 1
     (tmp_path / "bad.safetensors").write_bytes(content)
-    with pytest.raises(IntegrityError, match=good.sha256):
-        weights._verified_sha256(tmp_path / "bad.safetensors", good)
+    with pytest.raises(IntegrityError, match=rf"bad\.safetensors: expected sha256 {entry.sha256}, got"):
+        read_checkpoint(tmp_path / "bad.safetensors", entry)
+
+
+def test_what_was_pinned_is_compared_to_the_last_field(tiny_checkpoint):
+    assert [c.name for c in read_checkpoint(tiny_checkpoint, pinned(tiny_checkpoint)).checks] == [
+        "size",
+        "sha256",
+        "format",
+        "configuration",
+        "tensors",
+        "values",
+    ]
+    for changes, says in (
+        ({"size": 5}, "expected 5 bytes"),
+        ({"sha256": "0" * 64}, "expected sha256 0000"),
+        ({"preprocessing": Preprocessing(size=96)}, "its own configuration"),
+        ({"parameters": 7}, "expected 7 parameters"),
+    ):
+        with pytest.raises(IntegrityError, match=says):
+            read_checkpoint(tiny_checkpoint, pinned(tiny_checkpoint, **changes))
 
 
 def changed(checkpoint: Path, tmp_path: Path, change: object) -> Path:
@@ -77,8 +123,11 @@ def changed(checkpoint: Path, tmp_path: Path, change: object) -> Path:
     return path
 
 
+BIAS = "decoder.fuse_query.bias"
+
+
 def drop(tensors: dict, _: dict) -> None:
-    del tensors["decoder.fuse_query.bias"]
+    del tensors[BIAS]
 
 
 def add(tensors: dict, _: dict) -> None:
@@ -86,57 +135,180 @@ def add(tensors: dict, _: dict) -> None:
 
 
 def reshape(tensors: dict, _: dict) -> None:
-    tensors["decoder.fuse_query.bias"] = torch.zeros(3)
+    tensors[BIAS] = torch.zeros(3)
+
+
+def recast(tensors: dict, _: dict) -> None:
+    tensors[BIAS] = tensors[BIAS].double()
 
 
 def poison(tensors: dict, _: dict) -> None:
-    tensors["decoder.fuse_query.bias"][0] = torch.nan
+    tensors[BIAS][0] = torch.nan
+
+
+def overflow(tensors: dict, _: dict) -> None:
+    tensors[BIAS][0] = torch.inf
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(drop, "lacks 'decoder.fuse_query.bias'"), (add, "surprise"), (reshape, "shape"), (poison, "NaN")],
+    [
+        (drop, f"lacks '{BIAS}'"),
+        (add, "surprise"),
+        (reshape, r"has shape \[3\], expected"),
+        (recast, "has dtype F64, expected F16 or BF16 or F32"),
+        (poison, "NaN"),
+        (overflow, "infinite"),
+    ],
 )
-def test_wrong_tensors_are_refused(small_checkpoint, tmp_path, change, reason):
+def test_wrong_tensors_are_refused(tiny_checkpoint, tmp_path, change, reason):
     with pytest.raises(IntegrityError, match=reason):
-        weights.load_checkpoint(changed(small_checkpoint, tmp_path, change))
+        load_checkpoint(changed(tiny_checkpoint, tmp_path, change))
 
 
 def hostile(_: dict, metadata: dict) -> None:
-    config = json.loads(metadata["config"])
+    config = json.loads(metadata[FORMAT])
     config["model"]["width"] = 10**9
-    metadata["config"] = json.dumps(config)
+    metadata[FORMAT] = json.dumps(config)
+
+
+def elsewhere(_: dict, metadata: dict) -> None:
+    config = json.loads(metadata[FORMAT])
+    config["model"]["backbone"] = "hf-hub:labs/anything"
+    metadata[FORMAT] = json.dumps(config)
 
 
 def foreign(_: dict, metadata: dict) -> None:
-    metadata["format"] = "pt"
+    metadata["other"] = metadata.pop(FORMAT)
 
 
 def broken(_: dict, metadata: dict) -> None:
-    metadata["config"] = "{"
+    metadata[FORMAT] = "{"
 
 
-@pytest.mark.parametrize(("change", "reason"), [(hostile, "width"), (foreign, "format"), (broken, "read")])
-def test_wrong_configurations_are_refused(small_checkpoint, tmp_path, change, reason):
-    with pytest.raises(ValueError, match=reason):
-        weights.load_checkpoint(changed(small_checkpoint, tmp_path, change))
+@pytest.mark.parametrize(
+    ("change", "kind", "reason"),
+    [
+        (hostile, ConfigError, "width"),
+        (elsewhere, ConfigError, "plain timm model name"),
+        (foreign, WeightsError, "not a checkpoint of this package"),
+        (broken, WeightsError, "configuration cannot be read"),
+    ],
+)
+def test_wrong_configurations_are_refused(tiny_checkpoint, tmp_path, change, kind, reason):
+    with pytest.raises(kind, match=reason):
+        load_checkpoint(changed(tiny_checkpoint, tmp_path, change))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"PK\x03\x04 a pickle in a zip", b"\xff" * 8 + b"{}"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"\xff" * 8 + b"{}", b"\x02" + b"\x00" * 7 + b"[]"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"x\.safetensors"):
-        weights.load_checkpoint(path)
+    with pytest.raises(WeightsError, match=r"x\.safetensors is not a safetensors file"):
+        load_checkpoint(path)
 
 
-def test_a_broken_manifest_names_entry_and_field(tmp_path, monkeypatch):
-    entry = json.loads(weights.manifest_path().read_text())["checkpoints"][0]
-    for change, reason in (({"sise": 3}, "sise"), ({"model": {"widht": 3}}, "widht")):
-        path = tmp_path / "manifest.json"
-        path.write_text(json.dumps({"schema": 1, "checkpoints": [{**entry, **change}]}))
-        monkeypatch.setattr(weights, "manifest_path", lambda path=path: path)
-        weights.read_manifest.cache_clear()
-        with pytest.raises(WeightsError, match=f"{entry['name']}.*{reason}"):
-            weights.read_manifest()
-    weights.read_manifest.cache_clear()
+class Trap:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+def test_pickles_are_never_opened(tmp_path):
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Trap()))
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "b.pt")
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(WeightsError, match="looks like a pickle"):
+            load_checkpoint(tmp_path / name)
+
+
+# The manifest
+
+
+def one_entry() -> dict:
+    return json.loads(manifest_path().read_text())["checkpoints"][0]
+
+
+def write(tmp_path: Path, document: object) -> Path:
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("sise", 3, "unknown field 'sise'"),
+        ("size", -1, "size=-1 must be an integer"),
+        ("size", True, "size=True must be an integer"),
+        ("sha256", "ABC", "sha256='ABC' must be 64"),
+        ("filename", "../../etc/passwd.safetensors", "filename="),
+        ("filename", "model.bin", "filename="),
+        ("revision", "main", "revision='main' must be a commit"),
+        ("published", True, "must have both"),
+        ("repo_id", "labs/tiny", "an unpublished one neither"),
+        ("model", {"widht": 3}, "widht"),
+        ("model", {"width": 1}, "width=1"),
+        ("preprocessing", {"size": 100}, "size=100"),
+        ("license", "", "license='' must be"),
+        ("training_data", "coco", "training_data='coco' must be a list"),
+        ("min_sdk_version", "new", "min_sdk_version='new' must be a version"),
+        ("metrics", [{}], r"metrics\[0\]: field 'title' is missing"),
+        ("name", "a b", "name='a b'"),
+    ],
+)
+def test_a_broken_manifest_names_entry_and_field(tmp_path, field, value, says):
+    entry = {**one_entry(), field: value}
+    path = write(tmp_path, {"schema": 1, "checkpoints": [entry]})
+    with pytest.raises(WeightsError, match=f"manifest.json, entry {entry['name']!r}: .*{says}"):
+        read_manifest(path)
+
+
+def test_every_field_of_an_entry_is_needed(tmp_path):
+    optional = {"embedded", "published", "repo_id", "revision"}
+    for field in set(one_entry()) - optional:
+        entry = one_entry()
+        del entry[field]
+        with pytest.raises(WeightsError, match=f"field '{field}' is missing"):
+            read_manifest(write(tmp_path, {"schema": 1, "checkpoints": [entry]}))
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ([], "object with a list"),
+        ({"schema": 1}, "object with a list"),
+        ({"schema": 2, "checkpoints": []}, "schema=2 must be 1.*newer"),
+        ({"checkpoints": []}, "schema=None"),
+        ({"schema": 1, "checkpoints": [3]}, "entry 0"),
+        ({"schema": 1, "checkpoints": [one_entry(), one_entry()]}, "two entries named"),
+    ],
+)
+def test_a_manifest_of_another_shape(tmp_path, document, says):
+    with pytest.raises(WeightsError, match=says):
+        read_manifest(write(tmp_path, document))
+
+
+def test_a_manifest_that_is_missing_or_huge(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_manifest(tmp_path / "none.json")
+    (tmp_path / "huge.json").write_bytes(b" " * 5_000_000)
+    with pytest.raises(WeightsError, match="5,000,000 bytes, more than"):
+        read_manifest(tmp_path / "huge.json")
+
+
+def test_an_entry_is_replaced_and_others_are_kept(tmp_path):
+    path = write(tmp_path, {"schema": 1, "checkpoints": [one_entry(), {**one_entry(), "name": "second"}]})
+    write_entry(path, replace(EMBEDDED, name="third"))
+    write_entry(path, replace(EMBEDDED, description="Changed."))
+    entries = read_manifest(path)
+    assert list(entries) == [EMBEDDED.name, "second", "third"]
+    assert entries[EMBEDDED.name].description == "Changed."
+    assert entries["third"] == replace(EMBEDDED, name="third")
+
+
+def test_an_entry_round_trips():
+    assert WeightsEntry.from_dict(json.loads(json.dumps(EMBEDDED.to_dict()))) == EMBEDDED
+    stated = WeightsEntry.from_config(json.loads(json.dumps(EMBEDDED.to_config())))
+    assert stated == replace(EMBEDDED, embedded=False, published=False, repo_id=None, revision=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from iir_sdk.errors import ConfigError
 CamForm = Literal["closed_form", "grad"]
 ShotFusion = Literal["concat", "average"]
 
+_BACKBONE = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
 _BOUNDS: dict[str, tuple[int, int]] = {
     "width": (8, 1024),
     "blocks": (1, 24),
@@ -58,10 +61,13 @@ class ModelConfig:
             ConfigError: naming the field, its value and what was expected.
         """
         self._check_types()
+        if not _BACKBONE.fullmatch(self.backbone):
+            # timm also takes names that send it to a hub or a folder; a configuration must not.
+            raise ConfigError(f"model config: backbone={reprlib.repr(self.backbone)} must be a plain timm model name.")
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ConfigError(f"model config: {name}={value} is outside [{low}, {high}].")
+                raise ConfigError(f"model config: {name}={reprlib.repr(value)} is outside [{low}, {high}].")
         if self.cross_blocks > self.blocks:
             raise ConfigError(f"model config: cross_blocks={self.cross_blocks} is more than blocks={self.blocks}.")
         if self.width % self.heads:
@@ -78,10 +84,12 @@ class ModelConfig:
             value, default = getattr(self, field.name), field.default
             expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-                raise ConfigError(f"model config: {field.name}={value!r} must be {expected[0].__name__}.")
+                raise ConfigError(f"model config: {field.name}={reprlib.repr(value)} must be {expected[0].__name__}.")
         for name, choices in (("cam", ("closed_form", "grad")), ("shot_fusion", ("concat", "average"))):
             if getattr(self, name) not in choices:
-                raise ConfigError(f"model config: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
+                raise ConfigError(
+                    f"model config: {name}={reprlib.repr(getattr(self, name))} must be one of {', '.join(choices)}."
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -90,11 +98,11 @@ class ModelConfig:
         Raises:
             ConfigError: on an unknown key or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"model config: {reprlib.repr(values)} must be an object with named settings.")
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ConfigError(
-                f"model config: unknown key {unknown[0]!r}. Was it made by a newer iir_sdk? Update the package."
-            )
+            raise ConfigError(f"model config: unknown key {reprlib.repr(unknown[0])}. Was it made by a newer iir_sdk?")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

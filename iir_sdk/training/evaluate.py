@@ -18,8 +18,8 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.state import SupportState, join_shots
 from iir_sdk.preprocessing import restore
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
-from iir_sdk.training.data.folder import PictureSet
 from iir_sdk.training.metrics import SegmentationScore
 
 
@@ -58,7 +58,7 @@ class Evaluator:
         pictures: the set.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter, pictures: PictureSet) -> None:
+    def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset) -> None:
         self.segmenter, self.pictures = segmenter, pictures
         self._seen: dict[str, _Seen] = {}
         self._supports: dict[tuple[str, str], SupportState] = {}
@@ -76,13 +76,13 @@ class Evaluator:
         """Score episodes by thresholded probability."""
         score = SegmentationScore()
         for episode in tqdm(episodes, desc=self.pictures.name, unit="episode"):
-            target = self.pictures.mask(episode.name, episode.query).astype(np.uint8)
+            target = self.pictures.mask(episode.name, episode.query)
             score.add(episode.name, self.probability(episode) > threshold, target)
         return score
 
     def _support(self, name: str, stem: str) -> SupportState:
         if (name, stem) not in self._supports:
-            pixels, mask = self.pictures.picture(stem), self.pictures.mask(name, stem)
+            pixels, mask = self.pictures.picture(stem), self.pictures.mask(name, stem) == 1
             self._supports[name, stem] = self.segmenter.encode(pixels, mask)
         return self._supports[name, stem]
 
@@ -98,7 +98,7 @@ class Evaluator:
 
 def evaluate_set(
     segmenter: FewShotSegmenter,
-    pictures: PictureSet,
+    pictures: FewShotDataset,
     *,
     shots: int = 1,
     episodes: int = 1000,

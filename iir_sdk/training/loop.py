@@ -24,7 +24,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.feature_bank import FeatureBank, stream_views
 from iir_sdk.training.losses import auxiliary_loss, mask_loss
 from iir_sdk.training.views import ViewMaker
-from iir_sdk.weights import save_checkpoint
+from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.training.metrics import IGNORE
+from iir_sdk.training.data.dataset import IGNORE
 
 
 def mask_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -> Tensor:

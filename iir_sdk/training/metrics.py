@@ -7,8 +7,7 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
-"""Label of pixels that count nowhere."""
+from iir_sdk.training.data.dataset import IGNORE
 
 
 class SegmentationScore:

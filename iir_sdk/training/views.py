@@ -129,7 +129,7 @@ class ViewMaker:
         if key not in self._decoded:
             pictures = self.sets[set_name]
             image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
-            masks = np.stack([pictures.mask(n, stem) for n in self._classes_of[key]])
+            masks = np.stack([pictures.mask(n, stem) == 1 for n in self._classes_of[key]])
             self._decoded[key] = (image, torch.from_numpy(masks))
             if len(self._decoded) > _KEPT_PICTURES:
                 self._decoded.popitem(last=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.training.data.folder import PictureSet
+from iir_sdk.training.data.dataset import FewShotDataset
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Episode:
 
     Attributes:
         name: the class.
-        supports: stems of the support pictures.
-        query: stem of the query picture, not among them.
+        supports: keys of the support pictures.
+        query: key of the query picture, not among them.
     """
 
     name: str
@@ -25,11 +25,11 @@ class Episode:
     query: str
 
 
-def large_enough(pictures: PictureSet, min_share: float) -> dict[str, tuple[str, ...]]:
-    """Stems by class whose object covers at least ``min_share`` of its picture and not all of it."""
+def large_enough(pictures: FewShotDataset, min_share: float) -> dict[str, tuple[str, ...]]:
+    """Pictures by class whose object covers at least ``min_share`` of them and not all."""
     kept: dict[str, tuple[str, ...]] = {}
-    for name, stems in pictures.classes.items():
-        kept[name] = tuple(s for s in stems if min_share <= pictures.mask(name, s).mean() < 1)
+    for name, keys in pictures.classes.items():
+        kept[name] = tuple(k for k in keys if min_share <= (pictures.mask(name, k) == 1).mean() < 1)
     return kept
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.images import load_picture, mask_pixels, shown_size
+from iir_sdk.images import load_picture, mask_values, shown_size
+from iir_sdk.training.data.dataset import IGNORE
 
 COCO_CLASSES = tuple(
     """
@@ -31,7 +32,7 @@ _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class PictureSet:
-    """One set of pictures with masks by class.
+    """One set of pictures with masks by class, a :class:`FewShotDataset` whose keys are files' stems.
 
     Attributes:
         name: the folder's name.
@@ -45,23 +46,29 @@ class PictureSet:
     images: dict[str, Path]
     classes: dict[str, tuple[str, ...]]
 
-    def picture(self, stem: str) -> NDArray[np.uint8]:
+    def picture(self, key: str) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""
-        return load_picture(self.images[stem], what=f"{self.name}/{stem}").pixels
+        return load_picture(self.images[key], what=f"{self.name}/{key}").pixels
 
-    def mask(self, name: str, stem: str) -> NDArray[np.bool_]:
-        """``(H, W)`` bool of a class in a picture, decoded as :mod:`iir_sdk.images` does; nonzero is foreground.
+    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
+        """``(H, W)`` uint8 of a class in a picture: 0, 1, 255 for ignore.
+
+        Decoded as :mod:`iir_sdk.images` does: nonzero is foreground; 255 is ignore where it stands beside another
+        nonzero value, and foreground in a mask of 0 and 255 only.
 
         Raises:
-            DatasetError: not the picture's size, or empty.
+            DatasetError: not the picture's size, or without foreground.
             MaskError, PictureNotFoundError: no mask, or no file.
         """
-        path = self.root / "masks" / name / f"{stem}.png"
-        mask = mask_pixels(path, what=str(path))
-        size = shown_size(self.images[stem])
-        if mask.shape != size:
-            raise DatasetError(f"{path} is {mask.shape} but its picture is {size} (height, width).")
-        if not mask.any():
+        path = self.root / "masks" / name / f"{key}.png"
+        values = mask_values(path, what=str(path))
+        size = shown_size(self.images[key])
+        if values.shape != size:
+            raise DatasetError(f"{path} is {values.shape} but its picture is {size} (height, width).")
+        mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
+        if ((values != 0) & (values != IGNORE)).any():
+            mask[values == IGNORE] = IGNORE
+        if not (mask == 1).any():
             raise DatasetError(f"{path} is empty; a class that a picture does not show has no file.")
         return mask
 

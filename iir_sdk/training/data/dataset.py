@@ -1,0 +1,159 @@
+"""What training and evaluation ask of a dataset, and what the benchmarks' readers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.errors import DatasetError, DatasetNotFoundError
+from iir_sdk.images import load_picture
+
+IGNORE = 255
+"""Label of pixels that count nowhere."""
+
+MIN_AREA = 2 * 32 * 32
+"""Fewest pixels by which a class must be seen for its picture to serve it, on the benchmarks (method, section 8)."""
+
+Split = Literal["train", "test"]
+Convention = Literal["unfiltered", "filtered"]
+"""Whether training pictures may show novel classes, as background; ``filtered`` leaves them out (as BAM does)."""
+
+
+class FewShotDataset(Protocol):
+    """Pictures with the classes they show; pictures go by a key, which is a file's stem or names a crop of it."""
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys of the pictures that show a class, by class."""
+
+    def picture(self, key: str) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 RGB."""
+
+    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
+        """``(H, W)`` uint8 of a class in a picture: 0 background, 1 the class, 255 ignore."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a benchmark is read.
+
+    Attributes:
+        fold: whose classes are novel.
+        split: ``test`` gives the novel classes in test pictures, ``train`` the others in training pictures.
+        convention: for ``train``.
+    """
+
+    fold: int = 0
+    split: Split = "test"
+    convention: Convention = "unfiltered"
+
+    def __post_init__(self) -> None:
+        """Check the words.
+
+        Raises:
+            DatasetError: naming the value and the choices.
+        """
+        if self.split not in ("train", "test"):
+            raise DatasetError(f"split={self.split!r} must be 'train' or 'test'.")
+        if self.convention not in ("unfiltered", "filtered"):
+            raise DatasetError(f"convention={self.convention!r} must be 'unfiltered' or 'filtered'.")
+
+    def check_fold(self, folds: int) -> None:
+        """Refuse a fold that a benchmark does not have.
+
+        Raises:
+            DatasetError: naming the folds there are.
+        """
+        if self.fold not in range(folds):
+            raise DatasetError(f"fold={self.fold} does not exist; there are folds 0 to {folds - 1}.")
+
+
+def block_fold(classes: Sequence[str], fold: int, folds: int) -> tuple[str, ...]:
+    """Novel classes of a fold of neighbours: 0..n-1, n..2n-1 and so on, as PASCAL-5i has them."""
+    size = len(classes) // folds
+    return tuple(classes[fold * size : (fold + 1) * size])
+
+
+def interleaved_fold(classes: Sequence[str], fold: int, folds: int) -> tuple[str, ...]:
+    """Novel classes of a fold of every ``folds``-th class, as COCO-20i has them."""
+    return tuple(classes[fold::folds])
+
+
+def select(
+    areas: Mapping[str, Mapping[str, int]],
+    classes: Sequence[str],
+    novel: Iterable[str],
+    selection: Selection,
+    *,
+    min_area: int = MIN_AREA,
+) -> dict[str, tuple[str, ...]]:
+    """Pictures of each wanted class (method, section 8).
+
+    Args:
+        areas: pixels of each class, by picture, of the split's pictures.
+        classes: all of the benchmark's classes, in its order.
+        novel: those of the fold.
+        selection: split and convention.
+        min_area: fewest pixels of the class.
+
+    Returns:
+        Keys by class, in order; classes without a picture are left out.
+
+    Raises:
+        DatasetError: no picture is left.
+    """
+    held_out = set(novel)
+    train = selection.split == "train"
+    wanted = [c for c in classes if (c in held_out) != train]
+    kept: Mapping[str, Mapping[str, int]] = areas
+    if train and selection.convention == "filtered":
+        kept = {key: seen for key, seen in areas.items() if not held_out & {c for c, n in seen.items() if n > 0}}
+    found = {c: tuple(k for k in sorted(kept) if kept[k].get(c, 0) >= min_area) for c in wanted}
+    found = {c: keys for c, keys in found.items() if keys}
+    if not found:
+        raise DatasetError(f"no picture shows a class of fold {selection.fold}, {selection.split}, large enough.")
+    return found
+
+
+def require(path: Path, what: str, *, folder: bool = False) -> Path:
+    """A file or folder of an official distribution.
+
+    Raises:
+        DatasetNotFoundError: it is not there; the message says what to put where.
+    """
+    if not (path.is_dir() if folder else path.is_file()):
+        kind = "folder" if folder else "file"
+        raise DatasetNotFoundError(f"{kind} {path} is missing: put {what} there.")
+    return path
+
+
+def read_lines(path: Path, what: str) -> tuple[str, ...]:
+    """Lines of a list file that are not empty; raises as :func:`require` does."""
+    return tuple(line.strip() for line in require(path, what).read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def read_picture(path: Path, what: str) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` uint8 RGB of a picture; raises as :func:`require` does."""
+    return load_picture(require(path, what), what=str(path)).pixels
+
+
+def mask_of(labels: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
+    """``(H, W)`` class numbers with 255 for ignore -> the mask of one class: 0, 1, 255."""
+    mask: NDArray[np.uint8] = (labels == value).astype(np.uint8)
+    mask[labels == IGNORE] = IGNORE
+    return mask
+
+
+def label_areas(labels: NDArray[np.uint8], values: Mapping[str, int]) -> dict[str, int]:
+    """Pixels of each class in a map of class numbers; classes that are not seen are left out."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {name: int(counts[value]) for name, value in values.items() if counts[value]}

@@ -1,0 +1,95 @@
+"""The benchmarks by name: how each is read, and what its published copy counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from iir_sdk.errors import DatasetError
+from iir_sdk.training.data import (
+    chest_xray,
+    coco,
+    deepglobe,
+    fss1000,
+    isic2018,
+    lvis,
+    paco_part,
+    pascal,
+    pascal_part,
+    suim,
+)
+from iir_sdk.training.data.dataset import FewShotDataset, Selection
+from iir_sdk.training.data.folder import read_picture_set
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One dataset that is known by name.
+
+    Attributes:
+        read: its part of a selection.
+        folds: how many.
+        census: what a copy counts.
+        published: what it should count.
+        cross_domain: for testing only.
+    """
+
+    read: Callable[[Path, Selection], FewShotDataset]
+    folds: int
+    census: Callable[[Path], Mapping[str, int]]
+    published: Mapping[str, int]
+    cross_domain: bool = False
+
+
+def _read_folder(root: Path, selection: Selection) -> FewShotDataset:
+    selection.check_fold(1)
+    return read_picture_set(root)
+
+
+def _folder_census(root: Path) -> dict[str, int]:
+    found = read_picture_set(root)
+    return {"pictures": len(found.images), "classes": len(found.classes)}
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "pascal": Benchmark(
+        pascal.read_pascal,
+        pascal.FOLDS,
+        pascal.census,
+        {"training pictures": 10582, "test pictures": 1449, "classes": 20},
+    ),
+    "coco": Benchmark(
+        coco.read_coco, coco.FOLDS, coco.census, {"training pictures": 82783, "test pictures": 40504, "classes": 80}
+    ),
+    "fss1000": Benchmark(fss1000.read_fss1000, 1, fss1000.census, {"training classes": 760, "test classes": 240}),
+    "lvis": Benchmark(
+        lvis.read_lvis,
+        lvis.FOLDS,
+        lvis.census,
+        {"training pictures": 100170, "test pictures": 19809, "classes": 920},
+    ),
+    "pascal_part": Benchmark(
+        pascal_part.read_pascal_part, len(pascal_part.KINDS), pascal_part.census, {"annotated pictures": 10103}
+    ),
+    "paco_part": Benchmark(paco_part.read_paco_part, paco_part.FOLDS, paco_part.census, {"classes": 448}),
+    "deepglobe": Benchmark(
+        deepglobe.read_deepglobe, 1, deepglobe.census, {"pictures": 803, "tiles": 5666, "classes": 6}, True
+    ),
+    "isic2018": Benchmark(isic2018.read_isic2018, 1, isic2018.census, {"pictures": 2594, "classes": 3}, True),
+    "chest_xray": Benchmark(chest_xray.read_chest_xray, 1, chest_xray.census, {"pictures": 704, "classes": 1}, True),
+    "suim": Benchmark(suim.read_suim, 1, suim.census, {"pictures": 110, "classes": 7}, True),
+    "folder": Benchmark(_read_folder, 1, _folder_census, {}),
+}
+"""All of them; ``folder`` is one set of one's own."""
+
+
+def benchmark(name: str) -> Benchmark:
+    """The benchmark of a name.
+
+    Raises:
+        DatasetError: there is none; the message names those there are.
+    """
+    if name not in BENCHMARKS:
+        raise DatasetError(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]

@@ -1,0 +1,247 @@
+"""What is known of a checkpoint: a frozen and checked record, in a manifest or in a saved folder's config.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+import iir_sdk
+from iir_sdk.errors import WeightsError
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights.record import Rule, check_fields, instance, matching, number, read_record, text, tuple_of, whole
+
+LARGEST_FILE = 2 * 1024**3
+"""Most bytes of a checkpoint file."""
+
+CONFIG_FORMAT = "iir_sdk.config/1"
+UNSTATED = "not stated"
+REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+_PLACE = ("embedded", "published", "repo_id", "revision")
+_SHA256 = matching(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits")
+
+
+def _is_version(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value) <= 40 and bool(Version(value))
+    except InvalidVersion:
+        return False
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How a metric was measured.
+
+    Attributes:
+        episodes: of each set.
+        shots: supports of an episode.
+        seed: of the episodes.
+        min_share: smallest share of its picture that an object covers.
+        input_pixels: side of the network's input.
+        scored_at: at which size masks are compared.
+    """
+
+    episodes: int
+    shots: int
+    seed: int
+    min_share: float
+    input_pixels: int
+    scored_at: str
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        rules = {"episodes": whole(1, 10**9), "shots": whole(1, 10**4), "seed": whole(0, 2**63)}
+        rules |= {"min_share": number(0, 1), "input_pixels": whole(1, 10**5), "scored_at": text(200)}
+        check_fields(self, rules)
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """Scores on one set.
+
+    Attributes:
+        name: of the set.
+        miou: mean IoU over classes, in [0, 1].
+        fb_iou: mean of foreground and background IoU, in [0, 1].
+    """
+
+    name: str
+    miou: float
+    fb_iou: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_fields(self, {"name": text(200), "miou": number(0, 1), "fb_iou": number(0, 1)})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measurement.
+
+    Attributes:
+        title: what was measured.
+        mean_miou: mean over the sets of their mIoU, in [0, 1].
+        sets: score of each set.
+        protocol: how.
+        sha256: of the checkpoint that was measured; another one than the entry's where a recipe was measured with
+            classes held out.
+    """
+
+    title: str
+    mean_miou: float
+    sets: tuple[SetMetric, ...]
+    protocol: EvaluationProtocol
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        rules = {"title": text(200), "mean_miou": number(0, 1), "sha256": _SHA256}
+        check_fields(self, rules | {"sets": tuple_of(instance(SetMetric)), "protocol": instance(EvaluationProtocol)})
+
+    @classmethod
+    def from_dict(cls, values: object, where: str = "metric") -> Metric:
+        """Build from plain values.
+
+        Raises:
+            WeightsError: naming the field.
+        """
+        nested = {
+            "sets": lambda v, name: _each(v, name, lambda s, place: read_record(SetMetric, s, place)),
+            "protocol": lambda v, name: read_record(EvaluationProtocol, v, name),
+        }
+        return read_record(cls, values, where, nested)
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One checkpoint of the manifest.
+
+    Attributes:
+        name: what ``from_pretrained`` takes.
+        description: one line.
+        filename: of the checkpoint in its repository or folder.
+        size: bytes.
+        sha256: of the file, 64 hex digits.
+        min_sdk_version: oldest ``iir_sdk`` that can load it.
+        model: architecture.
+        preprocessing: what its pictures go through.
+        parameters: number of parameters, backbone included.
+        license: SPDX identifier of the weights' licence, or ``not stated``.
+        license_note: one line on it, or "".
+        training_data: sets it was trained on.
+        metrics: scores with the protocol they were measured by.
+        embedded: whether the file travels in the package.
+        published: whether it can be had from the Hub.
+        repo_id: its repository on the Hub, ``owner/name``, or None.
+        revision: pinned 40-hex commit on the Hub, or None.
+    """
+
+    name: str
+    description: str
+    filename: str
+    size: int
+    sha256: str
+    min_sdk_version: str
+    model: ModelConfig
+    preprocessing: Preprocessing
+    parameters: int
+    license: str
+    license_note: str
+    training_data: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    embedded: bool = False
+    published: bool = False
+    repo_id: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field, and that a published checkpoint is pinned and an unpublished one has no address.
+
+        Raises:
+            WeightsError: naming the field.
+        """
+        check_fields(self, _RULES)
+        if self.published != (self.repo_id is not None) or self.published != (self.revision is not None):
+            raise WeightsError(
+                f"published={self.published} with repo_id={self.repo_id!r} and revision={self.revision!r}: "
+                "a published checkpoint must have both, an unpublished one neither."
+            )
+
+    @classmethod
+    def from_dict(cls, values: object, where: str = "checkpoint") -> WeightsEntry:
+        """Build from plain values.
+
+        Raises:
+            WeightsError: naming ``where`` and the field.
+        """
+        nested = {
+            "model": lambda v, _: ModelConfig.from_dict(v),
+            "preprocessing": lambda v, _: Preprocessing.from_dict(v),
+            "metrics": lambda v, name: _each(v, name, Metric.from_dict),
+        }
+        return read_record(cls, values, where, nested)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as :meth:`from_dict` takes them."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, values: object, where: str = "config.json") -> WeightsEntry:
+        """Build from what :meth:`to_config` gives.
+
+        Raises:
+            WeightsError: it is not a configuration of this package, or a field breaks its rule.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != CONFIG_FORMAT:
+            raise WeightsError(f"{where} is not the configuration of an iir_sdk checkpoint (format {CONFIG_FORMAT!r}).")
+        return cls.from_dict({k: v for k, v in values.items() if k != "format"}, where)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values for a config.json beside the weights: all but where they can be had."""
+        return {"format": CONFIG_FORMAT} | {k: v for k, v in self.to_dict().items() if k not in _PLACE}
+
+    def check_sdk_version(self) -> None:
+        """Refuse a checkpoint that asks for a newer ``iir_sdk``.
+
+        Raises:
+            WeightsError: naming both versions.
+        """
+        if Version(iir_sdk.__version__) < Version(self.min_sdk_version):
+            raise WeightsError(
+                f"checkpoint {self.name!r} needs iir_sdk {self.min_sdk_version} or newer, this is "
+                f"{iir_sdk.__version__}; run: pip install --upgrade iir-sdk"
+            )
+
+
+_RULES: dict[str, Rule] = {
+    "name": matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"), "letters, digits, '.', '_' or '-', 96 at most"),
+    "description": text(shortest=0),
+    "filename": matching(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\.safetensors"), "a plain file name that ends in .safetensors"
+    ),
+    "size": whole(1, LARGEST_FILE),
+    "sha256": _SHA256,
+    "min_sdk_version": Rule(_is_version, "a version number"),
+    "model": instance(ModelConfig),
+    "preprocessing": instance(Preprocessing),
+    "parameters": whole(1, 10**10),
+    "license": text(200),
+    "license_note": text(shortest=0),
+    "training_data": tuple_of(text(200)),
+    "metrics": tuple_of(instance(Metric)),
+    "embedded": instance(bool),
+    "published": instance(bool),
+    "repo_id": matching(REPO_ID, "owner/name").optional(),
+    "revision": matching(re.compile(r"[0-9a-f]{40}"), "a commit of 40 lower-case hex digits").optional(),
+}
+
+
+def _each(values: object, where: str, read: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list):
+        raise WeightsError(f"{where} must be a list.")
+    return tuple(read(v, f"{where}[{i}]") for i, v in enumerate(values))

@@ -1,0 +1,126 @@
+"""``weights_manifest.json``: the checkpoints that this version of the package knows by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import WeightsError, WeightsNotFoundError
+from iir_sdk.weights.entry import WeightsEntry
+
+DEFAULT = "iir-lite2"
+"""Name of the embedded checkpoint that ``FewShotSegmenter()`` loads."""
+
+SCHEMA = 1
+PACKAGE = Path(__file__).parent.parent
+_LARGEST_JSON = 4_000_000
+
+
+def manifest_path() -> Path:
+    """The manifest inside the installed package, or at the top of a checkout."""
+    inside = PACKAGE / "weights_manifest.json"
+    return inside if inside.is_file() else PACKAGE.parent / "weights_manifest.json"
+
+
+def manifest_to_edit() -> Path:
+    """The manifest of a checkout, where publishing pins what it published.
+
+    Raises:
+        WeightsError: the package is installed, and its own copy is not the one to edit.
+    """
+    path = manifest_path()
+    if path.parent == PACKAGE:
+        raise WeightsError(f"{path} belongs to an installation; name the manifest to write: --manifest FILE")
+    return path
+
+
+@lru_cache(maxsize=1)
+def known_weights() -> Mapping[str, WeightsEntry]:
+    """All checkpoints of this package's manifest by name; raises as :func:`read_manifest` does."""
+    return read_manifest(manifest_path())
+
+
+def list_weights() -> tuple[str, ...]:
+    """Names of the checkpoints that this version knows, the default first."""
+    return tuple(sorted(known_weights(), key=lambda name: (name != DEFAULT, name)))
+
+
+def weights_info(name: str) -> WeightsEntry:
+    """What the manifest says of a checkpoint.
+
+    Raises:
+        WeightsNotFoundError: no such name; the message names those that are.
+    """
+    known = known_weights()
+    if name not in known:
+        raise WeightsNotFoundError(f"there is no checkpoint {name!r}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def did_you_mean(name: str, known: Mapping[str, WeightsEntry]) -> str:
+    """The end of a message on an unknown name."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known names: {', '.join(known) or 'none'}."
+
+
+def read_manifest(path: Path) -> dict[str, WeightsEntry]:
+    """All checkpoints of a manifest file by name.
+
+    Raises:
+        WeightsError: the manifest is missing or broken; the message names entry and field.
+    """
+    entries: dict[str, WeightsEntry] = {}
+    for i, values in enumerate(_document(path)["checkpoints"]):
+        name = values.get("name") if isinstance(values, Mapping) else None
+        entry = WeightsEntry.from_dict(values, f"{path}, entry {name if isinstance(name, str) else i!r}")
+        if entry.name in entries:
+            raise WeightsError(f"{path}: there are two entries named {entry.name!r}.")
+        entries[entry.name] = entry
+    return entries
+
+
+def write_entry(path: Path, entry: WeightsEntry) -> None:
+    """Put an entry into a manifest file, in place of the one of its name if there is one.
+
+    Raises:
+        WeightsError: the manifest is missing or broken.
+        OutputError: it cannot be written.
+    """
+    entries = read_manifest(path) | {entry.name: entry}
+    document = {"schema": SCHEMA, "checkpoints": [e.to_dict() for e in entries.values()]}
+    content = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda beside: beside.write_text(content, encoding="utf-8"))
+
+
+def read_json(path: Path, largest: int = _LARGEST_JSON) -> Any:
+    """A JSON file's value.
+
+    Raises:
+        WeightsError: it is not there, too large, or not JSON.
+    """
+    try:
+        if path.stat().st_size > largest:
+            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, more than the {largest:,} it may have.")
+        return json.loads(path.read_bytes())
+    # RecursionError: lists nested thousands deep.
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} cannot be read: {error}.") from error
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, Mapping) or not isinstance(document.get("checkpoints"), list):
+        raise WeightsError(f"{path} must be an object with a list of 'checkpoints'; install iir_sdk again.")
+    if document.get("schema") != SCHEMA:
+        raise WeightsError(
+            f"{path}: schema={str(document.get('schema'))[:20]} must be {SCHEMA}. Was it made by a newer iir_sdk? "
+            "Run: pip install --upgrade iir-sdk"
+        )
+    return document

@@ -1,0 +1,144 @@
+"""Checkpoints out: a folder with weights, configuration and card, and the same on the Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import iir_sdk
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import OutputError, WeightsError
+from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint, save_checkpoint
+from iir_sdk.weights.entry import UNSTATED, WeightsEntry
+from iir_sdk.weights.hub import HubOptions, fetch, upload
+from iir_sdk.weights.manifest import read_manifest, write_entry
+from iir_sdk.weights.model_card import model_card
+from iir_sdk.weights.resolve import CONFIG_FILE
+
+CARD_FILE = "README.md"
+
+
+def described(
+    entry: WeightsEntry,
+    name: str | None = None,
+    description: str | None = None,
+    license: str | None = None,
+    training_data: Sequence[str] | None = None,
+) -> WeightsEntry:
+    """An entry with other words; None keeps what it says.
+
+    Raises:
+        WeightsError: a value breaks its rule.
+    """
+    if isinstance(training_data, str):
+        raise WeightsError(f"training_data={training_data!r} is one string; pass a list of names.")
+    given = {"name": name, "description": description, "license": license}
+    changes: dict[str, object] = {k: v for k, v in given.items() if v is not None}
+    if training_data is not None:
+        changes["training_data"] = tuple(training_data)
+    if license is not None and license != entry.license:
+        changes["license_note"] = ""
+    return replace(entry, **changes)  # type: ignore[arg-type]
+
+
+def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_id: str | None = None) -> WeightsEntry:
+    """Write weights, card and configuration, the configuration last since it states the others' sha256.
+
+    Args:
+        checkpoint: what to save; weights that were not changed get the bytes and sha256 that they came with.
+        folder: made if missing.
+        repo_id: the repository that the card's example loads; None for the folder.
+
+    Returns:
+        The entry with the size and sha256 of the written file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folder {str(target)!r}: {error}.") from error
+    file = target / WEIGHTS_FILE
+    digest = save_checkpoint(checkpoint.model, checkpoint.preprocessing, file)
+    entry = replace(
+        checkpoint.entry,
+        filename=WEIGHTS_FILE,
+        size=file.stat().st_size,
+        sha256=digest,
+        min_sdk_version=iir_sdk.__version__,
+        model=checkpoint.model.config,
+        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        embedded=False,
+        published=False,
+        repo_id=None,
+        revision=None,
+    )
+    _write_text(target / CARD_FILE, model_card(entry, repo_id or target.name))
+    _write_text(target / CONFIG_FILE, json.dumps(entry.to_config(), indent=2, ensure_ascii=False) + "\n")
+    return entry
+
+
+def publish_checkpoint(
+    checkpoint: Checkpoint, repo_id: str, *, token: str | bool | None, private: bool | None, message: str
+) -> WeightsEntry:
+    """Upload a checkpoint as :func:`save_folder` writes it, fetch it back at its commit, and verify that copy.
+
+    Returns:
+        Its entry, published and pinned to the commit.
+
+    Raises:
+        WeightsError: no licence is stated.
+        HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
+        IntegrityError: what it gives back is not what was sent.
+    """
+    if checkpoint.entry.license == UNSTATED:
+        raise WeightsError(
+            f"checkpoint {checkpoint.name!r} states no licence, and what is published needs one: "
+            "pass license='CC-BY-4.0' or whichever SPDX identifier holds."
+        )
+    with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
+        folder = Path(scratch) / "upload"
+        entry = save_folder(checkpoint, folder, repo_id=repo_id)
+        commit = upload(folder, repo_id, token=token, private=private, message=message)
+        options = HubOptions(revision=commit, token=token, cache_dir=Path(scratch) / "cache")
+        published = replace(entry, published=True, repo_id=repo_id, revision=commit)
+        fetch(repo_id, entry.filename, options, partial(read_checkpoint, pinned=published, cure="Publish it again."))
+    return published
+
+
+def publish_and_pin(
+    checkpoint: Checkpoint, repo_id: str, manifest: Path, *, token: str | bool | None, private: bool | None
+) -> WeightsEntry:
+    """Publish a checkpoint, and write commit, size and sha256 into a manifest.
+
+    Raises:
+        WeightsError: the manifest is broken, or has the name for other weights that are embedded; and as
+            :func:`publish_checkpoint` raises.
+    """
+    before = read_manifest(manifest).get(checkpoint.name)
+    embedded = before is not None and before.embedded
+    if before and embedded and before.sha256 != checkpoint.sha256:
+        raise WeightsError(
+            f"{manifest} has {checkpoint.name!r} for the embedded weights {before.sha256[:12]}..., these are "
+            f"{checkpoint.sha256[:12]}...; publish them under another name: --name"
+        )
+    message = f"Publish {checkpoint.name}"
+    entry = publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=message)
+    if embedded and entry.sha256 != checkpoint.sha256:
+        raise WeightsError(
+            f"{checkpoint.name!r} was not saved by this version of iir_sdk; embed it anew, then publish."
+        )
+    entry = replace(entry, embedded=embedded)
+    write_entry(manifest, entry)
+    return entry
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -1,0 +1,299 @@
+"""The benchmarks' readers, on tiny copies in the official layouts."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from iir_sdk.cli import main
+from iir_sdk.errors import DatasetError, DatasetNotFoundError
+from iir_sdk.training.data import coco, pascal, pascal_part
+from iir_sdk.training.data.check import check_counts, contact_sheet
+from iir_sdk.training.data.dataset import Selection, block_fold, interleaved_fold, select
+from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold
+from iir_sdk.training.data.registry import BENCHMARKS, benchmark
+from tests import benchmark_trees as trees
+from tests.benchmark_trees import BOX, SIDE, boxed
+
+TREES = {
+    "pascal": trees.pascal_tree,
+    "coco": trees.coco_tree,
+    "fss1000": trees.fss_tree,
+    "lvis": trees.lvis_tree,
+    "pascal_part": trees.pascal_part_tree,
+    "paco_part": trees.paco_tree,
+    "deepglobe": trees.deepglobe_tree,
+    "isic2018": trees.isic_tree,
+    "chest_xray": trees.chest_tree,
+    "suim": trees.suim_tree,
+}
+
+
+def read(name: str, root, fold: int = 0, split: str = "test", convention: str = "unfiltered"):
+    return benchmark(name).read(root, Selection(fold, split, convention))  # type: ignore[arg-type]
+
+
+# Folds, against their published definitions
+
+
+def test_pascals_folds_are_five_neighbours_each():
+    published = (
+        ("aeroplane", "bicycle", "bird", "boat", "bottle"),
+        ("bus", "car", "cat", "chair", "cow"),
+        ("diningtable", "dog", "horse", "motorbike", "person"),
+        ("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    )
+    assert tuple(block_fold(pascal.CLASSES, i, 4) for i in range(4)) == published
+
+
+def test_cocos_folds_are_every_fourth_category():
+    assert len(COCO_CLASSES) == 80
+    for fold in range(4):
+        assert interleaved_fold(COCO_CLASSES, fold, 4) == coco_fold(fold)
+        assert len(coco_fold(fold)) == 20
+    assert coco_fold(0)[:5] == ("person", "airplane", "boat", "parking_meter", "dog")
+    assert coco_fold(3)[-3:] == ("sink", "vase", "toothbrush")
+    assert sorted(itertools.chain(*map(coco_fold, range(4)))) == sorted(COCO_CLASSES)
+
+
+@pytest.mark.parametrize(("classes", "folds"), [(920, 10), (448, 4)])
+def test_interleaved_folds_share_all_classes_evenly(classes, folds):
+    names = [str(i) for i in range(classes)]
+    parts = [interleaved_fold(names, fold, folds) for fold in range(folds)]
+    assert {len(p) for p in parts} == {classes // folds}
+    assert sorted(itertools.chain(*parts)) == sorted(names)
+
+
+def test_parts_are_of_four_kinds():
+    assert [kind for kind, _ in pascal_part.KINDS] == ["animals", "indoor", "person", "vehicles"]
+    held = [c for _, objects in pascal_part.KINDS for c in objects]
+    assert len(held) == len(set(held)) == 16
+    assert set(held) <= set(pascal.CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("part", "merged"),
+    [
+        ("lear", "ear"),
+        ("rebrow", "eyebrow"),
+        ("lfuleg", "leg"),
+        ("rblleg", "leg"),
+        ("ruarm", "arm"),
+        ("lfpa", "paw"),
+        ("rbho", "hoof"),
+        ("wheel_2", "wheel"),
+        ("bwheel", "wheel"),
+        ("fliplate", "plate"),
+        ("leftmirror", "mirror"),
+        ("hfrontside", "side"),
+        ("engine_4", "engine"),
+        ("lwing", "wing"),
+        ("torso", "torso"),
+        ("head", "head"),
+        ("nose", "nose"),
+    ],
+)
+def test_sides_and_numbers_of_parts_are_merged(part, merged):
+    assert pascal_part.merged_part(part) == merged
+
+
+# The rules for which picture serves which class
+
+
+def test_select_holds_classes_out_and_filters():
+    areas = {"p": {"a": 5000}, "q": {"a": 5000, "b": 1}, "r": {"b": 3000}, "s": {"a": 2047}}
+    classes, novel = ["a", "b"], ["b"]
+    assert select(areas, classes, novel, Selection(split="test")) == {"b": ("r",)}
+    assert select(areas, classes, novel, Selection(split="train")) == {"a": ("p", "q")}
+    assert select(areas, classes, novel, Selection(split="train", convention="filtered")) == {"a": ("p",)}
+    assert select(areas, classes, novel, Selection(split="train"), min_area=2047) == {"a": ("p", "q", "s")}
+    with pytest.raises(DatasetError, match="large enough"):
+        select({}, classes, novel, Selection())
+
+
+@pytest.mark.parametrize("bad", [{"split": "val"}, {"convention": "bam"}])
+def test_words_that_are_not_choices(bad):
+    with pytest.raises(DatasetError, match="must be"):
+        Selection(**bad)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_fold_that_does_not_exist(name, tmp_path):
+    with pytest.raises(DatasetError, match="folds 0 to"):
+        read(name, TREES[name](tmp_path), fold=BENCHMARKS[name].folds)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_is_missing_is_named(name, tmp_path):
+    with pytest.raises(DatasetNotFoundError, match=r"is missing: put .* there"):
+        read(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_pictures_and_masks_fit_and_the_sheet_shows_them(name, tmp_path):
+    root = TREES[name](tmp_path)
+    for fold in range(BENCHMARKS[name].folds):
+        try:
+            dataset = read(name, root, fold)
+        except DatasetError:
+            # These trees hold a few classes, not one of every fold.
+            continue
+        for label, keys in dataset.classes.items():
+            for key in keys:
+                pixels, mask = dataset.picture(key), dataset.mask(label, key)
+                assert pixels.shape == (*mask.shape, 3)
+                assert mask.dtype == np.uint8
+                assert set(np.unique(mask)) <= {0, 1, 255}
+                assert (mask == 1).any()
+        assert contact_sheet(dataset, pictures=5).size == (800, 400)
+
+
+# Each benchmark
+
+
+def test_pascal(tmp_path):
+    root = trees.pascal_tree(tmp_path)
+    train = read("pascal", root, 0, "train")
+    assert train.classes == {"bus": ("a", "b", "s1"), "train": ("s2",)}
+    assert read("pascal", root, 0, "train", "filtered").classes == {"bus": ("a", "s1"), "train": ("s2",)}
+    # Picture c is VOC's for validation, so SBD's mask of it (a cow) serves nothing.
+    assert read("pascal", root, 1, "train").classes == {"bird": ("b",), "train": ("s2",)}
+    assert read("pascal", root, 0, "test").classes == {"bird": ("c",), "boat": ("v",)}
+    with pytest.raises(DatasetError, match="large enough"):
+        read("pascal", root, 1, "test")
+    mask = train.mask("bus", "a")
+    assert (mask == 1).sum() == 3600
+    assert (mask == 255).sum() == 60
+    assert np.array_equal(train.mask("bus", "s1"), boxed(BOX))
+    assert (train.mask("bird", "b")[75:] == 1).all()
+
+
+def test_coco(tmp_path):
+    root = trees.coco_tree(tmp_path)
+    assert read("coco", root, 0, "train").classes == {"bicycle": ("1",), "car": ("2",)}
+    assert read("coco", root, 0, "train", "filtered").classes == {"bicycle": ("1",)}
+    test = read("coco", root, 0)
+    assert test.classes == {"person": ("7",), "airplane": ("8",)}
+    mask = test.mask("person", "7")
+    assert np.array_equal(mask == 1, boxed(BOX) == 1)  # two instances as one, also where the crowd lies
+    assert (mask[75:] == 255).all()
+    assert np.array_equal(test.mask("airplane", "8"), boxed(BOX))
+    assert coco.image_areas(coco.read_part(root, "test"), 7) == {"person": 3600}
+
+
+def test_lvis(tmp_path):
+    root = trees.lvis_tree(tmp_path)
+    assert read("lvis", root, 0).classes == {"thing_1": ("200", "201"), "thing_11": ("200", "201")}
+    assert np.array_equal(read("lvis", root, 0).mask("thing_1", "201"), boxed(BOX))
+    assert "thing_12" not in {c for f in range(10) for c in read("lvis", root, f, "train").classes}
+
+
+def test_paco_part(tmp_path):
+    root = trees.paco_tree(tmp_path)
+    test = read("paco_part", root, 0)
+    assert test.classes == {"chair:leg": ("0#1", "1#11")}
+    assert read("paco_part", root, 1).classes == {"chair:back": ("0#1", "1#11")}
+    # The object's box is x 15 to 85, y 5 to 85.
+    expected = np.zeros((80, 70), np.uint8)
+    expected[35:75, 5:65] = 1
+    assert np.array_equal(test.mask("chair:leg", "0#1"), expected)
+    assert test.picture("0#1").shape == (80, 70, 3)
+
+
+def test_pascal_part(tmp_path):
+    root = trees.pascal_part_tree(tmp_path)
+    animals = read("pascal_part", root, 0)
+    assert animals.classes == {"cat:ear": ("val_0#0",)}
+    assert read("pascal_part", root, 3).classes == {"bus:wheel": ("val_1#0",)}
+    assert read("pascal_part", root, 3, "train").classes == {"cat:ear": ("train_0#0",)}
+    expected = np.zeros((90, 95), np.uint8)
+    expected[5:55, 10:90] = 1
+    assert np.array_equal(animals.mask("cat:ear", "val_0#0"), expected)
+
+
+def test_fss1000(tmp_path):
+    root = trees.fss_tree(tmp_path)
+    assert list(read("fss1000", root).classes) == ["bell"]
+    train = read("fss1000", root, 0, "train")
+    assert list(train.classes) == ["abacus", "cup"]
+    assert len(train.classes["cup"]) == 10
+    assert np.array_equal(train.mask("cup", "cup/3"), boxed(BOX))
+    trees.write_lines(root / "fss_test_set.txt", ["bell", "zebra"])
+    with pytest.raises(DatasetError, match="'zebra'"):
+        read("fss1000", root)
+
+
+def test_deepglobe(tmp_path):
+    found = read("deepglobe", trees.deepglobe_tree(tmp_path))
+    assert found.classes == {"forest": ("7#0,0",), "water": ("7#0,0",)}
+    assert found.mask("water", "7#0,0")[:50].all()
+    assert found.mask("forest", "7#0,0")[50:].all()
+    assert found.picture("7#0,0").shape == (100, 100, 3)
+
+
+def test_isic2018(tmp_path):
+    found = read("isic2018", trees.isic_tree(tmp_path))
+    assert found.classes == {"melanoma": ("ISIC_1",), "nevus": ("ISIC_3",), "seborrheic_keratosis": ("ISIC_2",)}
+
+
+def test_chest_xray(tmp_path):
+    assert read("chest_xray", trees.chest_tree(tmp_path)).classes == {"lung": ("CHNCXR_1", "MCUCXR_0")}
+
+
+def test_suim(tmp_path):
+    found = read("suim", trees.suim_tree(tmp_path))
+    assert found.classes == {"reef": ("d_1",), "fish": ("d_1",)}
+    assert np.array_equal(found.mask("fish", "d_1"), boxed(BOX))
+
+
+@pytest.mark.parametrize("name", [n for n, b in BENCHMARKS.items() if b.cross_domain])
+def test_cross_domain_sets_are_not_trained_on(name, tmp_path):
+    with pytest.raises(DatasetError, match="not trained on"):
+        read(name, TREES[name](tmp_path), 0, "train")
+
+
+def test_the_index_of_areas_is_kept_and_made_again_when_damaged(tmp_path):
+    root = trees.pascal_tree(tmp_path)
+    first = read("pascal", root).classes
+    (index,) = (root / ".iir_sdk").glob("areas-pascal-test.json")
+    (root / pascal.VOC / "SegmentationClass" / "c.png").rename(root / "c.png")
+    assert read("pascal", root).classes == first  # from the index
+    (root / "c.png").rename(root / pascal.VOC / "SegmentationClass" / "c.png")
+    index.write_text("{")
+    assert read("pascal", root).classes == first
+
+
+# The command
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_check_counts_every_copy(name, tmp_path):
+    counts = check_counts(name, TREES[name](tmp_path))
+    assert counts
+    assert all(c.found >= 0 for c in counts)
+    assert any(c.differs for c in counts)
+
+
+def test_data_check_names_what_differs_and_draws_the_sheet(tmp_path):
+    root = trees.suim_tree(tmp_path / "suim")
+    sheet = tmp_path / "sheet.png"
+    result = CliRunner().invoke(main, ["data", "check", "suim", str(root), "--sheet", str(sheet)])
+    assert result.exit_code == 1
+    assert "pictures" in result.output
+    assert "110" in result.output
+    assert "differs" in result.output
+    assert Image.open(sheet).width == 800
+    result = CliRunner().invoke(main, ["data", "check", "nothing", str(root)])
+    assert result.exit_code == 1
+    assert "there are: pascal" in result.output
+
+
+def test_data_check_of_ones_own_folder(picture_folder, tmp_path):
+    arguments = ["data", "check", "folder", str(picture_folder / "coins"), "--sheet", str(tmp_path / "s.png")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert SIDE == 100
