@@ -84,3 +84,7 @@ class OutputError(IirError, OSError):
 
 class MissingDependencyError(IirError, ImportError):
     """An optional package that this feature needs is not installed."""
+
+
+class TrainingError(IirError, ArithmeticError):
+    """A training run whose numbers went wrong."""

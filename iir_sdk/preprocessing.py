@@ -21,7 +21,8 @@ class Preprocessing:
     """How a checkpoint wants its pictures.
 
     Attributes:
-        size: side of a query's square input in pixels, a multiple of 32; pictures are resized to it, aspect not kept.
+        size: side of a query's square input in pixels; pictures are resized to it, aspect not kept. Convolutional
+            backbones like multiples of 32; a transformer needs multiples of its patch.
         support_size: the same for supports.
         support_context: a support is cut to this many times its object's box before it is resized, so that small
             objects fill the input; 0 keeps the whole picture.
@@ -45,8 +46,8 @@ class Preprocessing:
         """
         for name in ("size", "support_size"):
             side = getattr(self, name)
-            if type(side) is not int or side % 32 or not 64 <= side <= 2048:
-                raise ConfigError(f"preprocessing: {name}={reprlib.repr(side)} must be a multiple of 32 in [64, 2048].")
+            if type(side) is not int or not 64 <= side <= 2048:
+                raise ConfigError(f"preprocessing: {name}={reprlib.repr(side)} must be an integer in [64, 2048].")
         context = self.support_context
         if type(context) not in (int, float) or not (context == 0 or 1 <= context <= 100):
             raise ConfigError(f"preprocessing: support_context={reprlib.repr(context)} must be 0 or in [1, 100].")
@@ -81,9 +82,14 @@ class Preprocessing:
         """The plain values, as :meth:`from_dict` takes them."""
         return asdict(self)
 
-    def image(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def image(self, pixels: NDArray[np.uint8], size: int | None = None) -> Tensor:
         """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized, not yet normalised, in [0, 1]."""
-        return self._resized(pixels, self.size)
+        return self._resized(pixels, size or self.size)
+
+    def scaled_size(self, factor: float) -> int:
+        """The query's input size times ``factor``, in steps that keep the size's own divisor of 32, 14 or 8."""
+        step = next((s for s in (32, 14, 8) if self.size % s == 0), 1)
+        return max(64, step * round(self.size * factor / step))
 
     def support(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """A support and its mask, cut to the object's surroundings and resized.

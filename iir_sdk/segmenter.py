@@ -329,7 +329,7 @@ class FewShotSegmenter:
         self, pictures: list[Picture], names: tuple[str, ...], states: list[SupportState], threshold: float
     ) -> list[Segmentation]:
         clock = LapClock(self.device)
-        images = self._images(pictures)
+        images = self._images([p.pixels for p in pictures])
         clock.lap("preprocess")
         with self.autocast():
             taps = self.model.backbone(images)
@@ -367,8 +367,15 @@ class FewShotSegmenter:
                     priors[q * len(states) + c] = found.prior[i]
         return _grouped(logits, queries), _grouped(priors, queries)
 
-    def _images(self, pictures: list[Picture]) -> Tensor:
-        images = torch.stack([self.preprocessing.image(p.pixels) for p in pictures]).to(self.device)
+    @torch.inference_mode()
+    def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
+        """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
+        with self.autocast():
+            taps: Taps = self.model.backbone(self._images(pictures, size))
+            return taps
+
+    def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
+        images = torch.stack([self.preprocessing.image(p, size) for p in pictures]).to(self.device)
         return self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
 
 

@@ -60,7 +60,7 @@ def info(name: str) -> None:
         how = metric.protocol
         click.echo(
             f"\n{metric.title}: mIoU {100 * metric.mean_miou:.1f} ({how.shots}-shot, {how.episodes} episodes a set, "
-            f"seed {how.seed}, at {how.scored_at}; checkpoint {metric.sha256[:12]})"
+            f"seeds {', '.join(map(str, how.seeds))}, at {how.scored_at}; checkpoint {metric.sha256[:12]})"
         )
         for scores in metric.sets:
             click.echo(f"  {scores.name:20} mIoU {100 * scores.miou:5.1f}   FB-IoU {100 * scores.fb_iou:5.1f}")

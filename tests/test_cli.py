@@ -74,7 +74,8 @@ def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("evaluate", "--data", "/no/such/folder", "--weights", "giant"), "known names"),
+        (("evaluate", "--data", "/no/such/folder"), "no images/"),
+        (("demo", "--weights", "giant"), "known names"),
         (("demo", "--out", "/no/such/folder/sheet.png"), "no folder"),
         (("train", "no.toml", "--data", ".", "--out", "."), "no recipe"),
     ],

@@ -74,7 +74,7 @@ def test_a_folder_whose_weights_were_exchanged_is_refused(tiny, tmp_path, small_
 
 
 def test_the_model_card_says_what_one_must_know(tiny, tmp_path):
-    protocol = EvaluationProtocol(1000, 1, 0, 0.01, 480, "own size")
+    protocol = EvaluationProtocol(1000, 1, (0,), 0.01, 480, "own size")
     metric = Metric("Coins", 0.512, (SetMetric("coins", 0.512, 0.7),), protocol, tiny.checkpoint.sha256)
     entry = replace(tiny.checkpoint.entry, metrics=(metric,), license="CC-BY-4.0", license_note="Photos by hand.")
     save_folder(replace(tiny.checkpoint, entry=entry), tmp_path / "mine")

@@ -16,6 +16,8 @@ from PIL import Image
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
+from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
@@ -24,9 +26,11 @@ from iir_sdk.training.augment import Augmented, paste, random_view
 from iir_sdk.training.config import TrainingConfig, read_recipe
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
-from iir_sdk.training.evaluate import Evaluator, evaluate_set
+from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
 from iir_sdk.training.feature_bank import FeatureBank, stream_views
-from iir_sdk.training.loop import Trainer, batch_loss, draw_batch
+from iir_sdk.training.loop import Trainer
+from iir_sdk.training.sources import _bank_batch
+from iir_sdk.training.step import EpisodeBatch, TrainingStep
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
 
 TINY = TrainingConfig(
@@ -61,17 +65,30 @@ def bank(picture_folder: Path, cutouts: Path) -> FeatureBank:
     model = IIR(TINY.model)
     bank = FeatureBank(model.backbone, TINY.preprocessing, TINY, torch.device("cpu"))
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
-    for views in stream_views(maker, 0, TINY.views, batch=8, workers=0):
-        bank.add(views)
+    fill(bank, maker)
     return bank
+
+
+def fill(bank: FeatureBank, maker: ViewMaker) -> None:
+    for i, views in enumerate(stream_views(maker, 0, TINY.views, batch=8, workers=0)):
+        bank.add(views, 8 * i)
+
+
+def draw_batch(bank: FeatureBank, shots: int, seed: int) -> EpisodeBatch:
+    rng = random.Random(seed)
+    return _bank_batch(bank, [bank.draw(shots, rng) for _ in range(TINY.batch)], shots)
 
 
 @pytest.fixture
 def random_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers in place of the ImageNet weights, which are a training requirement only."""
-    monkeypatch.setattr(
-        start, "imagenet_weights", lambda name: IIR(ModelConfig(backbone=name)).backbone.net.state_dict()
-    )
+    monkeypatch.setattr(start, "load_backbone_weights", random_weights)
+
+
+def random_weights(backbone: Backbone, name: str, file: Path | None = None) -> None:
+    """The same numbers for the same name."""
+    torch.manual_seed(0)
+    backbone.net.load_state_dict(build_backbone(name).net.state_dict(), strict=False)
 
 
 def test_views_are_fixed_by_seed_and_number(picture_folder, cutouts):
@@ -113,7 +130,7 @@ def test_the_bank_replaces_the_oldest(bank, picture_folder):
     maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
     before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
     (views,) = stream_views(maker, 100, 3, batch=3, workers=0)
-    bank.add(views)
+    bank.add(views, TINY.views)
     after = bank.taps(list(range(TINY.views)))
     changed = [i for i in range(TINY.views) if not torch.equal(before[0][i], after[0][i])]
     assert changed == [0, 1, 2]
@@ -139,8 +156,7 @@ def test_absent_queries_lack_the_object(picture_folder):
     config = replace(TINY, absent=1.0, paste=0.0)
     bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, config, torch.device("cpu"))
     sets = [read_picture_set(picture_folder / "coco")]
-    for views in stream_views(ViewMaker(sets, [], config), 0, TINY.views, batch=8, workers=0):
-        bank.add(views)
+    fill(bank, ViewMaker(sets, [], config))
     rng = random.Random(0)
     drawn = [bank.draw(1, rng) for _ in range(30)]
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
@@ -150,9 +166,9 @@ def test_absent_queries_lack_the_object(picture_folder):
 def test_every_decoder_parameter_learns(bank, autocast):
     torch.manual_seed(0)
     model = IIR(TINY.model).train()
-    batch = draw_batch(bank, replace(TINY, shots=(2,)), random.Random(0))
+    batch = draw_batch(bank, 2, 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss, _ = batch_loss(model, batch, TINY)
+        loss, _ = TrainingStep(model, TINY)(batch)
     loss.backward()
     silent = [n for n, p in model.decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
@@ -162,11 +178,11 @@ def test_every_decoder_parameter_learns(bank, autocast):
 def test_training_lowers_the_loss_on_one_batch(bank):
     torch.manual_seed(0)
     model = IIR(TINY.model).train()
-    batch = draw_batch(bank, TINY, random.Random(1))
+    batch = draw_batch(bank, 1, 1)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        loss, _ = batch_loss(model, batch, TINY)
+        loss, _ = TrainingStep(model, TINY)(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -218,7 +234,7 @@ def test_resume_goes_on_where_the_run_stopped(picture_folder, tmp_path, random_b
 
 def test_novel_classes_never_reach_the_bank(picture_folder, cutouts, tmp_path, random_backbone):
     trainer = start.build_trainer(TINY, picture_folder, tmp_path / "run", cutouts=cutouts, novel=["cat"], workers=0)
-    seen = {(o.set_name, o.name) for i in range(60) for o in trainer.maker.make(i).objects}
+    seen = {(o.set_name, o.name) for i in range(60) for o in trainer.source.maker.make(i).objects}
     assert ("coco", "dog") in seen
     assert not any("cat" in name.split("/")[-1] for _, name in seen)
 
@@ -236,8 +252,7 @@ def test_evaluation_scores_what_the_segmenter_predicts(small_segmenter, picture_
 
 def test_evaluation_is_fixed_by_its_seed(small_segmenter, picture_folder):
     pictures = read_picture_set(picture_folder / "coco")
-    one = evaluate_set(small_segmenter, pictures, episodes=8, seed=3)
-    two = evaluate_set(small_segmenter, pictures, episodes=8, seed=3)
+    one, two = (evaluate_set(small_segmenter, pictures, Protocol(episodes=8, seeds=(3,))) for _ in range(2))
     assert (one.miou, one.fb_iou) == (two.miou, two.fb_iou)
     assert one.episodes == 8
     assert set(one.per_class) == {"cat", "dog"}
@@ -257,7 +272,7 @@ def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
         ("speed=3", "speed"),
         ("model.depth=3", "depth"),
         ("steps=many", "steps"),
-        ("steps=0", "at least 1"),
+        ("steps=0", "one must be given"),
         ("steps", "key=value"),
         ("ema=2.0", "ema"),
         ("shots=[]", "shots"),
@@ -292,8 +307,7 @@ def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
         for file in sorted((picture_folder / "coins" / folder).iterdir())[:2]:
             shutil.copy(file, tmp_path / "coins" / folder)
     config = replace(TINY, paste=0.0)
-    for views in stream_views(ViewMaker(read_picture_sets(tmp_path), [], config), 0, TINY.views, batch=8, workers=0):
-        bank.add(views)
+    fill(bank, ViewMaker(read_picture_sets(tmp_path), [], config))
     bank.draw(1, random.Random(0))
     with pytest.raises(DatasetError, match="3 different pictures"):
         bank.draw(2, random.Random(0))
@@ -318,9 +332,7 @@ def test_masks_that_do_not_fit_their_pictures_are_refused(picture_folder, tmp_pa
 
 
 def test_a_backbone_that_cannot_be_split_is_refused_before_training(picture_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        start, "imagenet_weights", lambda name: IIR(ModelConfig(backbone=name)).backbone.net.state_dict()
-    )
+    monkeypatch.setattr(start, "load_backbone_weights", random_weights)
     config = replace(TINY, model=replace(TINY.model, backbone="hrnet_w18_small"))
     with pytest.raises(ConfigError, match="choose another"):
         start.build_trainer(config, picture_folder, tmp_path / "run", workers=0)

@@ -250,7 +250,7 @@ def write(tmp_path: Path, document: object) -> Path:
         ("repo_id", "labs/tiny", "an unpublished one neither"),
         ("model", {"widht": 3}, "widht"),
         ("model", {"width": 1}, "width=1"),
-        ("preprocessing", {"size": 100}, "size=100"),
+        ("preprocessing", {"size": 10}, "size=10"),
         ("license", "", "license='' must be"),
         ("training_data", "coco", "training_data='coco' must be a list"),
         ("min_sdk_version", "new", "min_sdk_version='new' must be a version"),

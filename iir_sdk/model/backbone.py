@@ -44,7 +44,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, *, classifier: bool = True) -> None:
         super().__init__()
-        self.net = _create(name, classifier)
+        self.net = create_network(name, **({} if classifier else {"num_classes": 0}))
         info = cast(Any, self.net).feature_info
         entries = list(getattr(info, "info", info))
         if len(entries) < 3:
@@ -83,17 +83,26 @@ class Backbone(nn.Module):
         """Class logits ``(B, 1000)`` of a pooled map."""
         return cast(Tensor, cast(Any, self.net).forward_head(pooled_map))
 
+    def pre_logits(self, pooled_map: Tensor) -> Tensor:
+        """What the linear classifier reads, ``(B, C)``, of a pooled map."""
+        return cast(Tensor, cast(Any, self.net).forward_head(pooled_map, pre_logits=True))
+
     @property
     def has_classifier(self) -> bool:
         """Whether the ImageNet head is there."""
         return isinstance(cast(Any, self.net).get_classifier(), nn.Linear)
 
     @property
-    def class_weight(self) -> Tensor:
-        """Rows of the linear classifier, ``(1000, C)``."""
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head; only where :attr:`has_classifier`."""
         classifier = cast(Any, self.net).get_classifier()
         assert isinstance(classifier, nn.Linear)
-        return classifier.weight
+        return classifier
+
+    @property
+    def class_weight(self) -> Tensor:
+        """Rows of the linear classifier, ``(1000, C)``."""
+        return self.classifier.weight
 
     @property
     def supports_closed_form(self) -> bool:
@@ -120,14 +129,21 @@ class Backbone(nn.Module):
         return x
 
 
-def _create(name: str, classifier: bool) -> nn.Module:
+def create_network(name: str, **settings: Any) -> nn.Module:
+    """A timm network with random weights.
+
+    Raises:
+        ConfigError: a name timm does not know, or one that does not take the settings.
+    """
     ensure_torchvision()
     import timm
 
     if not timm.is_model(name):
         raise ConfigError(f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are.")
-    extra: dict[str, Any] = {} if classifier else {"num_classes": 0}
-    return timm.create_model(name, pretrained=False, **extra)
+    try:
+        return timm.create_model(name, pretrained=False, **settings)
+    except TypeError as error:
+        raise ConfigError(f"backbone {name!r} cannot be built with {settings}: {error}.") from error
 
 
 def _sequence(net: nn.Module, tap_paths: list[str]) -> Iterator[tuple[str, nn.Module]]:

@@ -12,14 +12,21 @@ from iir_sdk.errors import ConfigError
 
 CamForm = Literal["closed_form", "grad"]
 ShotFusion = Literal["concat", "average"]
+Prototypes = Literal["dual", "single"]
 
 _BACKBONE = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
+_CHOICES = {
+    "cam": ("closed_form", "grad"),
+    "shot_fusion": ("concat", "average"),
+    "prototypes": ("dual", "single"),
+}
 _BOUNDS: dict[str, tuple[int, int]] = {
     "width": (8, 1024),
     "blocks": (1, 24),
     "cross_blocks": (0, 24),
     "heads": (1, 64),
     "head_width": (8, 1024),
+    "base_classes": (0, 10_000),
 }
 
 
@@ -39,6 +46,8 @@ class ModelConfig:
         shared_projection: one 1x1 projection for query and support, or one each.
         companion_priors: feed similarity priors beside IIR's own prior.
         dropout: spatial dropout on the projected features, in [0, 1).
+        prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
+        base_classes: classes of the base learner that suppresses them (method, section 6); 0 for none.
     """
 
     backbone: str = "tf_efficientnet_lite2"
@@ -53,6 +62,8 @@ class ModelConfig:
     shared_projection: bool = True
     companion_priors: bool = True
     dropout: float = 0.1
+    prototypes: Prototypes = "dual"
+    base_classes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that no network can be built from.
@@ -75,7 +86,7 @@ class ModelConfig:
         if self.head_width % 8:
             raise ConfigError(f"model config: head_width={self.head_width} is not a multiple of 8.")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model config: dropout={self.dropout} is outside [0, 1).")
+            raise ConfigError(f"model config: dropout={reprlib.repr(self.dropout)} is outside [0, 1).")
         if not self.classifier and self.cam == "grad":
             raise ConfigError("model config: cam='grad' needs a classifier; use cam='closed_form'.")
 
@@ -85,7 +96,7 @@ class ModelConfig:
             expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
                 raise ConfigError(f"model config: {field.name}={reprlib.repr(value)} must be {expected[0].__name__}.")
-        for name, choices in (("cam", ("closed_form", "grad")), ("shot_fusion", ("concat", "average"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"model config: {name}={reprlib.repr(getattr(self, name))} must be one of {', '.join(choices)}."

@@ -205,7 +205,8 @@ class Decoder(nn.Module):
             RefinementBlock(width, config.heads, cross=i < config.cross_blocks) for i in range(config.blocks)
         )
         self.head = MaskHead(width, channels[0], head_priors, config.head_width)
-        self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2))
+        # Of the dense companion priors.
+        self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def project_support(self, taps: Taps) -> Tensor:

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model import prior as priors
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
+from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.cam import ProxyClass, adaptive_threshold, class_activation, proxy_class, resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.decoder import Decoder, _to_tokens
@@ -72,7 +74,7 @@ class IIR(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone, classifier=config.classifier)
+        self.backbone = build_backbone(config.backbone, classifier=config.classifier)
         if config.cam == "closed_form" and not self.backbone.supports_closed_form:
             raise ConfigError(
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
@@ -80,6 +82,11 @@ class IIR(nn.Module):
             )
         companions = 8 if config.companion_priors else 0
         self.decoder = Decoder(config, self.backbone.channels, 1 + companions, 3 if companions else 1)
+        self.base_learner: BaseLearner | None = None
+        if config.base_classes:
+            self.base_learner = BaseLearner(self.backbone.channels, config.base_classes)
+            # In the decoder, since it is trained with it; the base learner itself is not.
+            self.decoder.merge = BackgroundMerge()
 
     def encode_support(self, images: Tensor, masks: Tensor) -> SupportState:
         """Encode supports; nothing of the pictures is needed afterwards.
@@ -155,6 +162,10 @@ class IIR(nn.Module):
             if labels:
                 auxiliary.append(block.query_aux(x))  # type: ignore[operator]
         logits = self.decoder.head(x, taps.low, head_priors)
+        if self.base_learner is not None:
+            with torch.no_grad():
+                base = self.base_learner.base_probability(taps)
+            logits = self.decoder.merge(logits, base)  # type: ignore[operator]
         return Prediction(logits, prior, weights, tuple(auxiliary))
 
     def _support_maps(self, taps: Taps, masks: Tensor, size: tuple[int, int]) -> _SupportMaps:
@@ -164,6 +175,9 @@ class IIR(nn.Module):
             shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
             cam = resize_map(class_activation(self.backbone, self.config.cam, taps.mid, taps.high, shot), size)
             threshold = adaptive_threshold(cam, mask)
+            if self.config.prototypes == "single":
+                # Everything counts as activated, so core is the whole mask and local falls back to it.
+                threshold = torch.full_like(threshold, -1)
         return _SupportMaps(proxy, threshold, (cam > threshold[:, None, None, None]).float(), mask)
 
     def _support_branch(self, fused: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -199,6 +213,7 @@ class IIR(nn.Module):
         if not self.config.companion_priors:
             return prior, resize_map(prior, fine)
         low, mid, high = (_similarities(tap, name, state, weights) for name, tap in taps._asdict().items())
+        assert self.decoder.temperature_log is not None
         temperature = self.decoder.temperature_log.exp()
         dense = [
             priors.dense_prior(taps.mid, state.dense_mid, state.mask_mid, temperature[0]),

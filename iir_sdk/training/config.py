@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.config import ModelConfig
@@ -17,6 +17,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_CHOICES = {
+    "source": ("bank", "pictures"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "poly"),
+    "precision": ("bfloat16", "float32"),
+    "convention": ("unfiltered", "filtered"),
+}
+_AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
+_AT_LEAST_ZERO = ("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay")
+_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "blur", "momentum")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -25,56 +36,91 @@ class TrainingConfig:
     Attributes:
         model: the architecture.
         preprocessing: input size and normalisation.
+        source: ``bank`` draws episodes from kept features of augmented views, fast on a CPU; ``pictures`` runs the
+            backbone on every episode's pictures, as the benchmarks do.
+        dataset: name of the benchmark (``folder`` for sets of one's own).
+        fold: whose classes are held out, on benchmarks that have folds.
+        convention: whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``).
         seed: of all draws.
-        steps: optimiser steps.
-        batch: episodes a step.
-        shots: shots of a step's episodes, drawn evenly from this list.
-        learning_rate: peak of the cosine schedule (AdamW).
-        weight_decay: AdamW's.
+        steps: optimiser steps; 0 where ``epochs`` says.
+        epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.
+        batch: episodes of a process's batch.
+        accumulate: batches of one optimiser step.
+        shots: shots of a batch's episodes, drawn evenly from this list.
+        optimizer: ``adamw`` or ``sgd``.
+        learning_rate: peak of the schedule.
+        momentum: SGD's.
+        weight_decay: the optimiser's.
+        schedule: ``cosine`` to a fiftieth, or ``poly`` to zero.
+        poly_power: exponent of ``poly``.
         warmup: steps of linear warm-up.
         gradient_clip: largest gradient norm.
-        ema: decay of the weight average that is saved.
+        precision: of autocast on the model's forward pass.
+        ema: decay of the weight average that is saved; 0 saves the weights themselves.
         dice: weight of the Dice term.
         directional_dropout: cut inconsistent pairs in cross attention.
-        absent: share of episodes whose query does not show the object.
-        view_size: side of the augmented pictures in pixels, a multiple of 32.
-        views: augmented pictures whose features are kept.
+        view_size: side of the augmented pictures in pixels.
+        label_size: side of the bank's kept masks in pixels.
+        scale: range of random resizing, with source ``pictures``.
+        rotation: largest angle in degrees, with source ``pictures``.
+        blur: share of blurred pictures, with source ``pictures``.
+        absent: share of the bank's episodes whose query does not show the object.
+        views: augmented pictures whose features the bank keeps.
         refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
-        label_size: side of the kept masks in pixels.
-        main_set: the set that half of the episodes come from; the others share the rest evenly.
+        main_set: the set that ``main_weight`` of the bank's episodes come from; the others share the rest evenly.
         main_weight: that share.
+        validate_every: steps between validations, whose best weights are kept; 0 for none.
+        validate_episodes: episodes of a validation.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints.
+        tensorboard: also write TensorBoard's events.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    source: Literal["bank", "pictures"] = "bank"
+    dataset: str = "folder"
+    fold: int = 0
+    convention: Literal["unfiltered", "filtered"] = "unfiltered"
     seed: int = 0
     steps: int = 2800
+    epochs: int = 0
     batch: int = 8
+    accumulate: int = 1
     shots: tuple[int, ...] = (1, 1, 1, 2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
+    momentum: float = 0.9
     weight_decay: float = 0.05
+    schedule: Literal["cosine", "poly"] = "cosine"
+    poly_power: float = 0.9
     warmup: int = 100
     gradient_clip: float = 1.0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
     ema: float = 0.998
     dice: float = 1.0
     directional_dropout: bool = True
-    absent: float = 0.04
     view_size: int = 384
+    label_size: int = 192
+    scale: tuple[float, ...] = (0.9, 1.1)
+    rotation: float = 10.0
+    blur: float = 0.5
+    absent: float = 0.04
     views: int = 8000
     refresh: int = 3
     paste: float = 0.4
     cutouts: float = 0.5
     cutout_classes: int = 400
-    label_size: int = 192
     main_set: str = "coco"
     main_weight: float = 0.5
+    validate_every: int = 0
+    validate_episodes: int = 200
     log_every: int = 20
     save_every: int = 200
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -82,18 +128,28 @@ class TrainingConfig:
         Raises:
             ConfigError: naming the key, its value and what was expected.
         """
-        for name in ("steps", "batch", "views", "log_every", "save_every", "label_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recipe: {name}={getattr(self, name)} must be at least 1.")
-        for name in ("ema", "absent", "paste", "cutouts", "main_weight"):
+        for names, low in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+            for name in names:
+                if not getattr(self, name) >= low:
+                    raise ConfigError(f"recipe: {name}={getattr(self, name)} must be at least {low}.")
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"recipe: {name}={getattr(self, name)} must lie in [0, 1].")
-        if self.view_size % 32 or self.view_size < 64:
-            raise ConfigError(f"recipe: view_size={self.view_size} must be a multiple of 32 and at least 64.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"recipe: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
+        if self.view_size < 64:
+            raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")
         if not self.shots or min(self.shots) < 1:
             raise ConfigError(f"recipe: shots={self.shots} must list numbers of at least 1.")
-        if self.learning_rate <= 0 or self.gradient_clip <= 0:
-            raise ConfigError("recipe: learning_rate and gradient_clip must be above 0.")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"recipe: scale={self.scale} must be a lowest and a largest factor above 0.")
+        if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.poly_power <= 0:
+            raise ConfigError("recipe: learning_rate, gradient_clip and poly_power must be above 0.")
+        if bool(self.steps) == bool(self.epochs):
+            raise ConfigError(f"recipe: steps={self.steps} and epochs={self.epochs}: one must be given, the other 0.")
+        if self.epochs and self.source == "bank":
+            raise ConfigError(f"recipe: epochs={self.epochs} needs source='pictures'; for a bank set steps.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -111,6 +167,8 @@ class TrainingConfig:
             plain["model"] = ModelConfig.from_dict(plain["model"])
         if isinstance(plain.get("preprocessing"), Mapping):
             plain["preprocessing"] = Preprocessing.from_dict(plain["preprocessing"])
+        if plain.get("epochs"):
+            plain.setdefault("steps", 0)
         _check_kinds(plain)
         return cls(**plain)
 
@@ -127,7 +185,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"no recipe at {str(path)!r}.")
+        raise ConfigError(f"no recipe at {str(path)!r}; those of the package: {', '.join(packaged_recipes())}.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -137,6 +195,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     return TrainingConfig.from_dict(values)
 
 
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that travel with the package, by name."""
+    return {p.stem: p for p in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """A recipe of the package by name, else a path."""
+    return packaged_recipes().get(name_or_path, Path(name_or_path))
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
@@ -144,6 +212,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *tables, name = key.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r}: {table!r} is not a table.")
+    if not tables and name in ("steps", "epochs"):
+        # The one given last decides how long.
+        values.pop("epochs" if name == "steps" else "steps", None)
     try:
         values[name] = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -157,3 +230,5 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
         expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
         if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
             raise ConfigError(f"recipe: {key}={value!r} must be {expected[-1].__name__}.")
+        if isinstance(value, tuple) and not all(isinstance(v, (int, float)) for v in value):
+            raise ConfigError(f"recipe: {key}={value!r} must list numbers.")

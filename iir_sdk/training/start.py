@@ -1,8 +1,10 @@
-"""Puts a training run together: data, backbone weights, model, trainer."""
+"""Puts a training run together: data, backbone weights, model, source of episodes, trainer."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,12 +12,36 @@ import torch
 from iir_sdk.devices import pick_device
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
+from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.convert import imagenet_weights, load_in_order
+from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
+from iir_sdk.training.data.dataset import FewShotDataset, Selection
 from iir_sdk.training.data.exclusion import cutouts_without, without_classes
-from iir_sdk.training.data.folder import read_picture_sets
-from iir_sdk.training.loop import Trainer
+from iir_sdk.training.data.folder import join_sets, read_picture_sets
+from iir_sdk.training.data.registry import benchmark
+from iir_sdk.training.episode_pictures import EpisodeStream
+from iir_sdk.training.evaluate import Protocol, evaluate_set
+from iir_sdk.training.loop import Trainer, Validate
+from iir_sdk.training.pretrain import adapt_classifier, pretrain_base_learner, save_part
+from iir_sdk.training.processes import Processes
+from iir_sdk.training.sources import BankSource, EpisodeSource, PictureSource
 from iir_sdk.training.views import ViewMaker, read_cutouts
+from iir_sdk.weights.checkpoint_file import save_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedParts:
+    """Files with parts of the network that a run starts from.
+
+    Attributes:
+        backbone: its ImageNet weights; None for those of its package, or the Hub's.
+        classifier: another linear classifier, as ``iir-sdk pretrain`` writes it.
+        base_learner: of a recipe with base classes, as ``iir-sdk pretrain`` writes it.
+    """
+
+    backbone: Path | None = None
+    classifier: Path | None = None
+    base_learner: Path | None = None
 
 
 def build_trainer(
@@ -25,43 +51,165 @@ def build_trainer(
     *,
     cutouts: Path | None = None,
     novel: Sequence[str] = (),
+    validation: Path | None = None,
+    parts: TrainedParts | None = None,
     device: str = "auto",
     workers: int = 2,
+    processes: Processes | None = None,
 ) -> Trainer:
-    """A trainer on every set below ``data``.
+    """A trainer by a recipe.
 
     Args:
         config: the recipe.
-        data: one set, or a folder of sets.
+        data: one set, a folder of sets, or the root of the recipe's benchmark.
         folder: where the run is kept.
-        cutouts: folder of cut-outs with alpha, if any.
-        novel: classes whose masks must not be seen.
+        cutouts: folder of cut-outs with alpha, for the bank.
+        novel: classes whose masks must not be seen, of sets of one's own.
+        validation: sets to validate on; benchmarks have their own.
+        parts: what the network starts from.
         device: ``auto`` or a torch device.
-        workers: processes that make views.
+        workers: processes that read and augment pictures.
+        processes: those of the run.
 
     Raises:
-        IirError: missing data, missing ImageNet weights, or settings that do not fit.
+        IirError: missing data, missing weights, or settings that do not fit.
+    """
+    processes = processes or Processes()
+    torch.manual_seed(config.seed)
+    # First of all, since it is what is most often missing.
+    source_data = _training_data(config, data, novel)
+    score = _scorer(config, data, folder, validation, device)
+    model = build_model(config, parts or TrainedParts())
+    chosen = pick_device(f"cuda:{processes.local_rank}" if _is_cuda(device) and processes.count > 1 else device)
+    model.to(chosen)
+    source: EpisodeSource
+    if config.source == "bank":
+        files = cutouts_without(read_cutouts(cutouts), novel) if cutouts else []
+        maker = ViewMaker(without_classes(read_picture_sets(data), novel), files, config)
+        source = BankSource(maker, model.backbone, config, device=chosen, workers=workers, processes=processes)
+    else:
+        stream = EpisodeStream(source_data, config, group=config.batch * processes.count)
+        source = PictureSource(stream, model.backbone, config, device=chosen, workers=workers, processes=processes)
+    return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score)
+
+
+def run_pretraining(
+    part: str,
+    config: TrainingConfig,
+    data: Path,
+    out: Path,
+    *,
+    steps: int,
+    parts: TrainedParts | None = None,
+    device: str = "auto",
+    workers: int = 0,
+) -> list[float]:
+    """Train the base learner (``part="base-learner"``) or the classifier and write it.
+
+    Args:
+        part: which.
+        config: the recipe; its base classes are the data's.
+        data: as for :func:`build_trainer`.
+        out: file to write.
+        steps: optimiser steps.
+        parts: what the network starts from.
+        device: ``auto`` or a torch device.
+        workers: processes that read pictures.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        IirError: missing data, missing weights, or settings that do not fit.
     """
     torch.manual_seed(config.seed)
-    sets, files = read_picture_sets(data), read_cutouts(cutouts) if cutouts else []
-    if novel:
-        sets, files = without_classes(sets, novel), cutouts_without(files, novel)
+    dataset, chosen = _training_data(config, data, ()), pick_device(device)
+    plain = replace(config, model=replace(config.model, base_classes=0))
+    backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
+    if part == "classifier":
+        losses = adapt_classifier(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
+        save_part(backbone.classifier, out)
+        return losses
+    if config.model.base_classes and config.model.base_classes != len(dataset.classes):
+        raise ConfigError(
+            f"the recipe has base_classes={config.model.base_classes}, the data {len(dataset.classes)} base classes."
+        )
+    learner, losses = pretrain_base_learner(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
+    save_part(learner, out, tuple(dataset.classes))
+    return losses
+
+
+def build_model(config: TrainingConfig, parts: TrainedParts) -> IIR:
+    """The recipe's network with all that is trained elsewhere loaded.
+
+    Raises:
+        IirError: weights are missing or do not fit, or the backbone cannot be split.
+    """
     model = IIR(config.model)
-    load_in_order(model.backbone.net, imagenet_weights(config.model.backbone))
-    _check_split(model, config)
-    maker = ViewMaker(sets, files, config)
-    return Trainer(model, maker, config, folder, device=pick_device(device), workers=workers)
+    load_backbone_weights(model.backbone, config.model.backbone, parts.backbone)
+    if parts.classifier:
+        load_classifier(model.backbone, parts.classifier)
+    if model.base_learner is not None:
+        if parts.base_learner is None:
+            raise ConfigError(
+                f"the recipe has a base learner of {config.model.base_classes} classes: train it first, with "
+                "iir-sdk pretrain, and pass it with --base-learner, or leave it out: --set model.base_classes=0"
+            )
+        load_in_order(model.base_learner, read_state(parts.base_learner))
+        model.base_learner.requires_grad_(False)
+    check_split(model, config.view_size, config.model.backbone)
+    return model
 
 
-def _check_split(model: IIR, config: TrainingConfig) -> None:
-    images = torch.randn(1, 3, config.view_size, config.view_size)
+def check_split(model: IIR, size: int, name: str) -> None:
+    """Refuse a backbone whose last stage cannot be run on a changed map.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    images = torch.randn(1, 3, size, size)
     try:
         with torch.inference_mode():
             in_order = model.backbone.check_order(images)
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (RuntimeError, NotImplementedError, TypeError, AssertionError):
         in_order = False
     if not in_order:
         raise ConfigError(
-            f"backbone {config.model.backbone!r} does not run its stages one after the other, so its last stage cannot "
+            f"backbone {name!r} at {size} px does not run its stages one after the other, so its last stage cannot "
             "be run on a changed map; choose another."
         )
+
+
+def _is_cuda(device: str) -> bool:
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
+def _training_data(config: TrainingConfig, data: Path, novel: Sequence[str]) -> FewShotDataset:
+    if config.dataset == "folder":
+        return join_sets(without_classes(read_picture_sets(data), novel))
+    if config.source == "bank":
+        raise ConfigError(f"dataset={config.dataset!r} needs source='pictures'; the bank reads folders of one's own.")
+    return benchmark(config.dataset).read(data, Selection(config.fold, "train", config.convention))
+
+
+def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path | None, device: str) -> Validate | None:
+    if not config.validate_every:
+        return None
+    if config.dataset != "folder":
+        sets: list[FewShotDataset] = [benchmark(config.dataset).read(data, Selection(config.fold, "test"))]
+        share = 0.0
+    elif validation is None:
+        raise ConfigError("the recipe validates: name sets to validate on by --validation, or set validate_every=0.")
+    else:
+        sets, share = list(read_picture_sets(validation)), 0.01
+    protocol = Protocol(episodes=config.validate_episodes, min_share=share)
+
+    def score(model: IIR) -> float:
+        # As users will load it: half precision, its own preprocessing.
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            file = Path(scratch) / "validated.safetensors"
+            save_checkpoint(model, config.preprocessing, file)
+            segmenter = FewShotSegmenter(file, device=device)
+        return sum(evaluate_set(segmenter, s, protocol).miou for s in sets) / len(sets)
+
+    return score

@@ -17,11 +17,13 @@ from torch import Tensor
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.augment import Augmented, change_light, paste, random_view
 from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import IGNORE
 from iir_sdk.training.data.folder import PictureSet
 
 CUTOUT_SET = "cutouts"
 _SMALLEST_SHARE = 0.008
 _KEPT_PICTURES = 3000
+_IGNORED = ""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class LabelledObject:
         name: the class.
         source: picture the object comes from; an episode never pairs an object with itself.
         mask: ``(S, S)`` bool.
+        ignore: ``(S, S)`` bool of pixels that count nowhere; None for none.
     """
 
     set_name: str
     name: str
     source: str
     mask: Tensor
+    ignore: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class ViewMaker:
                     self._classes_of[s.name, stem].append(name)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
-        self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor]] = OrderedDict()
+        self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor, tuple[str, ...]]] = OrderedDict()
 
     def make(self, index: int) -> View:
         """View number ``index``."""
@@ -95,14 +99,18 @@ class ViewMaker:
         torch.manual_seed(rng.getrandbits(62))
         set_name = self._draw_set(rng)
         name, stem = self._draw_object(set_name, rng)
-        image, masks = self._read(set_name, stem)
+        image, masks, ignored = self._read(set_name, stem)
         names = self._classes_of[set_name, stem]
         base = random_view(image, masks, names.index(name), self.config.view_size, rng)
-        labels = [(set_name, n, f"{set_name}/{stem}") for n in names]
+        labels = [(set_name, n, f"{set_name}/{stem}") for n in names] + [(set_name, n, _IGNORED) for n in ignored]
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
                 base, labels = self._paste_one(base, labels, rng, index)
-        objects = [LabelledObject(*label, mask) for label, mask in zip(labels, base.masks, strict=True)]
+        planes = list(zip(labels, base.masks, strict=True))
+        ignores = {label[:2]: mask for label, mask in planes if label[2] == _IGNORED}
+        objects = [
+            LabelledObject(*label, mask, ignores.get(label[:2])) for label, mask in planes if label[2] != _IGNORED
+        ]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
         present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
         return View(change_light(base.image), kept, present)
@@ -123,14 +131,19 @@ class ViewMaker:
         name = rng.choice(sorted(classes))
         return name, rng.choice(classes[name])
 
-    def _read(self, set_name: str, stem: str) -> tuple[Tensor, Tensor]:
-        """Picture and masks; pictures are small and drawn again and again, so the latest ones stay decoded."""
+    def _read(self, set_name: str, stem: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """Picture, masks, and of which classes further planes of the masks say what to ignore.
+
+        Pictures are small and drawn again and again, so the latest ones stay decoded.
+        """
         key = (set_name, stem)
         if key not in self._decoded:
             pictures = self.sets[set_name]
             image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
-            masks = np.stack([pictures.mask(n, stem) == 1 for n in self._classes_of[key]])
-            self._decoded[key] = (image, torch.from_numpy(masks))
+            labels = {n: pictures.mask(n, stem) for n in self._classes_of[key]}
+            ignored = tuple(n for n, mask in labels.items() if (mask == IGNORE).any())
+            planes = [mask == 1 for mask in labels.values()] + [labels[n] == IGNORE for n in ignored]
+            self._decoded[key] = (image, torch.from_numpy(np.stack(planes)), ignored)
             if len(self._decoded) > _KEPT_PICTURES:
                 self._decoded.popitem(last=False)
         return self._decoded[key]
@@ -147,15 +160,15 @@ class ViewMaker:
         else:
             set_name = self._draw_set(rng)
             name, stem = self._draw_object(set_name, rng)
-            image, masks = self._read(set_name, stem)
+            image, masks, _ = self._read(set_name, stem)
             mask = masks[self._classes_of[set_name, stem].index(name)]
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
             patch, alpha = image[(slice(None), *box)], mask[box][None].float()
             label = (set_name, name, f"{set_name}/{stem}")
         base, covered = paste(base, patch, alpha, rng)
-        for i, (other_set, other_name, _) in enumerate(labels):
-            if (other_set, other_name) == label[:2]:
+        for i, (other_set, other_name, source) in enumerate(labels):
+            if (other_set, other_name) == label[:2] and source != _IGNORED:
                 base.masks[i] |= covered
                 return base, labels
         return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label]

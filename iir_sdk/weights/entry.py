@@ -40,7 +40,7 @@ class EvaluationProtocol:
     Attributes:
         episodes: of each set.
         shots: supports of an episode.
-        seed: of the episodes.
+        seeds: of the episodes; scores are their mean.
         min_share: smallest share of its picture that an object covers.
         input_pixels: side of the network's input.
         scored_at: at which size masks are compared.
@@ -48,14 +48,14 @@ class EvaluationProtocol:
 
     episodes: int
     shots: int
-    seed: int
+    seeds: tuple[int, ...]
     min_share: float
     input_pixels: int
     scored_at: str
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        rules = {"episodes": whole(1, 10**9), "shots": whole(1, 10**4), "seed": whole(0, 2**63)}
+        rules = {"episodes": whole(1, 10**9), "shots": whole(1, 10**4), "seeds": tuple_of(whole(0, 2**63))}
         rules |= {"min_share": number(0, 1), "input_pixels": whole(1, 10**5), "scored_at": text(200)}
         check_fields(self, rules)
 

@@ -93,8 +93,8 @@ def _table(metric: Metric) -> str:
     return "\n".join(
         [
             f"**{metric.title}**: mean mIoU {100 * metric.mean_miou:.1f}. {how.shots}-shot, {how.episodes} episodes a "
-            f"set, seed {how.seed}, objects of at least {100 * how.min_share:g} % of the picture, scored at "
-            f"{how.scored_at}, input {how.input_pixels} px; checkpoint `{metric.sha256[:12]}`.",
+            f"set, seeds {', '.join(map(str, how.seeds))}, objects of at least {100 * how.min_share:g} % of the "
+            f"picture, scored at {how.scored_at}, input {how.input_pixels} px; checkpoint `{metric.sha256[:12]}`.",
             "",
             "| set | mIoU | FB-IoU |",
             "|---|---|---|",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -39,7 +38,9 @@ def whole(low: int, high: int) -> Rule:
 def number(low: float, high: float) -> Rule:
     """A finite number in ``[low, high]``."""
     return Rule(
-        lambda v: type(v) in (int, float) and math.isfinite(v) and low <= v <= high, f"a number in [{low:g}, {high:g}]"
+        # NaN is in no range, and neither is infinity.
+        lambda v: type(v) in (int, float) and low <= v <= high,
+        f"a number in [{low:g}, {high:g}]",
     )
 
 

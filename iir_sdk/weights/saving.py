@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+import torch
+from safetensors.torch import load as tensors_from_bytes
 
 import iir_sdk
 from iir_sdk.atomic_write import write_atomically
@@ -66,13 +70,18 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
     except OSError as error:
         raise OutputError(f"cannot make folder {str(target)!r}: {error}.") from error
     file = target / WEIGHTS_FILE
-    digest = save_checkpoint(checkpoint.model, checkpoint.preprocessing, file)
+    original = unchanged_bytes(checkpoint)
+    if original is None:
+        digest = save_checkpoint(checkpoint.model, checkpoint.preprocessing, file)
+    else:
+        digest = checkpoint.sha256
+        write_atomically(file, lambda beside: beside.write_bytes(original))
     entry = replace(
         checkpoint.entry,
         filename=WEIGHTS_FILE,
         size=file.stat().st_size,
         sha256=digest,
-        min_sdk_version=iir_sdk.__version__,
+        min_sdk_version=iir_sdk.__version__ if original is None else checkpoint.entry.min_sdk_version,
         model=checkpoint.model.config,
         parameters=sum(p.numel() for p in checkpoint.model.parameters()),
         embedded=False,
@@ -83,6 +92,22 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
     _write_text(target / CARD_FILE, model_card(entry, repo_id or target.name))
     _write_text(target / CONFIG_FILE, json.dumps(entry.to_config(), indent=2, ensure_ascii=False) + "\n")
     return entry
+
+
+def unchanged_bytes(checkpoint: Checkpoint) -> bytes | None:
+    """The file that a checkpoint was read from, if its network still has the file's weights; else None.
+
+    Saving anew could give other bytes, by another version, and so another sha256 to the same weights.
+    """
+    try:
+        content = checkpoint.file.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content).hexdigest() != checkpoint.sha256:
+        return None
+    stored, own = tensors_from_bytes(content), checkpoint.model.state_dict()
+    same = stored.keys() == own.keys() and all(torch.equal(stored[n].to(t.dtype), t.cpu()) for n, t in own.items())
+    return content if same else None
 
 
 def publish_checkpoint(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.data.dataset import FewShotDataset
 
@@ -57,3 +60,33 @@ def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: in
         drawn = rng.sample(list(stems[name]), shots + 1)
         episodes.append(Episode(name, tuple(drawn[1:]), drawn[0]))
     return episodes
+
+
+def write_episodes(path: Path, episodes: Mapping[str, Mapping[int, Sequence[Episode]]]) -> Path:
+    """List episodes by set and seed in a JSON file, so that another method can be scored on the same ones.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    plain = {
+        name: {str(seed): [[e.name, list(e.supports), e.query] for e in drawn] for seed, drawn in of_seeds.items()}
+        for name, of_seeds in episodes.items()
+    }
+    text = json.dumps(plain, indent=0) + "\n"
+    return write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def read_episodes(path: Path) -> dict[str, dict[int, list[Episode]]]:
+    """What :func:`write_episodes` listed.
+
+    Raises:
+        DatasetError: it is not such a file.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: {int(seed): [Episode(str(n), tuple(s), str(q)) for n, s, q in drawn] for seed, drawn in of.items()}
+            for name, of in plain.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path} is not a list of episodes: {error}.") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,3 +140,40 @@ def coco_fold(fold: int) -> tuple[str, ...]:
     if fold not in range(4):
         raise DatasetError(f"fold {fold} does not exist; COCO-20i has folds 0, 1, 2 and 3.")
     return COCO_CLASSES[fold::4]
+
+
+@dataclass(frozen=True)
+class JoinedSets:
+    """Several sets as one, a :class:`FewShotDataset`: classes and keys are ``<set>/<class>`` and ``<set>/<key>``.
+
+    Attributes:
+        sets: by name.
+        name: of the whole.
+    """
+
+    sets: dict[str, PictureSet]
+    name: str = "folder"
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Pictures by class, of all sets."""
+        return {
+            f"{s.name}/{c}": tuple(f"{s.name}/{k}" for k in keys)
+            for s in self.sets.values()
+            for c, keys in s.classes.items()
+        }
+
+    def picture(self, key: str) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 RGB."""
+        name, _, own = key.partition("/")
+        return self.sets[name].picture(own)
+
+    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
+        """``(H, W)`` uint8 in {0, 1, 255}."""
+        set_name, _, own = key.partition("/")
+        return self.sets[set_name].mask(name.partition("/")[2], own)
+
+
+def join_sets(sets: Sequence[PictureSet]) -> PictureSet | JoinedSets:
+    """One set as it is, several as one."""
+    return sets[0] if len(sets) == 1 else JoinedSets({s.name: s for s in sets})

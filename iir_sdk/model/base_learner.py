@@ -1,0 +1,98 @@
+"""The optional base learner: a PSPNet head that knows the base classes and keeps them out of the mask (section 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.cam import resize_map
+from iir_sdk.model.precision import full_precision
+
+BINS = (1, 2, 3, 6)
+"""Grids of the pyramid (Zhao et al., 2017)."""
+
+
+class PyramidPooling(nn.Module):
+    """Context at several scales beside the features: ``(N, C, h, w)`` -> ``(N, C + 4 * (C // 4), h, w)``.
+
+    Args:
+        channels: ``C``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // len(BINS)
+        # Group norm: one-pixel grids and small batches leave batch norm nothing to count.
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, inner, 1, bias=False), nn.GroupNorm(1, inner), nn.ReLU()) for _ in BINS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool to each grid, project, enlarge, and put beside ``x``."""
+        size = (x.shape[2], x.shape[3])
+        pooled = [
+            resize_map(level(F.adaptive_avg_pool2d(x, side)), size)
+            for side, level in zip(BINS, self.levels, strict=True)
+        ]
+        return torch.cat([x, *pooled], 1)
+
+
+class BaseLearner(nn.Module):
+    """PSPNet's head on ``mid`` and ``high``: logits of the background and each base class.
+
+    Args:
+        channels: of the backbone's three taps.
+        classes: number of base classes.
+        width: channels inside.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], classes: int, width: int = 256) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels[1] + channels[2], width, 1), nn.GroupNorm(1, width), nn.ReLU())
+        self.pyramid = PyramidPooling(width)
+        self.classify = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.GroupNorm(1, width),
+            nn.ReLU(),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(width, classes + 1, 1),
+        )
+
+    def forward(self, taps: Taps) -> Tensor:
+        """Taps -> ``(N, classes + 1, h, w)`` at ``mid``'s grid, background first."""
+        size = (taps.mid.shape[2], taps.mid.shape[3])
+        logits: Tensor = self.classify(self.pyramid(self.reduce(torch.cat([taps.mid, resize_map(taps.high, size)], 1))))
+        return logits
+
+    def base_probability(self, taps: Taps) -> Tensor:
+        """Summed probability of the base classes, ``(N, 1, h, w)`` float32 in [0, 1]."""
+        background: Tensor = self(taps).float().softmax(1)[:, :1]
+        return 1 - background
+
+
+class BackgroundMerge(nn.Module):
+    """Merges the base classes' probability into the background by a 1x1 conv that starts as the identity (BAM)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2, 1, 1, bias=False)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1))
+
+    @full_precision
+    def forward(self, logits: Tensor, base: Tensor) -> Tensor:
+        """Suppress base classes.
+
+        Args:
+            logits: ``(N, 2, h, w)`` of the decoder.
+            base: ``(N, 1, h', w')``, summed probability of the base classes.
+
+        Returns:
+            ``(N, 2, h, w)`` logits; the same softmax as before while the conv is the identity.
+        """
+        probability = logits.float().softmax(1)
+        base = resize_map(base, (logits.shape[2], logits.shape[3]))
+        background = self.mix(torch.cat([probability[:, :1], base], 1))
+        return torch.cat([background, probability[:, 1:]], 1).clamp_min(1e-6).log()

@@ -1,0 +1,137 @@
+"""Trains variants of a recipe on one budget and sets their scores side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import ConfigError
+from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import FewShotDataset
+from iir_sdk.training.evaluate import Output, Protocol, evaluate_set
+from iir_sdk.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an ablation.
+
+    Attributes:
+        title: of the row.
+        model: settings of the architecture that differ.
+        training: settings of the recipe that differ.
+        output: what is scored; ``prior`` needs no training.
+    """
+
+    title: str
+    model: dict[str, Any]
+    training: dict[str, Any]
+    output: Output = "mask"
+
+
+VARIANTS: dict[str, Variant] = {
+    "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0}, "prior"),
+    "single": Variant("single prototype", {"prototypes": "single", "cross_blocks": 0}, {"directional_dropout": False}),
+    "dual": Variant("dual prototypes", {"cross_blocks": 0}, {"directional_dropout": False}),
+    "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
+    "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
+    "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
+}
+"""By name; each adds to the one before, ``other_cam`` to the whole."""
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A variant's score: mean mIoU and FB-IoU over the sets, in [0, 1], and the settings that differ."""
+
+    variant: str
+    title: str
+    miou: float
+    fb_iou: float
+    settings: dict[str, Any]
+
+
+def varied(config: TrainingConfig, name: str) -> TrainingConfig:
+    """A recipe as a variant has it.
+
+    Raises:
+        ConfigError: no such variant.
+    """
+    if name not in VARIANTS:
+        raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
+    variant = VARIANTS[name]
+    model = dict(variant.model)
+    if name == "other_cam":
+        model["cam"] = "grad" if config.model.cam == "closed_form" else "closed_form"
+    return replace(config, model=replace(config.model, **model), **variant.training)
+
+
+def ablate(
+    config: TrainingConfig,
+    names: Sequence[str],
+    build: Callable[[TrainingConfig, Path], Trainer],
+    sets: Sequence[FewShotDataset],
+    protocol: Protocol,
+    folder: Path,
+    *,
+    device: str = "auto",
+) -> list[AblationRow]:
+    """Train and score each variant; those whose runs are in the folder already are gone on with.
+
+    Args:
+        config: the recipe, its steps the budget of each row.
+        names: of the variants.
+        build: a trainer of a recipe in a folder.
+        sets: to score on.
+        protocol: how.
+        folder: receives a run for each row, ``ablation.json`` and ``ablation.md``.
+        device: to score on.
+
+    Raises:
+        ConfigError: no such variant.
+    """
+    recipes = {name: varied(config, name) for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, recipe in recipes.items():
+        trainer = build(recipe, folder / name)
+        trainer.run(resume=True)
+        segmenter = FewShotSegmenter(trainer.export(), device=device)
+        scores = [evaluate_set(segmenter, s, replace(protocol, output=VARIANTS[name].output)) for s in sets]
+        miou, fb_iou = (sum(getattr(s, what) for s in scores) / len(scores) for what in ("miou", "fb_iou"))
+        variant = VARIANTS[name]
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, {**variant.model, **variant.training}))
+        write_rows(folder, rows, config, protocol)
+    return rows
+
+
+def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:
+    """Write the table as JSON and Markdown.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    document = {"rows": [asdict(r) for r in rows], "recipe": config.to_dict(), "protocol": asdict(protocol)}
+    text = json.dumps(document, indent=1) + "\n"
+    write_atomically(folder / "ablation.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    table = ablation_table(rows, config, protocol)
+    write_atomically(folder / "ablation.md", lambda beside: beside.write_text(table, encoding="utf-8"))
+
+
+def ablation_table(rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> str:
+    """The rows in Markdown, with budget and protocol."""
+    budget = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
+    lines = [
+        f"{budget} of batch {config.batch}, seed {config.seed}; {protocol.shots}-shot, "
+        f"{protocol.episodes} episodes a set, seeds {', '.join(map(str, protocol.seeds))}, scored at own size.",
+        "",
+        "| variant | mIoU | FB-IoU |",
+        "|---|---|---|",
+        *(f"| {r.title} | {100 * r.miou:.1f} | {100 * r.fb_iou:.1f} |" for r in rows),
+    ]
+    return "\n".join(lines) + "\n"

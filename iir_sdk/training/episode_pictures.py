@@ -1,0 +1,130 @@
+"""Episodes of a benchmark's training pictures, augmented; number ``i`` is the same on any worker or process."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from iir_sdk.errors import DatasetError
+from iir_sdk.torchvision_import import ensure_torchvision
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
+
+ensure_torchvision()
+
+from torchvision import tv_tensors  # noqa: E402
+from torchvision.transforms import v2  # noqa: E402
+
+_TRIES = 10
+_SMALLEST_SHARE = 0.002
+
+
+class EpisodePictures(NamedTuple):
+    """One episode's pictures.
+
+    Attributes:
+        support: ``(K, 3, S, S)`` uint8.
+        support_mask: ``(K, S, S)`` uint8 in {0, 1, 255}, with some foreground.
+        query: ``(3, S, S)`` uint8.
+        target: ``(S, S)`` uint8 in {0, 1, 255}.
+    """
+
+    support: Tensor
+    support_mask: Tensor
+    query: Tensor
+    target: Tensor
+
+
+class EpisodeStream(Dataset[EpisodePictures]):
+    """Endless training episodes: each epoch takes every picture as the query once, in an order of its own.
+
+    Args:
+        dataset: training pictures by class.
+        config: seed, shots, size and augmentation.
+        group: episodes that are batched together, over all processes; they have equally many shots.
+
+    Raises:
+        DatasetError: no class has enough pictures.
+    """
+
+    def __init__(self, dataset: FewShotDataset, config: TrainingConfig, *, group: int = 1) -> None:
+        self.dataset, self.config, self.group = dataset, config, group
+        needed = max(config.shots) + 1
+        self.classes = {c: keys for c, keys in dataset.classes.items() if len(keys) >= needed}
+        if not self.classes:
+            raise DatasetError(
+                f"no class of {dataset.name} has the {needed} pictures that {max(config.shots)} shots need."
+            )
+        self.shown: dict[str, list[str]] = {}
+        for name, keys in sorted(self.classes.items()):
+            for key in keys:
+                self.shown.setdefault(key, []).append(name)
+        self.queries = sorted(self.shown)
+        self._augment = augmentation(config)
+
+    @property
+    def epoch_length(self) -> int:
+        """Episodes of an epoch."""
+        return len(self.queries)
+
+    def contents(self) -> dict[str, Any]:
+        """Number of pictures by class."""
+        counts = {name: len(keys) for name, keys in self.classes.items()}
+        return {"sets": {self.dataset.name: counts}, "fold": self.config.fold, "convention": self.config.convention}
+
+    def __getitem__(self, number: int) -> EpisodePictures:
+        """Episode ``number``, made from (seed, epoch, number) alone."""
+        epoch, place = divmod(number, self.epoch_length)
+        order = list(range(self.epoch_length))
+        random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+        rng = random.Random(f"{self.config.seed}/{epoch}/{number}")
+        query = self.queries[order[place]]
+        name = rng.choice(self.shown[query])
+        others = [key for key in self.classes[name] if key != query]
+        supports = rng.sample(others, self._shots(number))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.getrandbits(62))
+            pairs = [self._pair(name, key, needs_object=True) for key in supports]
+            image, target = self._pair(name, query, needs_object=False)
+        return EpisodePictures(torch.stack([i for i, _ in pairs]), torch.stack([m for _, m in pairs]), image, target)
+
+    def _shots(self, number: int) -> int:
+        """Of an episode: the same for all of a batch, whatever the number of processes that share it."""
+        return random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.shots)
+
+    def _pair(self, name: str, key: str, *, needs_object: bool) -> tuple[Tensor, Tensor]:
+        """An augmented picture and its mask; the whole picture where no try shows enough of the object."""
+        image = tv_tensors.Image(torch.from_numpy(np.array(self.dataset.picture(key))).permute(2, 0, 1))
+        mask = tv_tensors.Mask(torch.from_numpy(self.dataset.mask(name, key).copy()))
+        for _ in range(_TRIES):
+            changed, target = self._augment(image, mask)
+            if not needs_object or (target == 1).float().mean() >= _SMALLEST_SHARE:
+                return changed.contiguous(), target.contiguous()
+        side = [self.config.view_size, self.config.view_size]
+        whole, target = v2.Resize(side, antialias=True)(image, mask)
+        if not (target == 1).any():
+            # Too small to survive the resizing: keep its nearest pixel.
+            rows, columns = (mask == 1).nonzero().float().mean(0) * torch.tensor(side) / torch.tensor(mask.shape)
+            target[int(rows), int(columns)] = 1
+        return whole, target
+
+
+def augmentation(config: TrainingConfig) -> v2.Compose:
+    """Resizing, rotation, blur, flip and crop of picture and mask together (method, section 7)."""
+    size = config.view_size
+    fill = {tv_tensors.Image: 124, tv_tensors.Mask: IGNORE}
+    smallest, largest = (max(1, round(size * factor)) for factor in config.scale)
+    return v2.Compose(
+        [
+            v2.RandomShortestSize(list(range(smallest, largest + 1)), antialias=True),
+            v2.RandomRotation(config.rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=fill),
+            v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], p=config.blur),
+            v2.RandomHorizontalFlip(),
+            v2.RandomCrop(size, pad_if_needed=True, fill=fill),
+        ]
+    )

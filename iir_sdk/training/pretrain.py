@@ -1,0 +1,195 @@
+"""What is trained before the decoder: the base learner and, if wanted, the classifier (method, sections 6 and 7)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from tqdm import tqdm
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.base_learner import BaseLearner
+from iir_sdk.model.prototypes import grid_size, resize_mask
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
+from iir_sdk.training.episode_pictures import augmentation
+from iir_sdk.training.optimisation import autocast
+
+TEMPERATURE = 3.0
+"""``T`` of the classifier's adaptation (method, section 7)."""
+
+
+class LabelledPicture(NamedTuple):
+    """A picture ``(3, S, S)`` uint8 with class numbers ``(S, S)`` uint8: 0 background, 255 ignore."""
+
+    image: Tensor
+    labels: Tensor
+
+
+class LabelledPictures(Dataset[LabelledPicture]):
+    """Augmented pictures with all base classes at once; number ``i`` is made from (seed, i) alone.
+
+    Args:
+        dataset: training pictures by base class.
+        config: seed, size and augmentation.
+    """
+
+    def __init__(self, dataset: FewShotDataset, config: TrainingConfig) -> None:
+        self.dataset, self.config = dataset, config
+        self.names = tuple(dataset.classes)
+        shown: dict[str, list[int]] = {}
+        for i, keys in enumerate(dataset.classes.values()):
+            for key in keys:
+                shown.setdefault(key, []).append(i)
+        self.shown = dict(sorted(shown.items()))
+        self.keys = list(self.shown)
+        self._augment = augmentation(config)
+
+    def __getitem__(self, number: int) -> LabelledPicture:
+        """Picture ``number``."""
+        rng = random.Random(f"{self.config.seed}/base/{number}")
+        key = rng.choice(self.keys)
+        labels = np.zeros(self.dataset.picture(key).shape[:2], np.uint8)
+        for i in self.shown[key]:
+            mask = self.dataset.mask(self.names[i], key)
+            labels[mask == 1] = i + 1
+            labels[(mask == IGNORE) & (labels == 0)] = IGNORE
+        image = tv_tensors.Image(torch.from_numpy(np.array(self.dataset.picture(key))).permute(2, 0, 1))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.getrandbits(62))
+            return LabelledPicture(*self._augment(image, tv_tensors.Mask(torch.from_numpy(labels))))
+
+
+def pretrain_base_learner(
+    backbone: Backbone,
+    dataset: FewShotDataset,
+    config: TrainingConfig,
+    *,
+    steps: int,
+    learning_rate: float = 2.5e-3,
+    device: torch.device,
+    workers: int = 0,
+) -> tuple[BaseLearner, list[float]]:
+    """Train PSPNet's head on the base classes: cross entropy, SGD, poly.
+
+    Args:
+        backbone: frozen.
+        dataset: training pictures by base class.
+        config: batch size, precision, augmentation, seed.
+        steps: optimiser steps.
+        learning_rate: at the start.
+        device: to train on.
+        workers: processes that read pictures.
+
+    Returns:
+        The head, and the loss of each step.
+    """
+    torch.manual_seed(config.seed)
+    learner = BaseLearner(backbone.channels, len(dataset.classes)).to(device).train()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+    losses = []
+    for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
+        with autocast(config, device):
+            with torch.no_grad():
+                taps = Taps(*(t.float().contiguous() for t in backbone(images)))
+            logits = learner(taps)
+        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+        known = (labels != IGNORE).sum().clamp_min(1)
+        loss = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum") / known
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    return learner.eval(), losses
+
+
+def adapt_classifier(
+    backbone: Backbone,
+    dataset: FewShotDataset,
+    config: TrainingConfig,
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    device: torch.device,
+    workers: int = 0,
+) -> list[float]:
+    """Retrain the linear classifier alone, in place, so that it names an object also among its surroundings.
+
+    On whole pictures it learns what a frozen copy of itself says of the masked ones: cross entropy to the copy's class
+    plus ``T^2 KL`` to its softened answer, ``T = 3`` (method, section 7).
+
+    Args:
+        backbone: with its classifier.
+        dataset: training pictures by base class.
+        config: batch size, precision, augmentation, seed.
+        steps: optimiser steps.
+        learning_rate: of SGD, poly.
+        device: to train on.
+        workers: processes that read pictures.
+
+    Returns:
+        The loss of each step.
+    """
+    student = backbone.classifier
+    frozen_weight, frozen_bias = student.weight.detach().clone(), student.bias.detach().clone()
+    student.requires_grad_(True)
+    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+    losses = []
+    for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
+        with torch.no_grad(), autocast(config, device):
+            taps = backbone(images)
+            foreground = ((labels > 0) & (labels != IGNORE))[:, None].float()
+            masked = taps.mid * resize_mask(foreground, grid_size(taps.mid)).to(taps.mid.dtype)
+            seen = backbone.pre_logits(backbone.pooled_map(backbone.high_from_mid(masked))).float()
+            whole = backbone.pre_logits(backbone.pooled_map(taps.high)).float()
+            teacher = F.linear(seen, frozen_weight, frozen_bias)
+        loss = adaptation_loss(F.linear(whole, student.weight, student.bias), teacher)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    student.requires_grad_(False)
+    return losses
+
+
+def adaptation_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """``CE(student, argmax teacher) + T^2 KL(teacher / T || student / T)`` of logits ``(B, C)``."""
+    entropy = F.cross_entropy(student, teacher.argmax(1))
+    softened = F.log_softmax(student / temperature, 1)
+    divergence = F.kl_div(softened, F.log_softmax(teacher / temperature, 1), log_target=True, reduction="batchmean")
+    return entropy + temperature**2 * divergence
+
+
+def save_part(part: torch.nn.Module, path: Path, classes: Sequence[str] = ()) -> Path:
+    """Write a part's weights as safetensors, with the names of its classes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors = {name: t.detach().float().contiguous().cpu() for name, t in part.state_dict().items()}
+    return write_atomically(path, lambda beside: save_file(tensors, beside, {"classes": "\n".join(classes)}))
+
+
+def _batches(
+    pictures: LabelledPictures, config: TrainingConfig, steps: int, device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    numbers = [[step * config.batch + i for i in range(config.batch)] for step in range(steps)]
+    loader = DataLoader(pictures, batch_sampler=numbers, num_workers=workers, collate_fn=list)
+    for batch in tqdm(loader, desc="pretrain", unit="step"):
+        images = torch.stack([p.image for p in batch]).to(device).float() / 255
+        images = config.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
+        yield images, torch.stack([p.labels for p in batch]).long().to(device)

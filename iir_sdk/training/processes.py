@@ -1,0 +1,61 @@
+"""One process, or the several that ``torchrun`` starts: who they are, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run.
+
+    Attributes:
+        rank: this one's number.
+        count: how many there are.
+        local_rank: this one's number on its machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the files."""
+        return self.rank == 0
+
+    def mean(self, value: float, device: torch.device) -> float:
+        """Mean of a number over all processes."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        distributed.all_reduce(shared)
+        return float(shared) / self.count
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` started, if it did.
+
+    Args:
+        device: ``cuda`` uses NCCL, anything else gloo.
+    """
+    if not distributed.is_available() or not distributed.is_torchelastic_launched():
+        yield Processes()
+        return
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        local = distributed.get_node_local_rank(0)
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), local)
+    finally:
+        distributed.destroy_process_group()

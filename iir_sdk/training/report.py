@@ -1,0 +1,118 @@
+"""Scores as JSON, as Markdown, and as pictures of the best, median and worst episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.data.dataset import FewShotDataset
+from iir_sdk.training.evaluate import EpisodeScore, Evaluator, SetScore
+
+TILE = 240
+_RED, _GREEN = np.array([255, 0, 0], np.float32), np.array([0, 200, 0], np.float32)
+
+
+def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
+    """Write scores and their mean mIoU as JSON.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    sets = []
+    for score in scores:
+        plain = asdict(score)
+        plain.pop("scored")
+        sets.append(plain)
+    document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets}
+    text = json.dumps(document, indent=1) + "\n"
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def markdown_table(scores: Sequence[SetScore]) -> str:
+    """Scores by set, and by class below."""
+    how = scores[0].protocol
+    lines = [
+        f"{how['shots']}-shot, {scores[0].episodes} episodes a set, seeds {', '.join(map(str, how['seeds']))}, "
+        f"objects of at least {100 * how['min_share']:g} % of the picture, scored at {how['scored_at']}; "
+        f"checkpoint `{how['checkpoint']}` ({how['sha256'][:12]}), input {how['input_pixels']} px, "
+        f"scales {', '.join(f'{s:g}' for s in how['scales'])}.",
+        "",
+        "| set | classes | mIoU | std over seeds | FB-IoU |",
+        "|---|---|---|---|---|",
+    ]
+    for s in scores:
+        std = f"{100 * s.miou_std:.1f}" if len(s.miou_of_seeds) > 1 else "-"
+        lines.append(f"| {s.name} | {len(s.per_class)} | {100 * s.miou:.1f} | {std} | {100 * s.fb_iou:.1f} |")
+    if len(scores) > 1:
+        miou, fb_iou = np.mean([s.miou for s in scores]), np.mean([s.fb_iou for s in scores])
+        lines.append(f"| **mean** | | **{100 * miou:.1f}** | | **{100 * fb_iou:.1f}** |")
+    for s in scores:
+        lines += ["", f"## {s.name}", "", "| class | IoU |", "|---|---|"]
+        lines += [f"| {name} | {100 * iou:.1f} |" for name, iou in s.per_class.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(path: Path, scores: Sequence[SetScore]) -> None:
+    """Write :func:`markdown_table` to a file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = markdown_table(scores)
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, list[EpisodeScore]]:
+    """The ``count`` best, those around the median, and the worst episodes by IoU, each best first."""
+    ranked = sorted(scored, key=lambda s: -s.iou)
+    count = min(count, len(ranked))
+    middle = (len(ranked) - count) // 2
+    return {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+
+
+def draw_episode_figures(
+    segmenter: FewShotSegmenter, pictures: FewShotDataset, score: SetScore, folder: Path, *, count: int = 4
+) -> list[Path]:
+    """Write one sheet each of the best, median and worst episodes: support, query with its truth, found mask.
+
+    Raises:
+        OutputError: a sheet cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluator = Evaluator(segmenter, pictures, scales=score.protocol["scales"], output=score.protocol["output"])
+    written = []
+    for kind, chosen in telling_episodes(score.scored, count).items():
+        sheet = Image.new("RGB", (3 * TILE, len(chosen) * TILE), "white")
+        for row, scored in enumerate(chosen):
+            for column, tile in enumerate(_tiles(evaluator, pictures, scored)):
+                sheet.paste(tile, (column * TILE, row * TILE))
+        written.append(write_atomically(folder / f"{score.name}_{kind}.png", sheet.save))
+    return written
+
+
+def _tiles(evaluator: Evaluator, pictures: FewShotDataset, scored: EpisodeScore) -> list[Image.Image]:
+    episode = scored.episode
+    support, query = pictures.picture(episode.supports[0]), pictures.picture(episode.query)
+    support_mask = pictures.mask(episode.name, episode.supports[0]) == 1
+    truth = pictures.mask(episode.name, episode.query) == 1
+    found = evaluator.probability(episode) > 0.5
+    return [
+        _tile(support, support_mask, _RED, f"{episode.name}: support"),
+        _tile(query, truth, _GREEN, "query, truth"),
+        _tile(query, found, _RED, f"found, IoU {scored.iou:.2f}"),
+    ]
+
+
+def _tile(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray, title: str) -> Image.Image:
+    shown = pixels.astype(np.float32)
+    shown[mask] = 0.5 * shown[mask] + 0.5 * colour
+    tile = Image.fromarray(shown.astype(np.uint8)).resize((TILE, TILE))
+    ImageDraw.Draw(tile).text((4, 4), title[:40], fill="white", stroke_width=2, stroke_fill="black")
+    return tile

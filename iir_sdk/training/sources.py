@@ -1,0 +1,207 @@
+"""Where the batches of a run come from: kept features of augmented views, or the pictures of a benchmark."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
+from iir_sdk.training.feature_bank import FeatureBank, PackedView, stream_views
+from iir_sdk.training.optimisation import autocast
+from iir_sdk.training.processes import Processes
+from iir_sdk.training.step import EpisodeBatch
+from iir_sdk.training.views import ViewMaker
+
+
+class EpisodeSource(Protocol):
+    """Gives every step its batches; the same step gets the same ones, whenever a run was resumed."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+
+    def contents(self) -> dict[str, Any]:
+        """What the run is made of, for its folder."""
+
+    def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
+        """This process's batches of step ``first`` and all later ones, ``accumulate`` of them a step."""
+
+
+class BankSource:
+    """Episodes from a :class:`FeatureBank` whose oldest views make way for new ones.
+
+    Args:
+        maker: of the views.
+        backbone: the frozen network.
+        config: the recipe.
+        device: where features are kept.
+        workers: processes that make views.
+        processes: of the run; each keeps the whole bank and takes its share of each step's episodes.
+    """
+
+    def __init__(
+        self,
+        maker: ViewMaker,
+        backbone: Backbone,
+        config: TrainingConfig,
+        *,
+        device: torch.device,
+        workers: int,
+        processes: Processes | None = None,
+    ) -> None:
+        self.maker, self.backbone, self.config = maker, backbone, config
+        self.device, self.workers, self.processes = device, workers, processes or Processes()
+
+    @property
+    def steps(self) -> int:
+        """The recipe's."""
+        return self.config.steps
+
+    def contents(self) -> dict[str, Any]:
+        """Number of masks by set and class, and the cut-outs."""
+        return self.maker.contents()
+
+    def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
+        """Fill the bank as it was before step ``first``, then refresh it step by step."""
+        config = self.config
+        bank = FeatureBank(self.backbone, self.maker.config.preprocessing, config, self.device)
+        self._fill(bank, first)
+        # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
+        ahead = config.views + first * config.refresh
+        left = max(1, (config.steps - first) * config.refresh)
+        fresh = self._stream(ahead, left, max(1, config.refresh), min(1, self.workers))
+        for step in range(first, config.steps):
+            if config.refresh:
+                bank.add(next(fresh), ahead + (step - first) * config.refresh)
+            yield self._draw(bank, step)
+
+    def _fill(self, bank: FeatureBank, first: int) -> None:
+        config, chunk = self.config, 16
+        # The oldest view still kept when step ``first`` begins; whole groups are computed, the older overwritten.
+        oldest = first * config.refresh
+        with tqdm(total=config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
+            if oldest < config.views:
+                begin = oldest // chunk * chunk
+                at = begin
+                for views in self._stream(begin, config.views - begin, chunk, self.workers):
+                    bank.add(views, at)
+                    at += len(views)
+                    bar.update(len(views))
+            if first and config.refresh:
+                begin = max(config.views, config.views + (oldest - config.views) // config.refresh * config.refresh)
+                at = begin
+                for views in self._stream(begin, config.views + oldest - begin, config.refresh, self.workers):
+                    bank.add(views, at)
+                    at += len(views)
+                    bar.update(len(views))
+
+    def _stream(self, begin: int, count: int, batch: int, workers: int) -> Iterator[list[PackedView]]:
+        return stream_views(self.maker, begin, count, batch=batch, workers=workers)
+
+    def _draw(self, bank: FeatureBank, step: int) -> list[EpisodeBatch]:
+        rng = random.Random(f"{self.config.seed}/episodes/{step}")
+        found = []
+        for _ in range(self.config.accumulate):
+            shots = rng.choice(self.config.shots)
+            everyones = [bank.draw(shots, rng) for _ in range(self.config.batch * self.processes.count)]
+            own = everyones[self.processes.rank * self.config.batch :][: self.config.batch]
+            found.append(_bank_batch(bank, own, shots))
+        return found
+
+
+def _bank_batch(bank: FeatureBank, episodes: list[tuple[tuple[str, str], list[int], int]], shots: int) -> EpisodeBatch:
+    support_slots = [slot for _, slots, _ in episodes for slot in slots]
+    masks = np.stack([bank.mask(slot, key) for key, slots, _ in episodes for slot in slots])
+    targets = np.stack([bank.mask(query, key) for key, _, query in episodes])
+    return EpisodeBatch(
+        bank.taps(support_slots),
+        torch.from_numpy(masks == 1)[:, None].float().to(bank.device),
+        bank.taps([query for _, _, query in episodes]),
+        torch.from_numpy(targets).long().to(bank.device),
+        shots,
+    )
+
+
+class PictureSource:
+    """Episodes of a benchmark's pictures, each run through the backbone when its step comes.
+
+    Args:
+        stream: of the episodes.
+        backbone: the frozen network.
+        config: the recipe.
+        device: where it runs.
+        workers: processes that read and augment pictures.
+        processes: of the run; each takes its share of each step's episodes.
+    """
+
+    def __init__(
+        self,
+        stream: EpisodeStream,
+        backbone: Backbone,
+        config: TrainingConfig,
+        *,
+        device: torch.device,
+        workers: int,
+        processes: Processes | None = None,
+    ) -> None:
+        self.stream, self.backbone, self.config = stream, backbone, config
+        self.device, self.workers, self.processes = device, workers, processes or Processes()
+
+    @property
+    def steps(self) -> int:
+        """The recipe's, or as many as its epochs take."""
+        of_step = self.config.batch * self.config.accumulate * self.processes.count
+        return self.config.steps or max(1, self.config.epochs * self.stream.epoch_length // of_step)
+
+    def contents(self) -> dict[str, Any]:
+        """Number of pictures by class."""
+        return self.stream.contents()
+
+    def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
+        """Read ahead with worker processes, from step ``first`` on."""
+        config = self.config
+        numbers = [
+            [self._number(step, part, i) for i in range(config.batch)]
+            for step in range(first, self.steps)
+            for part in range(config.accumulate)
+        ]
+        loader = DataLoader(self.stream, batch_sampler=numbers, num_workers=self.workers, collate_fn=list)
+        of_step: list[EpisodeBatch] = []
+        for episodes in loader:
+            of_step.append(self._batch(episodes))
+            if len(of_step) == config.accumulate:
+                yield of_step
+                of_step = []
+
+    def _number(self, step: int, part: int, i: int) -> int:
+        """Episode ``i`` of this process's batch: all processes together take neighbouring ones."""
+        everyones = self.config.batch * self.processes.count
+        return (step * self.config.accumulate + part) * everyones + self.processes.rank * self.config.batch + i
+
+    def _batch(self, episodes: list[EpisodePictures]) -> EpisodeBatch:
+        shots = len(episodes[0].support)
+        support = torch.cat([e.support for e in episodes])
+        masks = torch.cat([e.support_mask for e in episodes])
+        return EpisodeBatch(
+            self._taps(support),
+            (masks == 1)[:, None].float().to(self.device),
+            self._taps(torch.stack([e.query for e in episodes])),
+            torch.stack([e.target for e in episodes]).long().to(self.device),
+            shots,
+        )
+
+    def _taps(self, images: Tensor) -> Taps:
+        images = self.config.preprocessing.normalise(images.to(self.device).float() / 255)
+        with torch.no_grad(), autocast(self.config, self.device):
+            taps = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        # Plain layout, as the bank's: the backward pass of some layers crashes on the other (torch 2.13, CPU).
+        return Taps(*(t.float().contiguous() for t in taps))

@@ -1,0 +1,86 @@
+"""One batch of episodes and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.prototypes import resize_mask
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.losses import auxiliary_loss, mask_loss
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """Episodes of one step.
+
+    Attributes:
+        support: taps of ``B * K`` supports.
+        support_mask: ``(B * K, 1, L, L)`` in {0, 1}.
+        query: taps of ``B`` queries.
+        target: ``(B, L, L)`` int64 in {0, 1, 255}.
+        shots: ``K``.
+    """
+
+    support: Taps
+    support_mask: Tensor
+    query: Taps
+    target: Tensor
+    shots: int
+
+    def tensors(self) -> Mapping[str, object]:
+        """All of it as plain tensors by name, to be saved."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: tuple(v) if isinstance(v, Taps) else v for n, v in plain.items()}
+
+
+class TrainingStep(nn.Module):
+    """The loss of a batch as a module's forward pass, which is what data-parallel training wraps.
+
+    Args:
+        model: whose decoder is trained.
+        config: weights of the loss, directional dropout.
+    """
+
+    def __init__(self, model: IIR, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor]:
+        """Loss (method, section 7), and the query logits ``(B, 2, h, w)`` for the log."""
+        size = (batch.query.mid.shape[2], batch.query.mid.shape[3])
+        tasks = len(batch.target)
+        encoding = self.model.encode_support_taps(batch.support, batch.support_mask, tasks, batch.shots)
+        support_share = resize_mask(batch.support_mask, size)
+        query_share = known_share(batch.target, size)
+        query_labels = torch.where(query_share < 0, IGNORE, (query_share > 0.5).long()).flatten(1)
+        support_labels = (support_share > 0.5).long().reshape(tasks, batch.shots, -1)
+        if not self.config.directional_dropout:
+            query_labels = torch.full_like(query_labels, IGNORE)
+        prediction = self.model.decode(batch.query, encoding.state, (query_labels, support_labels))
+        loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.dice)
+        loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
+        return loss + auxiliary_loss(encoding.auxiliary, support_share[:, 0]), prediction.logits
+
+
+def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of foreground among each cell's known pixels, ``(B, *size)``; -1 where none is known."""
+    known = resize_mask((target != IGNORE)[:, None], size)[:, 0]
+    share = resize_mask((target == 1)[:, None], size)[:, 0] / known.clamp_min(1e-6)
+    return share.masked_fill(known == 0, -1)
+
+
+def batch_iou(logits: Tensor, target: Tensor) -> float:
+    """Mean foreground IoU of the pictures that hold the object, at the logits' size; ignored cells left out."""
+    share = known_share(target, (logits.shape[2], logits.shape[3]))
+    predicted, truth, known = logits.argmax(1) == 1, share > 0.5, share >= 0
+    inter = (predicted & truth & known).flatten(1).sum(1)
+    union = ((predicted | truth) & known).flatten(1).sum(1)
+    held = truth.flatten(1).any(1)
+    return float((inter / union.clamp_min(1))[held].mean()) if held.any() else 0.0

@@ -1,0 +1,279 @@
+"""``iir-sdk train``, ``evaluate``, ``pretrain`` and ``ablate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from iir_sdk.training.data.dataset import FewShotDataset
+    from iir_sdk.training.evaluate import Protocol
+
+_PATH = click.Path(path_type=Path)
+
+
+def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_DATA = click.option("--data", type=_PATH, required=True, help="A set, a folder of sets, or the benchmark's root.")
+_DEVICE = click.option("--device", default="auto", show_default=True)
+_WORKERS = click.option("--workers", default=2, show_default=True, help="Processes that read and augment pictures.")
+_RECIPE = _shared(
+    click.argument("recipe", default="lite2"),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
+)
+_PARTS = _shared(
+    click.option("--backbone-weights", type=_PATH, help="File; default: its package's, or the Hub's."),
+    click.option("--classifier", type=_PATH, help="Linear classifier that pretrain wrote, or another."),
+)
+_SCORING = _shared(
+    click.option("--shots", default=1, show_default=True),
+    click.option("--episodes", default=1000, show_default=True, help="Episodes of each set and seed."),
+    click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Repeat for more."),
+    click.option("--min-share", type=float, help="Smallest object, as a share; default: 0.01, benchmarks' own rule."),
+)
+
+
+@click.command()
+@_RECIPE
+@_DATA
+@click.option("--cutouts", type=_PATH, help="Folder of cut-outs with alpha to paste.")
+@click.option("--out", type=_PATH, required=True, help="Folder of the run.")
+@click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
+@click.option("--validation", type=_PATH, help="Sets to validate on, where the recipe does; benchmarks have their own.")
+@_PARTS
+@click.option("--base-learner", type=_PATH, help="Base learner that pretrain wrote, where the recipe has one.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@_DEVICE
+@_WORKERS
+def train(
+    recipe: str,
+    overrides: tuple[str, ...],
+    data: Path,
+    cutouts: Path | None,
+    out: Path,
+    exclude_fold: int | None,
+    validation: Path | None,
+    backbone_weights: Path | None,
+    classifier: Path | None,
+    base_learner: Path | None,
+    resume: bool,
+    device: str,
+    workers: int,
+) -> None:
+    """Train a decoder by RECIPE: a .toml file or a name, as lite2 (the embedded weights') or pascal.
+
+    Several processes: torchrun --nproc-per-node 2 -m iir_sdk.cli train ...
+    """
+    from iir_sdk.training.config import find_recipe, read_recipe
+    from iir_sdk.training.data.folder import coco_fold
+    from iir_sdk.training.processes import joined_processes
+    from iir_sdk.training.start import TrainedParts, build_trainer
+
+    config = read_recipe(find_recipe(recipe), overrides)
+    novel = () if exclude_fold is None else coco_fold(exclude_fold)
+    with joined_processes(device) as processes:
+        trainer = build_trainer(
+            config,
+            data,
+            out,
+            cutouts=cutouts,
+            novel=novel,
+            validation=validation,
+            parts=TrainedParts(backbone_weights, classifier, base_learner),
+            device=device,
+            workers=workers,
+            processes=processes,
+        )
+        trainer.run(resume=resume)
+        path = trainer.export()
+        if processes.first:
+            click.echo(f"trained {trainer.step} steps; the checkpoint is {path}")
+
+
+@click.command()
+@_RECIPE
+@_DATA
+@click.option("--part", type=click.Choice(["base-learner", "classifier"]), required=True, help="What to train.")
+@click.option("--out", type=_PATH, required=True, help="File to write, .safetensors.")
+@click.option("--steps", default=5000, show_default=True)
+@_PARTS
+@_DEVICE
+@_WORKERS
+def pretrain(
+    recipe: str,
+    overrides: tuple[str, ...],
+    data: Path,
+    part: str,
+    out: Path,
+    steps: int,
+    backbone_weights: Path | None,
+    classifier: Path | None,
+    device: str,
+    workers: int,
+) -> None:
+    """Train, by RECIPE, what the decoder starts from: the base learner, or the classifier on the base classes."""
+    from iir_sdk.training.config import find_recipe, read_recipe
+    from iir_sdk.training.start import TrainedParts, run_pretraining
+
+    config = read_recipe(find_recipe(recipe), overrides)
+    parts = TrainedParts(backbone_weights, classifier)
+    losses = run_pretraining(part, config, data, out, steps=steps, parts=parts, device=device, workers=workers)
+    click.echo(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last; the {part} is {out}")
+
+
+@click.command()
+@_DATA
+@click.option("--benchmark", "name", help="Read --data as this benchmark, e.g. pascal; default: folders of one's own.")
+@click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
+@click.option("--fold", type=click.IntRange(0, 9), help="Score this fold's classes only (COCO's in one's own folders).")
+@_SCORING
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    type=float,
+    default=(1.0,),
+    help="Factor of the input size; repeat.",
+)
+@click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
+@_DEVICE
+@click.option("--json", "json_file", type=_PATH, help="Write the scores here, too.")
+@click.option("--markdown", "markdown_file", type=_PATH, help="Write a table here, too.")
+@click.option("--figures", type=_PATH, help="Folder for sheets of the best, median and worst episodes.")
+@click.option("--episodes-file", type=_PATH, help="List the episodes here; if the file is there, score those in it.")
+def evaluate(
+    data: Path,
+    name: str | None,
+    weights: str | None,
+    fold: int | None,
+    shots: int,
+    episodes: int,
+    seeds: tuple[int, ...],
+    min_share: float | None,
+    scales: tuple[float, ...],
+    output: str,
+    device: str,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    figures: Path | None,
+    episodes_file: Path | None,
+) -> None:
+    """Score a checkpoint on fixed episodes: mIoU and FB-IoU at every picture's own size."""
+    from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.training.evaluate import Protocol
+    from iir_sdk.training.report import draw_episode_figures, write_markdown, write_scores
+
+    sets = _sets(data, name, fold)
+    share = (0.0 if name else 0.01) if min_share is None else min_share
+    protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
+    segmenter = FewShotSegmenter(weights, device=device)
+    scores = _score_sets(segmenter, sets, protocol, episodes_file)
+    for score in scores:
+        spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""
+        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{spread}   FB-IoU {100 * score.fb_iou:5.1f}")
+    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
+    if json_file:
+        write_scores(json_file, scores)
+    if markdown_file:
+        write_markdown(markdown_file, scores)
+    if figures:
+        for pictures, score in zip(sets, scores, strict=True):
+            draw_episode_figures(segmenter, pictures, score, figures)
+
+
+@click.command()
+@_RECIPE
+@_DATA
+@click.option("--test", type=_PATH, required=True, help="A set, or a folder of sets, to score on.")
+@click.option("--cutouts", type=_PATH, help="Folder of cut-outs with alpha to paste.")
+@click.option("--out", type=_PATH, required=True, help="Folder of the runs and the table.")
+@click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
+@click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all.")
+@click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
+@_PARTS
+@_SCORING
+@_DEVICE
+@_WORKERS
+def ablate(
+    recipe: str,
+    overrides: tuple[str, ...],
+    data: Path,
+    test: Path,
+    cutouts: Path | None,
+    out: Path,
+    exclude_fold: int | None,
+    names: tuple[str, ...],
+    steps: int | None,
+    backbone_weights: Path | None,
+    classifier: Path | None,
+    shots: int,
+    episodes: int,
+    seeds: tuple[int, ...],
+    min_share: float | None,
+    device: str,
+    workers: int,
+) -> None:
+    """Train variants of RECIPE on one budget: prior only, single and dual prototypes, attention, dropout, CAM form."""
+    from iir_sdk.training.ablate import VARIANTS
+    from iir_sdk.training.ablate import ablate as run_ablation
+    from iir_sdk.training.config import find_recipe, read_recipe
+    from iir_sdk.training.data.folder import coco_fold
+    from iir_sdk.training.evaluate import Protocol
+    from iir_sdk.training.start import TrainedParts, build_trainer
+
+    budget = () if steps is None else (f"steps={steps}",)
+    config = read_recipe(find_recipe(recipe), (*overrides, *budget))
+    novel = () if exclude_fold is None else coco_fold(exclude_fold)
+    parts = TrainedParts(backbone_weights, classifier)
+
+    def build(variant: Any, folder: Path) -> Any:
+        return build_trainer(
+            variant, data, folder, cutouts=cutouts, novel=novel, parts=parts, device=device, workers=workers
+        )
+
+    protocol = Protocol(shots, episodes, tuple(seeds), 0.01 if min_share is None else min_share)
+    sets = _sets(test, None, exclude_fold)
+    for row in run_ablation(config, names or tuple(VARIANTS), build, sets, protocol, out, device=device):
+        click.echo(f"{row.title:24} mIoU {100 * row.miou:5.1f}   FB-IoU {100 * row.fb_iou:5.1f}")
+    click.echo(f"the table is {out / 'ablation.md'}")
+
+
+def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset]:
+    from iir_sdk.training.data.dataset import Selection
+    from iir_sdk.training.data.folder import coco_fold, read_picture_sets
+    from iir_sdk.training.data.registry import benchmark
+
+    if name:
+        return [benchmark(name).read(data, Selection(fold or 0, "test"))]
+    sets: list[FewShotDataset] = []
+    for pictures in read_picture_sets(data):
+        if fold is not None:
+            pictures = pictures.only([c for c in coco_fold(fold) if c in pictures.classes])
+        if pictures.classes:
+            sets.append(pictures)
+        else:
+            click.echo(f"{pictures.name}: none of fold {fold}'s classes, left out", err=True)
+    if not sets:
+        raise click.ClickException(f"no set in {data} has a class of fold {fold}.")
+    return sets
+
+
+def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:
+    from iir_sdk.training.data.episodes import read_episodes, write_episodes
+    from iir_sdk.training.evaluate import draw_episodes, evaluate_set
+
+    given = read_episodes(listed) if listed and listed.exists() else {}
+    drawn = {s.name: given[s.name] if s.name in given else draw_episodes(s, protocol) for s in sets}
+    if listed and not given:
+        write_episodes(listed, drawn)
+    return [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]

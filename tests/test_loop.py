@@ -1,0 +1,349 @@
+"""The loop: the same run whether it was stopped, resumed, or shared by processes; numbers that go wrong; validation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError, TrainingError
+from iir_sdk.training import start
+from iir_sdk.training.config import TrainingConfig, find_recipe, packaged_recipes, read_recipe
+from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.data.folder import join_sets, read_picture_set, read_picture_sets
+from iir_sdk.training.episode_pictures import EpisodeStream
+from iir_sdk.training.feature_bank import FeatureBank, stream_views
+from iir_sdk.training.loop import Trainer
+from iir_sdk.training.optimisation import rate
+from iir_sdk.training.step import batch_iou, known_share
+from iir_sdk.training.views import ViewMaker
+from tests.test_training import TINY, random_backbone  # noqa: F401
+
+MODEL = replace(TINY.model, backbone="test_efficientnet", dropout=0.1)
+BANK = replace(TINY, model=MODEL, steps=20, save_every=10, log_every=1, views=20, refresh=3, precision="float32")
+PICTURES = replace(BANK, source="pictures", refresh=0, rotation=10.0)
+
+
+def build(config: TrainingConfig, data: Path, folder: Path, **more: object) -> Trainer:
+    return start.build_trainer(config, data, folder, device="cpu", workers=0, **more)  # type: ignore[arg-type]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    own = {f"decoder.{n}": t for n, t in trainer.model.decoder.state_dict().items()}
+    return own | {f"average.{n}": t for n, t in trainer.average.state_dict().items()}
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("config", [BANK, PICTURES], ids=["bank", "pictures"])
+def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folder, tmp_path, random_backbone):  # noqa: F811
+    whole = build(config, picture_folder, tmp_path / "whole")
+    whole.run()
+    stopped = build(config, picture_folder, tmp_path / "parts")
+    one_step = stopped._one_step
+
+    def stop_at_fifteen(batches: object) -> tuple[float, float]:
+        if stopped.step == 15:
+            raise KeyboardInterrupt
+        return one_step(batches)  # type: ignore[arg-type]
+
+    stopped._one_step = stop_at_fifteen  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = build(config, picture_folder, tmp_path / "parts")
+    resumed.run(resume=True)
+    assert resumed.step == 20
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    by_step = {line["step"]: line["loss"] for line in resumed.folder.lines()}
+    assert by_step == {line["step"]: line["loss"] for line in lines(tmp_path / "whole")}
+    assert (tmp_path / "parts" / "curve.png").stat().st_size > 5000
+
+
+def test_two_processes_are_one_with_twice_the_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    """Tolerance 0.1 %: each process's mean is over its own known pixels, and their number differs a little."""
+    config = replace(PICTURES, batch=4, steps=6, shots=(1,), model=replace(MODEL, dropout=0.0))
+    build(config, picture_folder / "coins", tmp_path / "one").run()
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(replace(config, batch=2).to_dict()))
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+    arguments = [str(recipe), str(picture_folder / "coins"), str(tmp_path / "two")]
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        command + arguments,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (np.array([line["loss"] for line in lines(tmp_path / name)]) for name in ("one", "two"))
+    assert len(one) == len(two) == 6
+    np.testing.assert_allclose(one, two, rtol=1e-3)
+    assert len(set(one.tolist())) > 1
+
+
+SHARED = """
+import json, sys
+from pathlib import Path
+import pytest
+from iir_sdk.training import start
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.processes import joined_processes
+from tests.test_training import random_weights
+
+start.load_backbone_weights = random_weights
+config = TrainingConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+with joined_processes("cpu") as processes:
+    assert processes.count == 2
+    data, out = Path(sys.argv[2]), Path(sys.argv[3])
+    trainer = start.build_trainer(config, data, out, device="cpu", workers=0, processes=processes)
+    trainer.run()
+    trainer.export()
+"""
+
+
+def test_accumulated_batches_are_one_larger_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    config = replace(PICTURES, steps=3, shots=(1,), model=replace(MODEL, dropout=0.0))
+    one = build(replace(config, batch=4), picture_folder / "coins", tmp_path / "one")
+    two = build(replace(config, batch=2, accumulate=2), picture_folder / "coins", tmp_path / "two")
+    for trainer in (one, two):
+        trainer.run()
+    losses = [np.array([line["loss"] for line in lines(tmp_path / name)]) for name in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    trainer = build(replace(PICTURES, steps=4), picture_folder, tmp_path / "run")
+    with torch.no_grad():
+        trainer.model.decoder.query_start.weight.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"loss of step 0 is nan.*failed_batch\.pt.*learning_rate"):
+        trainer.run()
+    kept = torch.load(tmp_path / "run" / "failed_batch.pt", weights_only=True)
+    assert kept["batch"]["target"].shape == (2, 64, 64)
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_the_best_validated_weights_are_exported(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    config = replace(PICTURES, steps=6, validate_every=2, validate_episodes=4)
+    with pytest.raises(ConfigError, match="--validation"):
+        build(config, picture_folder, tmp_path / "none")
+    trainer = build(config, picture_folder, tmp_path / "run", validation=picture_folder / "coins")
+    scores = iter([0.2, 0.5, 0.3])
+    states = []
+
+    def score(model: torch.nn.Module) -> float:
+        states.append({n: t.clone() for n, t in model.decoder.state_dict().items()})
+        return next(scores)
+
+    trainer.validate = score
+    trainer.run()
+    assert [line["validation_miou"] for line in trainer.folder.lines() if "validation_miou" in line] == [0.2, 0.5, 0.3]
+    loaded = FewShotSegmenter(trainer.export(), device="cpu").model.decoder.state_dict()
+    for name, tensor in states[1].items():
+        torch.testing.assert_close(loaded[name], tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_a_real_validation_gives_a_score(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    config = replace(PICTURES, steps=2, validate_every=2, validate_episodes=4)
+    trainer = build(config, picture_folder, tmp_path / "run", validation=picture_folder)
+    trainer.run()
+    assert 0 <= trainer.best <= 1
+    assert [p.name for p in (tmp_path / "run").iterdir() if p.is_dir()] == []
+
+
+def test_tensorboard_is_asked_for_before_the_first_step(picture_folder, tmp_path, random_backbone, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    trainer = build(replace(PICTURES, tensorboard=True), picture_folder, tmp_path / "run")
+    with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+        trainer.run()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match="train"):
+        build(PICTURES, picture_folder, tmp_path / "run").run()
+
+
+def test_schedules_equal_their_formulas():
+    config = replace(TINY, warmup=4)
+    cosine = [rate(s, 100, config) for s in range(100)]
+    assert cosine[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0], rel=0.01)
+    assert cosine[50] == pytest.approx(0.02 + 0.98 / 2)
+    poly = replace(config, schedule="poly", warmup=0)
+    for step in (0, 10, 99):
+        assert rate(step, 100, poly) == pytest.approx((1 - step / 100) ** 0.9)
+
+
+# Episodes of pictures
+
+
+def stream(picture_folder: Path, **changes: object) -> EpisodeStream:
+    config = replace(PICTURES, **changes)  # type: ignore[arg-type]
+    return EpisodeStream(join_sets(read_picture_sets(picture_folder)), config, group=config.batch)
+
+
+def test_an_episode_is_fixed_by_seed_epoch_and_number(picture_folder):
+    one, two = stream(picture_folder), stream(picture_folder)
+    for number in (0, 7, 25):
+        torch.manual_seed(number)
+        assert all(torch.equal(a, b) for a, b in zip(one[number], two[number], strict=True))
+    assert not torch.equal(one[0].query, stream(picture_folder, seed=1)[0].query)
+    before = torch.random.get_rng_state()
+    _ = one[3]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_same_episodes_come_from_any_number_of_workers(picture_folder):
+    episodes = stream(picture_folder)
+    numbers = [[0, 1], [2, 3], [4, 5]]
+    found = []
+    for workers in (0, 2):
+        loader = torch.utils.data.DataLoader(episodes, batch_sampler=numbers, num_workers=workers, collate_fn=list)
+        found.append([e for batch in loader for e in batch])
+    for a, b in zip(*found, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_an_epoch_takes_every_picture_once_and_no_picture_supports_itself(picture_folder, monkeypatch):
+    episodes = stream(picture_folder)
+    asked: list[tuple[str, str]] = []
+
+    def pair(name: str, key: str, *, needs_object: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((name, key) if needs_object else ("query", key))
+        return torch.zeros(3, 4, 4), torch.zeros(4, 4)
+
+    monkeypatch.setattr(episodes, "_pair", pair)
+    queries = []
+    for number in range(episodes.epoch_length):
+        asked.clear()
+        _ = episodes[number]
+        queries.append(asked[-1][1])
+        assert asked[-1][1] not in {key for _, key in asked[:-1]}
+        assert len({key for _, key in asked}) == len(asked)
+    assert sorted(queries) == sorted(episodes.queries)
+    assert queries != episodes.queries
+
+
+def test_a_batch_has_equally_many_shots(picture_folder):
+    episodes = stream(picture_folder, shots=(1, 2, 3), batch=4)
+    shots = [[len(episodes[4 * step + i].support) for i in range(4)] for step in range(8)]
+    assert all(len(set(of_batch)) == 1 for of_batch in shots)
+    assert len({of_batch[0] for of_batch in shots}) > 1
+
+
+def test_supports_show_their_object_and_borders_are_ignored(picture_folder):
+    episodes = stream(picture_folder, rotation=40.0, scale=(0.5, 0.6))
+    for number in range(12):
+        episode = episodes[number]
+        assert all((mask == 1).any() for mask in episode.support_mask)
+        # Shrunk pictures are padded, and what lies outside counts nowhere.
+        assert (episode.target == IGNORE).any()
+        assert set(episode.target.unique().tolist()) <= {0, 1, IGNORE}
+
+
+def test_too_few_pictures_for_the_shots(picture_folder):
+    with pytest.raises(DatasetError, match="has the 10 pictures"):
+        stream(picture_folder, shots=(9,))
+
+
+# Ignored pixels
+
+
+@pytest.fixture
+def with_borders(picture_folder, tmp_path) -> Path:
+    """A set whose masks are 1 on the object, 255 on a stripe and 0 elsewhere."""
+    for i in range(4):
+        for kind in ("images", "masks/thing"):
+            (tmp_path / "bordered" / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((60, 60, 3), 40 * i, np.uint8)).save(tmp_path / f"bordered/images/p{i}.png")
+        mask = np.zeros((60, 60), np.uint8)
+        mask[10:40, 10:40], mask[:, 50:] = 1, 255
+        Image.fromarray(mask).save(tmp_path / f"bordered/masks/thing/p{i}.png")
+    return tmp_path / "bordered"
+
+
+def test_255_beside_another_value_is_ignore_and_alone_it_is_foreground(with_borders, picture_folder):
+    mask = read_picture_set(with_borders).mask("thing", "p0")
+    assert (mask == 1).sum() == 900
+    assert (mask[:, 50:] == IGNORE).all()
+    assert set(np.unique(read_picture_set(picture_folder / "coins").mask("coin", "coin0"))) == {0, 1}
+
+
+def test_ignored_pixels_stay_ignored_in_the_bank_and_in_the_loss(with_borders):
+    config = replace(BANK, paste=0.0, views=12)
+    bank = FeatureBank(start.IIR(config.model).backbone, config.preprocessing, config, torch.device("cpu"))
+    for i, views in enumerate(
+        stream_views(ViewMaker([read_picture_set(with_borders)], [], config), 0, 12, batch=4, workers=0)
+    ):
+        bank.add(views, 4 * i)
+    values = {v for slot in range(12) for v in np.unique(bank.mask(slot, ("bordered", "thing"))).tolist()}
+    assert values == {0, 1, IGNORE}
+    target = torch.tensor([[[0, 1], [IGNORE, IGNORE]]])
+    assert known_share(target, (1, 2)).tolist() == [[[0.0, 1.0]]]
+    assert known_share(torch.full((1, 2, 2), IGNORE), (1, 1)).tolist() == [[[-1.0]]]
+
+
+def test_the_logs_iou_leaves_ignored_pixels_out():
+    target = torch.tensor([[[1, 1], [IGNORE, 0]]])
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[0, 1] = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    assert batch_iou(logits, target) == pytest.approx(0.5)
+
+
+# Recipes
+
+
+def test_every_recipe_of_the_package_is_valid():
+    assert set(packaged_recipes()) == {
+        "coco",
+        "fss1000",
+        "lite2",
+        "paco_part",
+        "pascal",
+        "pascal_dinov2",
+        "pascal_part",
+    }
+    for name in packaged_recipes():
+        config = read_recipe(find_recipe(name))
+        assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "epochs"),
+    [
+        ("pascal", 473, 8, 300),
+        ("coco", 641, 24, 60),
+        ("fss1000", 473, 2, 300),
+        ("pascal_part", 513, 16, 300),
+        ("paco_part", 641, 1, 10),
+    ],
+)
+def test_the_papers_recipes_are_its_table(name, size, batch, epochs):
+    config = read_recipe(find_recipe(name))
+    assert (config.preprocessing.size, config.batch, config.epochs) == (size, batch, epochs)
+    assert (config.optimizer, config.learning_rate, config.momentum, config.weight_decay) == ("sgd", 0.05, 0.9, 1e-4)
+    assert (config.schedule, config.poly_power, config.precision) == ("poly", 0.9, "bfloat16")
+    assert config.scale == ((0.8, 1.25) if name == "coco" else (0.9, 1.1))
+    model = config.model
+    assert (model.backbone, model.cam, model.width, model.heads) == ("resnet50.tv_in1k", "grad", 256, 1)
+    assert (model.blocks, model.cross_blocks, model.shot_fusion) == (6, 5, "average")
+    assert not model.shared_projection
+
+
+def test_what_is_given_last_decides_how_long():
+    assert read_recipe(find_recipe("pascal"), ["steps=7"]).epochs == 0
+    assert read_recipe(find_recipe("pascal"), ["epochs=7"]).epochs == 7
+    with pytest.raises(ConfigError, match="needs source='pictures'"):
+        read_recipe(find_recipe("lite2"), ["epochs=7"])
