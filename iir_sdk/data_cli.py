@@ -19,12 +19,16 @@ def data() -> None:
 def check(name: str, root: Path, sheet: Path | None) -> None:
     """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
     from iir_sdk.atomic_write import write_atomically
-    from iir_sdk.training.data.check import check_counts, sheet_of_every_part
+    from iir_sdk.training.data.check import check_counts, missing_files, sheet_of_every_part
 
     counts = check_counts(name, root)
     for count in counts:
         published = "" if count.published is None else f"   published {count.published:,}"
         click.echo(f"{count.what:20} {count.found:8,}{published}{'   differs' if count.differs else ''}")
+    missing = missing_files(name, root)
+    click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
+    if missing:
+        raise click.ClickException(f"this copy of {name} is not complete.")
     drawn = sheet_of_every_part(name, root)
     click.echo(f"pictures with their masks: {write_atomically(sheet or Path(f'{name}_sheet.png'), drawn.save)}")
     if any(count.differs for count in counts):

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
 from iir_sdk.model.state import SupportState, join_shots
+from iir_sdk.safetensors_file import write_safetensors
 
 FORMAT = "iir_sdk.supports/1"
 
@@ -109,14 +108,14 @@ class SupportBank:
         for i, support in enumerate(self.supports):
             records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
             for name, tensor in support.state.tensors().items():
-                tensors[f"{i}.{name}"] = tensor.contiguous().cpu()
+                tensors[f"{i}.{name}"] = tensor
         metadata = {
             "format": FORMAT,
             "checkpoint": checkpoint,
             "sha256": sha256,
             "supports": json.dumps(records),
         }
-        write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+        write_safetensors(path, tensors, metadata)
 
 
 def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> tuple[Support, ...]:

@@ -150,7 +150,7 @@ def pretrain(
 @click.option("--json", "json_file", type=_PATH, help="Write the scores here, too.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write a table here, too.")
 @click.option("--figures", type=_PATH, help="Folder for sheets of the best, median and worst episodes.")
-@click.option("--episodes-file", type=_PATH, help="List the episodes here; if the file is there, score those in it.")
+@click.option("--episodes-file", type=_PATH, help="List the episodes here; a list that is there is scored instead.")
 def evaluate(
     data: Path,
     name: str | None,
@@ -194,13 +194,14 @@ def evaluate(
 @click.command()
 @_RECIPE
 @_DATA
-@click.option("--test", type=_PATH, required=True, help="A set, or a folder of sets, to score on.")
+@click.option("--test", type=_PATH, help="A set, or a folder of sets, to score on; a benchmark has its own.")
 @click.option("--cutouts", type=_PATH, help="Folder of cut-outs with alpha to paste.")
 @click.option("--out", type=_PATH, required=True, help="Folder of the runs and the table.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
 @click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all.")
 @click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
 @_PARTS
+@click.option("--base-learner", type=_PATH, help="Base learner that pretrain wrote, where the recipe has one.")
 @_SCORING
 @_DEVICE
 @_WORKERS
@@ -208,7 +209,7 @@ def ablate(
     recipe: str,
     overrides: tuple[str, ...],
     data: Path,
-    test: Path,
+    test: Path | None,
     cutouts: Path | None,
     out: Path,
     exclude_fold: int | None,
@@ -216,6 +217,7 @@ def ablate(
     steps: int | None,
     backbone_weights: Path | None,
     classifier: Path | None,
+    base_learner: Path | None,
     shots: int,
     episodes: int,
     seeds: tuple[int, ...],
@@ -234,15 +236,19 @@ def ablate(
     budget = () if steps is None else (f"steps={steps}",)
     config = read_recipe(find_recipe(recipe), (*overrides, *budget))
     novel = () if exclude_fold is None else coco_fold(exclude_fold)
-    parts = TrainedParts(backbone_weights, classifier)
+    parts = TrainedParts(backbone_weights, classifier, base_learner)
 
     def build(variant: Any, folder: Path) -> Any:
         return build_trainer(
             variant, data, folder, cutouts=cutouts, novel=novel, parts=parts, device=device, workers=workers
         )
 
-    protocol = Protocol(shots, episodes, tuple(seeds), 0.01 if min_share is None else min_share)
-    sets = _sets(test, None, exclude_fold)
+    name = None if config.dataset == "folder" else config.dataset
+    if name is None and test is None:
+        raise click.UsageError("name sets to score on: --test FOLDER")
+    sets = _sets(test or data, name, exclude_fold if name is None else config.fold)
+    share = (0.0 if name else 0.01) if min_share is None else min_share
+    protocol = Protocol(shots, episodes, tuple(seeds), share)
     for row in run_ablation(config, names or tuple(VARIANTS), build, sets, protocol, out, device=device):
         click.echo(f"{row.title:24} mIoU {100 * row.miou:5.1f}   FB-IoU {100 * row.fb_iou:5.1f}")
     click.echo(f"the table is {out / 'ablation.md'}")
@@ -269,11 +275,17 @@ def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset
 
 
 def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:
-    from iir_sdk.training.data.episodes import read_episodes, write_episodes
+    from iir_sdk.training.data.episodes import check_episodes, read_episodes, write_episodes
     from iir_sdk.training.evaluate import draw_episodes, evaluate_set
 
-    given = read_episodes(listed) if listed and listed.exists() else {}
-    drawn = {s.name: given[s.name] if s.name in given else draw_episodes(s, protocol) for s in sets}
-    if listed and not given:
-        write_episodes(listed, drawn)
+    if listed and listed.exists():
+        drawn = read_episodes(listed)
+        for pictures in sets:
+            if pictures.name not in drawn:
+                raise click.ClickException(f"{listed} lists {', '.join(drawn)}, not {pictures.name}.")
+            check_episodes(drawn[pictures.name], pictures, protocol.shots)
+    else:
+        drawn = {s.name: draw_episodes(s, protocol) for s in sets}
+        if listed:
+            write_episodes(listed, drawn)
     return [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]

@@ -82,15 +82,26 @@ def download(name: str, revision: str | None, force: bool, cache_dir: Path | Non
 
 @weights.command()
 @click.argument("names", nargs=-1)
+@click.option("--revision", help="Branch, tag or commit of OWNER/NAME; default: the pinned commit, or main.")
 @_CACHE_DIR
-def verify(names: tuple[str, ...], cache_dir: Path | None) -> None:
-    """Check checkpoints, by name, file, folder or OWNER/NAME, without asking the network; default: all at hand."""
+def verify(names: tuple[str, ...], revision: str | None, cache_dir: Path | None) -> None:
+    """Check checkpoints, by name, file, folder or OWNER/NAME, without asking the network.
+
+    Without names: those that are embedded, and those of the manifest that were downloaded.
+    """
+    from iir_sdk.errors import WeightsNotFoundError
     from iir_sdk.weights.hub import HubOptions
     from iir_sdk.weights.manifest import known_weights, list_weights
     from iir_sdk.weights.resolve import load_checkpoint
 
-    for name in names or [n for n in list_weights() if known_weights()[n].embedded]:
-        _print_checks(load_checkpoint(name, HubOptions(cache_dir=cache_dir, local_files_only=True)))
+    options = HubOptions(revision, cache_dir, local_files_only=True)
+    for name in names or list_weights():
+        try:
+            _print_checks(load_checkpoint(name, options))
+        except WeightsNotFoundError:
+            if names or known_weights()[name].embedded:
+                raise
+            click.echo(f"{name}: not downloaded")
 
 
 @weights.command()
@@ -101,7 +112,9 @@ def verify(names: tuple[str, ...], cache_dir: Path | None) -> None:
 @click.option("--license", "license_id", help="SPDX identifier; default: the one it has.")
 @click.option("--data", multiple=True, help="A training set; repeat. Default: those it names.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Manifest to write; default: the checkout's.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="Manifest to write, begun if missing; default: the checkout's."
+)
 @_TOKEN
 def publish(
     source: str,

@@ -168,7 +168,7 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "manifest": (json_edits, lambda e: load_manifest(as_json(edited_json(MANIFEST, e)))),
     "manifest bytes": (byte_edits, lambda e: load_manifest(edited_bytes(MANIFEST_BYTES, e, 10**6))),
     "any bytes as JSON": (st.binary(max_size=200), load_manifest),
-    "entry": (values, parse_entry),
+    "entry": (json_edits, lambda e: parse_entry(edited_json(MANIFEST["checkpoints"][0], e))),
 }
 
 

@@ -44,6 +44,7 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
+    stall_after: int | None = None
     delay: float = 0
     body: Callable[[bytes], bytes] | None = None
     times: int = 10**9
@@ -128,6 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if self.fault and self.fault.stall_after is not None:
+            self.wfile.write(body[: self.fault.stall_after])
+            self.wfile.flush()
+            time.sleep(60)
         if self.fault and self.fault.cut_after is not None:
             self.wfile.write(body[: self.fault.cut_after])
             self.wfile.flush()
@@ -166,9 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "EntryNotFound")
         headers = {"X-Repo-Commit": commit}
         if not filename.endswith(".safetensors"):
-            blob = hashlib.sha1(b"blob %d\x00" % len(content) + content).hexdigest()
-            return self._send_file(content, headers | {"ETag": f'"{blob}"'})
-        oid = hashlib.sha256(content).hexdigest()
+            return self._send_file(content, headers | {"ETag": f'"{_oid(filename, content)}"'})
+        oid = _oid(filename, content)
         self.server_hub.blobs[oid] = content
         headers |= {"X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(len(content))}
         return self._answer(302, b"", headers | {"Location": f"{self.server_hub.storage_url}/{oid}"})
@@ -202,8 +206,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _preupload(self, repo_id: str, revision: str) -> None:
         if not self._may(self.server_hub.repos.get(repo_id)):
             return
+        repo = self.server_hub.repos[repo_id]
+        held = repo.commits.get(repo.refs.get(revision, ""), {})
         files = [
             {
+                "oid": _oid(f["path"], held[f["path"]]) if f["path"] in held else None,
                 "path": f["path"],
                 "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
                 "shouldIgnore": False,
@@ -242,10 +249,23 @@ class _Handler(BaseHTTPRequestHandler):
         oid = repo.commit(files)
         return self._json({"commitUrl": f"{self.server_hub.url}/{repo_id}/commit/{oid}", "commitOid": oid})
 
+    def _info(self, repo_id: str, revision: str) -> None:
+        repo = self.server_hub.repos.get(repo_id)
+        if self._may(repo):
+            assert repo is not None
+            self._json({"id": repo_id, "sha": repo.refs.get(revision, revision), "siblings": []})
+
     def _validate_yaml(self) -> None:
         front_matter = json.loads(self.content)["content"].split("---")[1]
         errors = [] if "license:" in front_matter else [{"message": "no license"}]
         self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+
+def _oid(filename: str, content: bytes) -> str:
+    """What the Hub knows a file by: its sha256 in the large storage, else git's hash of a blob."""
+    if filename.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\x00" % len(content) + content).hexdigest()
 
 
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
@@ -257,4 +277,5 @@ _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"PUT /storage/(\w+)", _Handler._put),
     (r"POST /api/models/([^/]+/[^/]+)/commit/([^/]+)", _Handler._commit),
     (r"POST /api/validate-yaml", _Handler._validate_yaml),
+    (r"GET /api/models/([^/]+/[^/]+)/revision/([^/]+)", _Handler._info),
 )

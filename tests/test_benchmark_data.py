@@ -12,12 +12,12 @@ from PIL import Image
 from iir_sdk.cli import main
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from iir_sdk.training.data import coco, pascal, pascal_part
-from iir_sdk.training.data.check import check_counts, contact_sheet
+from iir_sdk.training.data.check import check_counts, contact_sheet, missing_files
 from iir_sdk.training.data.dataset import Selection, block_fold, interleaved_fold, select
 from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold
 from iir_sdk.training.data.registry import BENCHMARKS, benchmark
 from tests import benchmark_trees as trees
-from tests.benchmark_trees import BOX, SIDE, boxed
+from tests.benchmark_trees import BOX, boxed
 
 TREES = {
     "pascal": trees.pascal_tree,
@@ -182,6 +182,9 @@ def test_coco(tmp_path):
     assert np.array_equal(mask == 1, boxed(BOX) == 1)  # two instances as one, also where the crowd lies
     assert (mask[75:] == 255).all()
     assert np.array_equal(test.mask("airplane", "8"), boxed(BOX))
+    # A base learner must know of objects too small for an episode.
+    assert read("coco", root, 1, "train").seen == {"2": ("car",)}
+    assert read("coco", root, 3, "train").seen == {"1": ("bicycle",), "2": ("car",)}
     assert coco.image_areas(coco.read_part(root, "test"), 7) == {"person": 3600}
 
 
@@ -189,7 +192,10 @@ def test_lvis(tmp_path):
     root = trees.lvis_tree(tmp_path)
     assert read("lvis", root, 0).classes == {"thing_1": ("200", "201"), "thing_11": ("200", "201")}
     assert np.array_equal(read("lvis", root, 0).mask("thing_1", "201"), boxed(BOX))
-    assert "thing_12" not in {c for f in range(10) for c in read("lvis", root, f, "train").classes}
+    # Tested on it is not, being in one validation picture only; trained on it is.
+    assert "thing_12" not in {c for f in range(2) for c in read("lvis", root, f).classes}
+    assert "thing_12" in read("lvis", root, 0, "train").classes
+    assert "thing_1" not in read("lvis", root, 0, "train").classes
 
 
 def test_paco_part(tmp_path):
@@ -222,6 +228,8 @@ def test_fss1000(tmp_path):
     assert list(train.classes) == ["abacus", "cup"]
     assert len(train.classes["cup"]) == 10
     assert np.array_equal(train.mask("cup", "cup/3"), boxed(BOX))
+    trees.write_lines(root / "fss_val_set.txt", ["cup"])
+    assert list(read("fss1000", root, 0, "train").classes) == ["abacus"]
     trees.write_lines(root / "fss_test_set.txt", ["bell", "zebra"])
     with pytest.raises(DatasetError, match="'zebra'"):
         read("fss1000", root)
@@ -270,12 +278,39 @@ def test_the_index_of_areas_is_kept_and_made_again_when_damaged(tmp_path):
 # The command
 
 
+COUNTED = {
+    "pascal": {"training pictures": 4, "test pictures": 2, "classes": 20},
+    "coco": {"training pictures": 3, "test pictures": 2, "classes": 5},
+    "fss1000": {"training classes": 2, "test classes": 1},
+    "lvis": {"training pictures": 2, "test pictures": 2, "classes": 11},
+    "pascal_part": {"annotated pictures": 4, "folds": 4},
+    "paco_part": {"classes": 3},
+    "deepglobe": {"pictures": 1, "tiles": 1, "classes": 2},
+    "isic2018": {"pictures": 3, "classes": 3},
+    "chest_xray": {"pictures": 2, "classes": 1},
+    "suim": {"pictures": 1, "classes": 2},
+}
+TAKEN_AWAY = {
+    "pascal": "benchmark_RELEASE/dataset/cls/s2.mat",
+    "coco": "train2014/COCO_train2014_000000000003.jpg",
+    "fss1000": "fewshot_data/cup/7.png",
+    "lvis": "val2017/000000000101.jpg",
+    "pascal_part": "VOCdevkit/VOC2010/JPEGImages/train_1.jpg",
+    "paco_part": "train2017/000000000001.jpg",
+    "deepglobe": "train/7_sat.jpg",
+    "isic2018": "ISIC2018_Task1_Training_GroundTruth/ISIC_4_segmentation.png",
+    "chest_xray": "CXR_png/MCUCXR_0.png",
+    "suim": "TEST/images/d_1.jpg",
+}
+
+
 @pytest.mark.parametrize("name", TREES)
-def test_check_counts_every_copy(name, tmp_path):
-    counts = check_counts(name, TREES[name](tmp_path))
-    assert counts
-    assert all(c.found >= 0 for c in counts)
-    assert any(c.differs for c in counts)
+def test_check_counts_a_copy_and_finds_what_is_missing(name, tmp_path):
+    root = TREES[name](tmp_path)
+    assert {c.what: c.found for c in check_counts(name, root)} == COUNTED[name]
+    assert missing_files(name, root) == []
+    (root / TAKEN_AWAY[name]).unlink()
+    assert missing_files(name, root) == [root / TAKEN_AWAY[name]]
 
 
 def test_data_check_names_what_differs_and_draws_the_sheet(tmp_path):
@@ -283,7 +318,7 @@ def test_data_check_names_what_differs_and_draws_the_sheet(tmp_path):
     sheet = tmp_path / "sheet.png"
     result = CliRunner().invoke(main, ["data", "check", "suim", str(root), "--sheet", str(sheet)])
     assert result.exit_code == 1
-    assert "pictures" in result.output
+    assert "missing files               0" in result.output
     assert "110" in result.output
     assert "differs" in result.output
     assert Image.open(sheet).width == 800
@@ -296,4 +331,3 @@ def test_data_check_of_ones_own_folder(picture_folder, tmp_path):
     arguments = ["data", "check", "folder", str(picture_folder / "coins"), "--sheet", str(tmp_path / "s.png")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert SIDE == 100

@@ -20,6 +20,7 @@ from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.model.state import join_shots
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, ablate, varied
+from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, draw_episodes, evaluate_set
@@ -179,6 +180,37 @@ def test_the_command_writes_everything(small_checkpoint, picture_folder, tmp_pat
     again = run("--episodes", 4, *seeds, "--episodes-file", listed)
     assert listed.read_bytes() == before
     assert re.findall("mIoU.*", again) == re.findall("mIoU.*", first)
+
+
+def test_a_list_of_other_episodes_is_refused(small_checkpoint, picture_folder, tmp_path):
+    listed = tmp_path / "episodes.json"
+    base = ["evaluate", "--weights", small_checkpoint, "--device", "cpu", "--episodes", 2, "--episodes-file", listed]
+
+    def run(*more: object) -> str:
+        result = CliRunner().invoke(main, [str(a) for a in (*base, *more)])
+        assert result.exit_code == (0 if not listed_before else 1), result.output
+        return result.output
+
+    listed_before = False
+    run("--data", picture_folder / "coco", "--fold", 3)
+    listed_before = True
+    assert "not of coco" in run("--data", picture_folder / "coco", "--fold", 0)
+    assert "shots, not 2" in run("--data", picture_folder / "coco", "--shots", 2)
+    assert "not coins" in run("--data", picture_folder / "coins")
+
+
+def test_what_was_used_last_is_kept_up_to_a_size():
+    cache: BoundedCache[str, bytes] = BoundedCache(10, len)
+    made = []
+
+    def value(key: str, size: int) -> bytes:
+        return cache.get(key, lambda: made.append(key) or bytes(size))
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        value(key, 4)
+    assert made == ["a", "b", "c", "b"]
+    assert value("large", 99) == bytes(99)
+    assert cache.held == 99
 
 
 def test_the_command_reads_benchmarks(small_checkpoint, tmp_path):

@@ -225,6 +225,7 @@ def test_every_refusal_is_named(hub, entry, cache, impatient, status, kind, says
 def test_a_passing_failure_is_waited_out(hub, entry, cache, impatient, status):
     hub.fail("HEAD .*resolve", status=status, times=2)
     assert load(cache).sha256 == entry.sha256
+    assert hub.faults[0].times == 0
 
 
 def test_an_unreachable_hub(hub, entry, cache, impatient, monkeypatch):
@@ -237,6 +238,7 @@ def test_an_unreachable_hub(hub, entry, cache, impatient, monkeypatch):
 def test_a_connection_cut_midway_is_taken_up_again(hub, entry, cache, impatient):
     hub.fail("GET /storage", cut_after=entry.size // 2, times=1)
     assert load(cache).sha256 == entry.sha256
+    assert len(hub.downloads()) == 2
 
 
 def test_a_connection_that_is_always_cut(hub, entry, cache, impatient):
@@ -333,6 +335,19 @@ def test_a_damaged_configuration_in_the_cache_is_fetched_afresh(hub, entry, cach
     assert load(cache, REPO, revision=entry.revision).sha256 == entry.sha256
 
 
+@pytest.mark.parametrize("change", [("sha256", "0" * 64), ("size", 5), ("surprise", 1)])
+def test_a_damaged_configuration_that_is_still_json_does_not_blame_sound_weights(hub, entry, cache, change):
+    config = load(cache, REPO).file.with_name("config.json").resolve()
+    config.write_text(json.dumps(json.loads(config.read_text()) | dict([change])))
+    assert load(cache, REPO).sha256 == entry.sha256
+    assert load(cache, REPO, local_files_only=True).sha256 == entry.sha256
+
+
+def test_a_token_that_is_asked_for_and_not_there(hub, entry, cache):
+    with pytest.raises(HubAccessError, match="nobody is logged in"):
+        load(cache, token=True)
+
+
 # Processes, disks
 
 LOAD = """
@@ -378,12 +393,18 @@ def test_two_processes_at_once(hub, entry, cache):
     assert len(blobs(cache)) == 1
 
 
-def test_a_process_killed_midway_leaves_nothing_that_is_trusted(hub, entry, cache):
-    hub.fail("GET /storage", body=lambda content: content[: len(content) // 2], delay=30, times=1)
+def test_a_process_killed_midway_leaves_nothing_that_is_trusted(hub, embedded, tmp_path, cache, monkeypatch):
+    """With a file larger than the client's own blocks, so that a part of it is on the disk when the process dies."""
+    save_folder(embedded.checkpoint, tmp_path / "large")
+    commit = hub.repo(REPO).commit(contents(tmp_path / "large"))
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    entry = replace(WeightsEntry.from_config(config), name="tiny", published=True, repo_id=REPO, revision=commit)
+    know(monkeypatch, entry)
+    hub.fail("GET /storage", stall_after=entry.size - 1_000_000, times=1)
     child = Child(entry, cache)
     deadline = time.monotonic() + 60
-    while not hub.downloads():
-        assert time.monotonic() < deadline, "the child never asked for the file"
+    while not any(p.stat().st_size > 1_000_000 for p in cache.glob("models--*/blobs/*.incomplete")):
+        assert time.monotonic() < deadline, "the child never wrote a part of the file"
         time.sleep(0.05)
     child.process.send_signal(signal.SIGKILL)
     child.process.wait()

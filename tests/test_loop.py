@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,17 @@ from PIL import Image
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError, TrainingError
+from iir_sdk.model.backbone import Taps
 from iir_sdk.training import start
 from iir_sdk.training.config import TrainingConfig, find_recipe, packaged_recipes, read_recipe
-from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.data.dataset import IGNORE, source_of
+from iir_sdk.training.data.episodes import sample_episodes
 from iir_sdk.training.data.folder import join_sets, read_picture_set, read_picture_sets
-from iir_sdk.training.episode_pictures import EpisodeStream
+from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
 from iir_sdk.training.feature_bank import FeatureBank, stream_views
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.optimisation import rate
-from iir_sdk.training.step import batch_iou, known_share
+from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou, known_share
 from iir_sdk.training.views import ViewMaker
 from tests.test_training import TINY, random_backbone  # noqa: F401
 
@@ -131,9 +134,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(picture_folder, tmp_
     trainer = build(replace(PICTURES, steps=4), picture_folder, tmp_path / "run")
     with torch.no_grad():
         trainer.model.decoder.query_start.weight.fill_(torch.nan)
-    with pytest.raises(TrainingError, match=r"loss of step 0 is nan.*failed_batch\.pt.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss of step 0 is nan.*failed_batch_0\.pt.*learning_rate"):
         trainer.run()
-    kept = torch.load(tmp_path / "run" / "failed_batch.pt", weights_only=True)
+    kept = torch.load(tmp_path / "run" / "failed_batch_0.pt", weights_only=True)
     assert kept["batch"]["target"].shape == (2, 64, 64)
     assert not (tmp_path / "run" / "last.pt").exists()
 
@@ -194,11 +197,15 @@ def stream(picture_folder: Path, **changes: object) -> EpisodeStream:
     return EpisodeStream(join_sets(read_picture_sets(picture_folder)), config, group=config.batch)
 
 
+def same(one: EpisodePictures, two: EpisodePictures) -> bool:
+    return one.own_class == two.own_class and all(torch.equal(a, b) for a, b in zip(one[:4], two[:4], strict=True))
+
+
 def test_an_episode_is_fixed_by_seed_epoch_and_number(picture_folder):
     one, two = stream(picture_folder), stream(picture_folder)
     for number in (0, 7, 25):
         torch.manual_seed(number)
-        assert all(torch.equal(a, b) for a, b in zip(one[number], two[number], strict=True))
+        assert same(one[number], two[number])
     assert not torch.equal(one[0].query, stream(picture_folder, seed=1)[0].query)
     before = torch.random.get_rng_state()
     _ = one[3]
@@ -212,8 +219,7 @@ def test_the_same_episodes_come_from_any_number_of_workers(picture_folder):
     for workers in (0, 2):
         loader = torch.utils.data.DataLoader(episodes, batch_sampler=numbers, num_workers=workers, collate_fn=list)
         found.append([e for batch in loader for e in batch])
-    for a, b in zip(*found, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert all(same(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_an_epoch_takes_every_picture_once_and_no_picture_supports_itself(picture_folder, monkeypatch):
@@ -293,6 +299,64 @@ def test_ignored_pixels_stay_ignored_in_the_bank_and_in_the_loss(with_borders):
     target = torch.tensor([[[0, 1], [IGNORE, IGNORE]]])
     assert known_share(target, (1, 2)).tolist() == [[[0.0, 1.0]]]
     assert known_share(torch.full((1, 2, 2), IGNORE), (1, 1)).tolist() == [[[-1.0]]]
+
+
+def test_ignored_pixels_of_supports_are_no_background():
+    """Changing what lies under them changes neither the loss nor any gradient but through the backbone's view."""
+    torch.manual_seed(0)
+    model = start.IIR(replace(MODEL, dropout=0.0)).train()
+    taps = [torch.rand(2, c, s, s) for c, s in zip(model.backbone.channels, (8, 4, 2), strict=True)]
+    support, query = (Taps(*(t[i : i + 1] for t in taps)) for i in (0, 1))
+    target = torch.zeros(1, 64, 64, dtype=torch.int64)
+    target[:, 16:32, 16:32] = 1
+    ignored, background = target.clone(), target.clone()
+    ignored[:, 32:] = IGNORE
+    losses = {}
+    for name, of_support in (("ignored", ignored), ("background", background)):
+        step = TrainingStep(model, PICTURES)
+        losses[name] = float(step(EpisodeBatch(support, of_support, query, target, 1))[0].detach())
+    assert losses["ignored"] != losses["background"]
+    with torch.no_grad():
+        foreground, known = (ignored == 1)[:, None].float(), (ignored != IGNORE)[:, None].float()
+        state = model.encode_support_taps(support, foreground, 1, 1, known).state
+        low = support.low[0, :, :4]
+        weight = 1 - foreground[0, 0].reshape(8, 8, 8, 8).mean((1, 3))[:4]
+        expected = (low * weight).sum((1, 2)) / weight.sum()
+    torch.testing.assert_close(state.background_low[0, 0], expected)
+
+
+def test_crops_of_one_picture_never_meet():
+    keys = {"thing": tuple(f"p{i}#{j}" for i in range(3) for j in range(4))}
+    episodes = EpisodeStream(Crops(keys), replace(PICTURES, shots=(2,)), group=1)
+    for number in range(episodes.epoch_length):
+        query = episodes.queries[episodes._order(0)[number]]
+        supports = episodes._supports("thing", query, 2, random.Random(number))
+        assert len({source_of(k) for k in (query, *supports)}) == 3
+    for episode in sample_episodes(keys, shots=2, count=50, seed=0):
+        assert len({source_of(k) for k in (episode.query, *episode.supports)}) == 3
+    with pytest.raises(DatasetError, match="4 pictures"):
+        sample_episodes(keys, shots=3, count=1, seed=0)
+
+
+@dataclass
+class Crops:
+    classes: dict[str, tuple[str, ...]]
+    name: str = "crops"
+
+    def picture(self, key: str) -> np.ndarray:
+        raise NotImplementedError
+
+    def mask(self, name: str, key: str) -> np.ndarray:
+        raise NotImplementedError
+
+
+def test_a_run_is_not_resumed_with_other_parts_or_processes(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    config = replace(PICTURES, steps=2)
+    build(config, picture_folder, tmp_path / "run").run()
+    other = build(replace(config), picture_folder, tmp_path / "run")
+    other.folder.contents = {**other.folder.contents, "processes": 4}
+    with pytest.raises(ConfigError, match=r"data\.json differs"):
+        other.run(resume=True)
 
 
 def test_the_logs_iou_leaves_ignored_pixels_out():

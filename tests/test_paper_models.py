@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,8 +31,8 @@ def one_step(model: IIR, size: int, shots: int, *, precision: str = "float32") -
     """Loss of a random batch of one, and the decoder's parameters that got no gradient."""
     config = replace(read_recipe(find_recipe("pascal")), model=model.config)
     images = torch.randn(shots + 1, 3, size, size)
-    mask = torch.zeros(shots, 1, size, size)
-    mask[:, :, size // 4 : size // 2, size // 4 : size // 2] = 1
+    mask = torch.zeros(shots, size, size, dtype=torch.int64)
+    mask[:, size // 4 : size // 2, size // 4 : size // 2], mask[:, :5] = 1, 255
     target = torch.zeros(1, size, size, dtype=torch.int64)
     target[:, : size // 3, : size // 2], target[:, -5:] = 1, 255
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -41,7 +40,8 @@ def one_step(model: IIR, size: int, shots: int, *, precision: str = "float32") -
             taps = model.backbone(images)
         taps = type(taps)(*(t.float().contiguous() for t in taps))
         support, query = (type(taps)(*(t[part] for t in taps)) for part in (slice(0, shots), slice(shots, None)))
-        loss, _ = TrainingStep(model, config)(EpisodeBatch(support, mask, query, target, shots))
+        own = torch.zeros(1, dtype=torch.int64) if model.config.base_classes else None
+        loss, _ = TrainingStep(model, config)(EpisodeBatch(support, mask, query, target, shots, own))
     loss.backward()
     silent = {n for n, p in model.decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     return float(loss.detach()), silent
@@ -127,6 +127,18 @@ def test_networks_that_are_no_plain_transformers():
         build_backbone("vit_of_dreams")
 
 
+def test_a_transformer_without_a_head_is_not_trained_on_a_random_one(monkeypatch):
+    from iir_sdk.training import start
+
+    monkeypatch.setattr(start, "load_backbone_weights", lambda *arguments: None)
+    config = replace(read_recipe(find_recipe("pascal_dinov2")), view_size=96)
+    config = replace(config, model=replace(config.model, backbone="vit_tiny_patch16_224", base_classes=0))
+    with pytest.raises(ConfigError, match="--classifier"):
+        start.build_model(config, start.TrainedParts())
+    plain = replace(config, model=replace(config.model, classifier=False, cam="closed_form"))
+    assert not start.build_model(plain, start.TrainedParts()).backbone.has_classifier
+
+
 def test_a_transformers_checkpoint_round_trips(tmp_path):
     torch.manual_seed(0)
     config = ModelConfig(backbone="vit_tiny_patch16_224", width=16, blocks=1, cross_blocks=1, head_width=8)
@@ -165,6 +177,20 @@ def test_the_base_learners_probability_is_the_sum_over_its_classes():
         assert logits.shape == (2, 6, 6, 6)
         expected = logits.softmax(1)[:, 1:].sum(1, keepdim=True)
         torch.testing.assert_close(learner.base_probability(taps), expected, atol=1e-5, rtol=1e-4)
+        without = learner.base_probability(taps, torch.tensor([4, 0]))
+        for i, own in enumerate((4, 0)):
+            rest = expected[i] - logits.softmax(1)[i, own + 1]
+            torch.testing.assert_close(without[i], rest, atol=1e-5, rtol=1e-4)
+
+
+def test_the_base_learner_draws_no_dropout_while_the_decoder_trains():
+    model = IIR(
+        ModelConfig(backbone="test_efficientnet", width=16, blocks=1, cross_blocks=1, head_width=8, base_classes=2)
+    )
+    model.train()
+    assert model.decoder.training
+    assert model.base_learner is not None
+    assert not any(m.training for m in model.base_learner.modules())
 
 
 def test_a_model_with_a_base_learner_round_trips_and_trains_its_merge(tmp_path):
@@ -236,4 +262,3 @@ def test_recipes_name_what_their_base_learner_lacks(tmp_path, monkeypatch):
     config = replace(read_recipe(find_recipe("pascal")), view_size=96)
     with pytest.raises(ConfigError, match=r"iir-sdk pretrain.*--base-learner.*model\.base_classes=0"):
         start.build_model(config, start.TrainedParts())
-    assert isinstance(Path(), Path)

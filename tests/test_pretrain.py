@@ -17,7 +17,13 @@ from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.iir import IIR
 from iir_sdk.training import start
 from iir_sdk.training.data.folder import join_sets, read_picture_sets
-from iir_sdk.training.pretrain import LabelledPictures, adapt_classifier, adaptation_loss, pretrain_base_learner
+from iir_sdk.training.pretrain import (
+    LabelledPictures,
+    adapt_classifier,
+    adaptation_loss,
+    pretrain_base_learner,
+    save_part,
+)
 from tests.test_loop import PICTURES, random_backbone  # noqa: F401
 
 
@@ -98,6 +104,11 @@ def test_pretrained_parts_start_a_run(picture_folder, tmp_path, random_backbone)
     random = build_backbone("test_efficientnet")
     assert not torch.equal(trainer.model.backbone.classifier.weight, random.classifier.weight)
     assert fresh.base_learner is not None
+    fewer = tmp_path / "fewer.safetensors"
+    save_part(trainer.model.base_learner, fewer, ("coco/cat", "coco/dog", "coco/cow"))
+    with pytest.raises(ConfigError, match=r"other classes.*coco/cow.*another fold"):
+        wrong_parts = start.TrainedParts(base_learner=fewer)
+        start.build_trainer(with_base, picture_folder, tmp_path / "no", parts=wrong_parts, device="cpu", workers=0)
     with pytest.raises(ConfigError, match="base_classes=5, the data 3"):
         wrong = replace(config, model=replace(config.model, base_classes=5))
         start.run_pretraining("base-learner", wrong, picture_folder, tmp_path / "x.safetensors", steps=1, device="cpu")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +64,7 @@ def test_changed_weights_are_what_is_saved(tiny, tmp_path):
     tensor.data.mul_(2)
     entry = tiny.save_pretrained(tmp_path / "changed")
     assert entry.sha256 != tiny.checkpoint.sha256
+    assert entry.metrics == ()
     loaded = FewShotSegmenter(tmp_path / "changed", device="cpu").model.get_parameter(name)
     assert np.allclose(loaded.numpy(), tensor.detach().numpy(), rtol=1e-3)
 
@@ -128,7 +131,49 @@ def test_push_to_hub_publishes_and_fetches_back(hub, tiny, tmp_path):
 
 def test_publishing_the_same_again_is_no_new_commit(hub, tiny):
     first = tiny.push_to_hub(REPO, token=TOKEN, license="MIT")
-    assert tiny.push_to_hub(REPO, token=TOKEN, license="MIT").sha256 == first.sha256
+    assert tiny.push_to_hub(REPO, token=TOKEN, license="MIT") == first
+    assert len(hub.repo(REPO).commits) == 1
+
+
+@pytest.mark.parametrize("repo_id", ["mine", "a/b/c", "me/my weights", ""])
+def test_a_name_that_is_no_repository_is_refused_before_the_upload(hub, tiny, repo_id):
+    with pytest.raises(WeightsError, match="must be owner/name"):
+        tiny.push_to_hub(repo_id, token=TOKEN, license="MIT")
+    assert hub.requests == []
+
+
+def test_weights_that_are_no_numbers_are_neither_saved_nor_published(hub, tiny, tmp_path):
+    name, tensor = next(iter(tiny.model.decoder.named_parameters()))
+    tensor.data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match=f"{name} holds NaN"):
+        tiny.save_pretrained(tmp_path / "mine")
+    with pytest.raises(WeightsError, match="not saved"):
+        tiny.push_to_hub(REPO, token=TOKEN, license="MIT")
+    assert hub.requests == []
+
+
+def test_weights_too_large_for_half_precision_are_kept(tiny, tmp_path):
+    name, tensor = next(iter(tiny.model.decoder.named_parameters()))
+    tensor.data.fill_(1e6)
+    tiny.save_pretrained(tmp_path / "mine")
+    assert (FewShotSegmenter(tmp_path / "mine", device="cpu").model.decoder.get_parameter(name) == 1e6).all()
+
+
+def test_a_disk_too_small_to_save_on(tiny_checkpoint, tmp_path):
+    code = f"""
+import resource
+from iir_sdk import FewShotSegmenter
+segmenter = FewShotSegmenter({str(tiny_checkpoint)!r}, device="cpu")
+next(segmenter.model.decoder.parameters()).data.mul_(2)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    segmenter.save_pretrained({str(tmp_path / "mine")!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("OutputError cannot write"), done.stdout + done.stderr
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_push_to_hub_can_be_private(hub, tiny):
@@ -208,6 +253,14 @@ def test_other_weights_under_an_embedded_name_are_refused_before_the_upload(hub,
     assert hub.requests == []
 
 
+def test_a_manifest_of_ones_own_is_begun(hub, tiny_checkpoint, tmp_path):
+    fresh = tmp_path / "mine.json"
+    arguments = ("--license", "MIT", "--token", TOKEN, "--manifest", fresh)
+    code, output = run("publish", tiny_checkpoint, REPO, *arguments)
+    assert code == 0, output
+    assert list(read_manifest(fresh)) == ["tiny"]
+
+
 def test_a_refused_publication_leaves_the_manifest_alone(hub, tiny_checkpoint, listing):
     before = listing.read_bytes()
     code, output = run("publish", tiny_checkpoint, REPO, "--license", "MIT", "--manifest", listing)
@@ -252,6 +305,11 @@ def test_download_puts_a_repository_into_the_cache(hub, tiny, tmp_path):
     assert len(hub.downloads()) == 1
     assert run("verify", REPO, "--cache-dir", tmp_path / "cache")[0] == 0
     assert len(hub.downloads()) == 1
+    commit = hub.repo(REPO).refs["main"]
+    assert run("download", REPO, "--revision", commit, "--cache-dir", tmp_path / "pinned")[0] == 0
+    code, output = run("verify", REPO, "--revision", commit, "--cache-dir", tmp_path / "pinned")
+    assert code == 0, output
+    assert "as labs/tiny/config.json states" in output
     code, output = run("download", "iir-lite2")
     assert code == 1
     assert "not on the Hub yet" in output

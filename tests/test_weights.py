@@ -75,7 +75,7 @@ def test_a_folder_is_a_checkpoint(small_checkpoint, tmp_path):
         load_checkpoint(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["", "no/such/file.safetensors", Path("iir-lite2"), Path("labs/tiny")])
+@pytest.mark.parametrize("name", ["", "a" * 300, "no/such/file.safetensors", Path("iir-lite2"), Path("labs/tiny")])
 def test_what_leads_nowhere(name):
     with pytest.raises(WeightsNotFoundError):
         load_checkpoint(name)

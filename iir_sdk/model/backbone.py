@@ -88,6 +88,11 @@ class Backbone(nn.Module):
         return cast(Tensor, cast(Any, self.net).forward_head(pooled_map, pre_logits=True))
 
     @property
+    def map_channels(self) -> int:
+        """How many of ``mid``'s channels differ from place to place."""
+        return self.channels[1]
+
+    @property
     def has_classifier(self) -> bool:
         """Whether the ImageNet head is there."""
         return isinstance(cast(Any, self.net).get_classifier(), nn.Linear)

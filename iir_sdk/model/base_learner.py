@@ -66,10 +66,20 @@ class BaseLearner(nn.Module):
         logits: Tensor = self.classify(self.pyramid(self.reduce(torch.cat([taps.mid, resize_map(taps.high, size)], 1))))
         return logits
 
-    def base_probability(self, taps: Taps) -> Tensor:
-        """Summed probability of the base classes, ``(N, 1, h, w)`` float32 in [0, 1]."""
-        background: Tensor = self(taps).float().softmax(1)[:, :1]
-        return 1 - background
+    def base_probability(self, taps: Taps, own_class: Tensor | None = None) -> Tensor:
+        """Summed probability of the base classes, ``(N, 1, h, w)`` float32 in [0, 1].
+
+        Args:
+            taps: of ``N`` queries.
+            own_class: ``(N,)`` int64, a base class of each to leave out: in training the episode asks for one of them,
+                and that one must not be suppressed.
+        """
+        probability: Tensor = self(taps).float().softmax(1)[:, 1:]
+        total = probability.sum(1, keepdim=True)
+        if own_class is None:
+            return total
+        own = probability.gather(1, own_class[:, None, None, None].expand(-1, 1, *probability.shape[2:]))
+        return (total - own).clamp_min(0)
 
 
 class BackgroundMerge(nn.Module):

@@ -102,15 +102,16 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
         source = mid.detach().clone().requires_grad_()
         classes = index.clone()
         logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(source)))
-        maps = [_channel_weighted(source, logits, classes[:, k]) for k in range(classes.shape[1])]
+        own = backbone.map_channels
+        maps = [_channel_weighted(source, logits, classes[:, k], own) for k in range(classes.shape[1])]
         return normalise(torch.stack(maps, 1))
 
 
-def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor, channels: int) -> Tensor:
     chosen = logits.gather(1, index[:, None]).sum()
     (gradient,) = torch.autograd.grad(chosen, source, retain_graph=True)
     channel_weight = gradient.float().mean((2, 3), keepdim=True)
-    return (source.detach().float() * channel_weight).sum(1)
+    return (source.detach().float() * channel_weight)[:, :channels].sum(1)
 
 
 def normalise(cam: Tensor) -> Tensor:

@@ -88,6 +88,13 @@ class IIR(nn.Module):
             # In the decoder, since it is trained with it; the base learner itself is not.
             self.decoder.merge = BackgroundMerge()
 
+    def train(self, mode: bool = True) -> IIR:
+        """Training mode for the decoder; backbone and base learner are frozen and stay in evaluation mode."""
+        super().train(mode)
+        if self.base_learner is not None:
+            self.base_learner.eval()
+        return self
+
     def encode_support(self, images: Tensor, masks: Tensor) -> SupportState:
         """Encode supports; nothing of the pictures is needed afterwards.
 
@@ -103,8 +110,13 @@ class IIR(nn.Module):
         """Segment ``query (B, 3, H, W)`` by a state of ``B`` tasks (or of one, for all queries)."""
         return self.decode(self.backbone(query), state)
 
-    def encode_support_taps(self, taps: Taps, masks: Tensor, tasks: int, shots: int) -> SupportEncoding:
-        """As :meth:`encode_support`, from taps of ``N = tasks * shots`` supports and ``masks (N, 1, H, W)``."""
+    def encode_support_taps(
+        self, taps: Taps, masks: Tensor, tasks: int, shots: int, known: Tensor | None = None
+    ) -> SupportEncoding:
+        """As :meth:`encode_support`, from taps of ``N = tasks * shots`` supports and ``masks (N, 1, H, W)``.
+
+        ``known (N, 1, H, W)`` in [0, 1] is 0 where a support's label is to be ignored: no part of the background.
+        """
         size = grid_size(taps.mid)
         maps = self._support_maps(taps, masks, size)
         high = resize_map(taps.high.float(), size)
@@ -127,7 +139,7 @@ class IIR(nn.Module):
             threshold=maps.threshold[:, None],
             core_high=dual_high.core[:, None],
             local_high=dual_high.local[:, None],
-            **_similarity_state(taps, masks),
+            **_similarity_state(taps, masks, known),
             core=dual.core[:, None],
             local=dual.local[:, None],
             whole=dual.whole[:, None],
@@ -136,7 +148,13 @@ class IIR(nn.Module):
         )
         return SupportEncoding(state.reshape_shots(tasks, shots), auxiliary)
 
-    def decode(self, taps: Taps, state: SupportState, labels: tuple[Tensor, Tensor] | None = None) -> Prediction:
+    def decode(
+        self,
+        taps: Taps,
+        state: SupportState,
+        labels: tuple[Tensor, Tensor] | None = None,
+        own_class: Tensor | None = None,
+    ) -> Prediction:
         """As :meth:`forward`, from the query's taps.
 
         Args:
@@ -144,6 +162,7 @@ class IIR(nn.Module):
             state: of ``B`` tasks, or of one.
             labels: query ``(B, h*w)`` and support ``(B, K, h*w)`` labels at ``mid``'s grid in {0, 1, 255}; given in
                 training only, they turn directional dropout on and fill ``auxiliary``.
+            own_class: ``(B,)`` int64, in training with a base learner: which base class each task asks for.
         """
         if state.tasks == 1 and len(taps.mid) > 1:
             state = state.map(lambda t: t.expand(len(taps.mid), *t.shape[1:]))
@@ -164,7 +183,7 @@ class IIR(nn.Module):
         logits = self.decoder.head(x, taps.low, head_priors)
         if self.base_learner is not None:
             with torch.no_grad():
-                base = self.base_learner.base_probability(taps)
+                base = self.base_learner.base_probability(taps, own_class)
             logits = self.decoder.merge(logits, base)  # type: ignore[operator]
         return Prediction(logits, prior, weights, tuple(auxiliary))
 
@@ -248,13 +267,14 @@ def _similarities(tap: Tensor, name: str, state: SupportState, weights: Tensor) 
     return torch.cat([priors.mean_over_shots(maps, weights) for maps in pair], 1)
 
 
-def _similarity_state(taps: Taps, masks: Tensor) -> dict[str, Tensor]:
+def _similarity_state(taps: Taps, masks: Tensor, known: Tensor | None) -> dict[str, Tensor]:
     """Prototypes and unit features that the companion priors and the shot weights compare with, ``(N, 1, ...)``."""
     state = {"gram_low": priors.gram(taps.low)}
     for name, tap in taps._asdict().items():
         mask = resize_mask(masks, grid_size(tap))
         state[f"foreground_{name}"] = masked_average(tap, mask)
-        state[f"background_{name}"] = masked_average(tap, 1 - mask)
+        whole = torch.ones_like(mask) if known is None else resize_mask(known, grid_size(tap))
+        state[f"background_{name}"] = masked_average(tap, (whole - mask).clamp_min(0))
         if name != "low":
             state[f"dense_{name}"] = _to_tokens(F.normalize(tap.float(), dim=1))
             state[f"mask_{name}"] = mask.flatten(1)

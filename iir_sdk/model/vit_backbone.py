@@ -83,6 +83,11 @@ class VitBackbone(Backbone):
         return pooled_map.mean((2, 3))
 
     @property
+    def map_channels(self) -> int:
+        """The patch tokens' half of ``mid``; the class token's is the same everywhere and would only shift a CAM."""
+        return self.channels[1] // 2
+
+    @property
     def has_classifier(self) -> bool:
         """Whether there is a head."""
         return self.head is not None

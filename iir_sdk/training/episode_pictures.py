@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from iir_sdk.errors import DatasetError
 from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
+from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, source_of
 
 ensure_torchvision()
 
@@ -32,12 +32,14 @@ class EpisodePictures(NamedTuple):
         support_mask: ``(K, S, S)`` uint8 in {0, 1, 255}, with some foreground.
         query: ``(3, S, S)`` uint8.
         target: ``(S, S)`` uint8 in {0, 1, 255}.
+        own_class: number of the class among the dataset's.
     """
 
     support: Tensor
     support_mask: Tensor
     query: Tensor
     target: Tensor
+    own_class: int
 
 
 class EpisodeStream(Dataset[EpisodePictures]):
@@ -55,7 +57,8 @@ class EpisodeStream(Dataset[EpisodePictures]):
     def __init__(self, dataset: FewShotDataset, config: TrainingConfig, *, group: int = 1) -> None:
         self.dataset, self.config, self.group = dataset, config, group
         needed = max(config.shots) + 1
-        self.classes = {c: keys for c, keys in dataset.classes.items() if len(keys) >= needed}
+        self.classes = {c: keys for c, keys in dataset.classes.items() if len(set(map(source_of, keys))) >= needed}
+        self.numbers = {c: i for i, c in enumerate(dataset.classes)}
         if not self.classes:
             raise DatasetError(
                 f"no class of {dataset.name} has the {needed} pictures that {max(config.shots)} shots need."
@@ -65,6 +68,7 @@ class EpisodeStream(Dataset[EpisodePictures]):
             for key in keys:
                 self.shown.setdefault(key, []).append(name)
         self.queries = sorted(self.shown)
+        self._kept_order: tuple[int, list[int]] = (-1, [])
         self._augment = augmentation(config)
 
     @property
@@ -80,18 +84,34 @@ class EpisodeStream(Dataset[EpisodePictures]):
     def __getitem__(self, number: int) -> EpisodePictures:
         """Episode ``number``, made from (seed, epoch, number) alone."""
         epoch, place = divmod(number, self.epoch_length)
-        order = list(range(self.epoch_length))
-        random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
         rng = random.Random(f"{self.config.seed}/{epoch}/{number}")
-        query = self.queries[order[place]]
+        query = self.queries[self._order(epoch)[place]]
         name = rng.choice(self.shown[query])
-        others = [key for key in self.classes[name] if key != query]
-        supports = rng.sample(others, self._shots(number))
+        supports = self._supports(name, query, self._shots(number), rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
             pairs = [self._pair(name, key, needs_object=True) for key in supports]
             image, target = self._pair(name, query, needs_object=False)
-        return EpisodePictures(torch.stack([i for i, _ in pairs]), torch.stack([m for _, m in pairs]), image, target)
+        images, masks = (torch.stack(list(part)) for part in zip(*pairs, strict=True))
+        return EpisodePictures(images, masks, image, target, self.numbers[name])
+
+    def _order(self, epoch: int) -> list[int]:
+        """The queries' order in an epoch; kept, since an epoch is long."""
+        if self._kept_order[0] != epoch:
+            order = list(range(self.epoch_length))
+            random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+            self._kept_order = (epoch, order)
+        return self._kept_order[1]
+
+    def _supports(self, name: str, query: str, count: int, rng: random.Random) -> list[str]:
+        """Pictures of a class, each of another photograph than the query's and one another's."""
+        taken, keys = {source_of(query)}, self.classes[name]
+        chosen: list[str] = []
+        for key in rng.sample(keys, len(keys)) if any("#" in k for k in keys) else rng.sample(keys, count + 1):
+            if source_of(key) not in taken and len(chosen) < count:
+                taken.add(source_of(key))
+                chosen.append(key)
+        return chosen
 
     def _shots(self, number: int) -> int:
         """Of an episode: the same for all of a batch, whatever the number of processes that share it."""

@@ -17,6 +17,7 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.state import SupportState, join_shots
 from iir_sdk.preprocessing import restore
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.training.metrics import SegmentationScore
@@ -24,7 +25,7 @@ from iir_sdk.training.metrics import SegmentationScore
 Output = Literal["mask", "prior"]
 """What is scored: the network's mask, or IIR's prior alone."""
 
-_KEPT_QUERIES = 2000
+_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,16 @@ class Evaluator:
     ) -> None:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
         self._sides = [segmenter.preprocessing.scaled_size(scale) for scale in scales]
-        self._seen: dict[str, tuple[list[Taps], tuple[int, int]]] = {}
-        self._supports: dict[tuple[str, str], SupportState] = {}
+        self._seen: BoundedCache[str, _Seen] = BoundedCache(_KEPT_BYTES, lambda seen: seen.nbytes)
+        self._supports: BoundedCache[tuple[str, str], SupportState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
         state = join_shots([self._support(episode.name, key) for key in episode.supports])
         with torch.inference_mode(), self.segmenter.autocast():
-            of_scales, size = self._query(episode.query)
-            found = []
-            for taps in of_scales:
+            query = self._query(episode.query)
+            size, found = query.size, []
+            for taps in query.scales:
                 prediction = self.segmenter.model.decode(taps, state)
                 if self.output == "prior":
                     prior = F.interpolate(prediction.prior, size, mode="bilinear", align_corners=False)
@@ -152,19 +153,30 @@ class Evaluator:
         return score, each
 
     def _support(self, name: str, key: str) -> SupportState:
-        if (name, key) not in self._supports:
-            pixels, mask = self.pictures.picture(key), self.pictures.mask(name, key) == 1
-            self._supports[name, key] = self.segmenter.encode(pixels, mask)
-        return self._supports[name, key]
+        def encode() -> SupportState:
+            return self.segmenter.encode(self.pictures.picture(key), self.pictures.mask(name, key) == 1)
 
-    def _query(self, key: str) -> tuple[list[Taps], tuple[int, int]]:
-        if key not in self._seen:
+        return self._supports.get((name, key), encode)
+
+    def _query(self, key: str) -> _Seen:
+        def look() -> _Seen:
             pixels = self.pictures.picture(key)
             taps = [self.segmenter.taps([pixels], side) for side in self._sides]
-            if len(self._seen) >= _KEPT_QUERIES:
-                self._seen.pop(next(iter(self._seen)))
-            self._seen[key] = (taps, (pixels.shape[0], pixels.shape[1]))
-        return self._seen[key]
+            return _Seen(taps, (pixels.shape[0], pixels.shape[1]))
+
+        return self._seen.get(key, look)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A query's features at each scale, and its own size."""
+
+    scales: list[Taps]
+    size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for taps in self.scales for t in taps)
 
 
 def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:

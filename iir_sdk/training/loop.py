@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.curve import draw_curve, require_matplotlib
 from iir_sdk.training.optimisation import autocast, build_average, build_optimizer, build_schedule
 from iir_sdk.training.processes import Processes
-from iir_sdk.training.run_folder import BATCH, BEST, LAST, RunFolder, tensorboard_writer
+from iir_sdk.training.run_folder import BEST, LAST, RunFolder, tensorboard_writer
 from iir_sdk.training.sources import EpisodeSource
 from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou
 from iir_sdk.weights.checkpoint_file import save_checkpoint
@@ -41,6 +41,7 @@ class Trainer:
         device: to train on.
         processes: of the run.
         validate: scores the averaged weights every ``validate_every`` steps.
+        parts: sha256 of the files that parts of the network came from; a run is resumed with the same ones only.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Trainer:
         device: torch.device,
         processes: Processes | None = None,
         validate: Validate | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         self.model, self.source, self.config, self.device = model.to(device), source, config, device
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes, self.validate = processes or Processes(), validate
-        self.folder = RunFolder(folder, config, source.contents(), writes=self.processes.first)
+        contents = {**source.contents(), "processes": self.processes.count, "parts": dict(parts or {})}
+        self.folder = RunFolder(folder, config, contents, writes=self.processes.first)
         self.average = build_average(model.decoder, config)
         self.optimizer = build_optimizer(model.decoder, config)
         self.schedule = build_schedule(self.optimizer, config, source.steps)
@@ -146,10 +149,11 @@ class Trainer:
         if math.isfinite(float(loss.detach())):
             return
         state = {"batch": batch.tensors(), "decoder": self.model.decoder.state_dict(), "step": self.step}
-        self.folder.save(BATCH, state)
+        kept = f"failed_batch_{self.processes.rank}.pt"
+        self.folder.save(kept, state, always=True)
         raise TrainingError(
             f"the loss of step {self.step} is {float(loss.detach())}. The batch and the weights are in "
-            f"{self.folder.path / BATCH}; lower learning_rate, or set precision='float32', and resume from {LAST}."
+            f"{self.folder.path / kept}; lower learning_rate, or set precision='float32', and resume from {LAST}."
         )
 
     def _validate(self) -> None:

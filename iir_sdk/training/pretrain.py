@@ -5,23 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from tqdm import tqdm
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.errors import WeightsError, WeightsNotFoundError
 from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
+from iir_sdk.safetensors_file import write_safetensors
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
+from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset
 from iir_sdk.training.episode_pictures import augmentation
 from iir_sdk.training.optimisation import autocast
 
@@ -48,8 +49,10 @@ class LabelledPictures(Dataset[LabelledPicture]):
         self.dataset, self.config = dataset, config
         self.names = tuple(dataset.classes)
         shown: dict[str, list[int]] = {}
-        for i, keys in enumerate(dataset.classes.values()):
-            for key in keys:
+        for i, (name, keys) in enumerate(dataset.classes.items()):
+            # Where the dataset knows them, also the classes that a picture shows too small for an episode.
+            everywhere = (k for k, seen in dataset.seen.items() if name in seen) if _is_dense(dataset) else keys
+            for key in everywhere:
                 shown.setdefault(key, []).append(i)
         self.shown = dict(sorted(shown.items()))
         self.keys = list(self.shown)
@@ -59,15 +62,20 @@ class LabelledPictures(Dataset[LabelledPicture]):
         """Picture ``number``."""
         rng = random.Random(f"{self.config.seed}/base/{number}")
         key = rng.choice(self.keys)
-        labels = np.zeros(self.dataset.picture(key).shape[:2], np.uint8)
+        pixels = self.dataset.picture(key)
+        labels = np.zeros(pixels.shape[:2], np.uint8)
         for i in self.shown[key]:
             mask = self.dataset.mask(self.names[i], key)
             labels[mask == 1] = i + 1
             labels[(mask == IGNORE) & (labels == 0)] = IGNORE
-        image = tv_tensors.Image(torch.from_numpy(np.array(self.dataset.picture(key))).permute(2, 0, 1))
+        image = tv_tensors.Image(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
             return LabelledPicture(*self._augment(image, tv_tensors.Mask(torch.from_numpy(labels))))
+
+
+def _is_dense(dataset: FewShotDataset) -> TypeGuard[DenseDataset]:
+    return isinstance(dataset, DenseDataset)
 
 
 def pretrain_base_learner(
@@ -180,8 +188,23 @@ def save_part(part: torch.nn.Module, path: Path, classes: Sequence[str] = ()) ->
     Raises:
         OutputError: it cannot be written.
     """
-    tensors = {name: t.detach().float().contiguous().cpu() for name, t in part.state_dict().items()}
-    return write_atomically(path, lambda beside: save_file(tensors, beside, {"classes": "\n".join(classes)}))
+    tensors = {name: tensor.float() for name, tensor in part.state_dict().items()}
+    return write_safetensors(path, tensors, {"classes": "\n".join(classes)})
+
+
+def part_classes(path: Path) -> tuple[str, ...]:
+    """Names of the classes of a part that :func:`save_part` wrote.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: the file is missing, or no such part.
+    """
+    if not path.is_file():
+        raise WeightsNotFoundError(f"no base learner at {str(path)!r}; iir-sdk pretrain writes one.")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return tuple((stored.metadata() or {}).get("classes", "").splitlines())
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as a pretrained part: {error}.") from error
 
 
 def _batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -48,14 +49,18 @@ def joined_processes(device: str) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, if it did.
 
     Args:
-        device: ``cuda`` uses NCCL, anything else gloo.
+        device: as users name it; NCCL joins CUDA devices, each process taking one of its own, gloo the rest.
     """
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         yield Processes()
         return
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    local = distributed.get_node_local_rank(0)
+    if cuda:
+        torch.cuda.set_device(local)
+    # The others wait while the first validates.
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
     try:
-        local = distributed.get_node_local_rank(0)
         yield Processes(distributed.get_rank(), distributed.get_world_size(), local)
     finally:
         distributed.destroy_process_group()

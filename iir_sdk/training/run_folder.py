@@ -13,7 +13,7 @@ from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.training.config import TrainingConfig
 
-LAST, BEST, BATCH = "last.pt", "best.pt", "failed_batch.pt"
+LAST, BEST = "last.pt", "best.pt"
 
 
 class RunFolder:
@@ -59,9 +59,9 @@ class RunFolder:
                     f"{file} differs from the given {name}; resume with the same, or name another folder."
                 )
 
-    def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write tensors and numbers to a file of the folder in one step."""
-        if self.writes:
+    def save(self, name: str, state: Mapping[str, Any], *, always: bool = False) -> None:
+        """Write tensors and numbers to a file of the folder in one step; ``always``: from any process."""
+        if self.writes or always:
             write_atomically(self.path / name, lambda beside: torch.save(dict(state), beside))
 
     def log(self, line: Mapping[str, float | int]) -> None:

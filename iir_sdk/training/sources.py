@@ -124,7 +124,7 @@ def _bank_batch(bank: FeatureBank, episodes: list[tuple[tuple[str, str], list[in
     targets = np.stack([bank.mask(query, key) for key, _, query in episodes])
     return EpisodeBatch(
         bank.taps(support_slots),
-        torch.from_numpy(masks == 1)[:, None].float().to(bank.device),
+        torch.from_numpy(masks).long().to(bank.device),
         bank.taps([query for _, _, query in episodes]),
         torch.from_numpy(targets).long().to(bank.device),
         shots,
@@ -169,12 +169,7 @@ class PictureSource:
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Read ahead with worker processes, from step ``first`` on."""
         config = self.config
-        numbers = [
-            [self._number(step, part, i) for i in range(config.batch)]
-            for step in range(first, self.steps)
-            for part in range(config.accumulate)
-        ]
-        loader = DataLoader(self.stream, batch_sampler=numbers, num_workers=self.workers, collate_fn=list)
+        loader = DataLoader(self.stream, batch_sampler=_Numbers(self, first), num_workers=self.workers, collate_fn=list)
         of_step: list[EpisodeBatch] = []
         for episodes in loader:
             of_step.append(self._batch(episodes))
@@ -182,7 +177,7 @@ class PictureSource:
                 yield of_step
                 of_step = []
 
-    def _number(self, step: int, part: int, i: int) -> int:
+    def number(self, step: int, part: int, i: int) -> int:
         """Episode ``i`` of this process's batch: all processes together take neighbouring ones."""
         everyones = self.config.batch * self.processes.count
         return (step * self.config.accumulate + part) * everyones + self.processes.rank * self.config.batch + i
@@ -190,13 +185,15 @@ class PictureSource:
     def _batch(self, episodes: list[EpisodePictures]) -> EpisodeBatch:
         shots = len(episodes[0].support)
         support = torch.cat([e.support for e in episodes])
-        masks = torch.cat([e.support_mask for e in episodes])
+        targets = torch.cat([e.support_mask for e in episodes])
+        own = torch.tensor([e.own_class for e in episodes], device=self.device)
         return EpisodeBatch(
             self._taps(support),
-            (masks == 1)[:, None].float().to(self.device),
+            targets.long().to(self.device),
             self._taps(torch.stack([e.query for e in episodes])),
             torch.stack([e.target for e in episodes]).long().to(self.device),
             shots,
+            own if self.config.model.base_classes else None,
         )
 
     def _taps(self, images: Tensor) -> Taps:
@@ -205,3 +202,19 @@ class PictureSource:
             taps = self.backbone(images.contiguous(memory_format=torch.channels_last))
         # Plain layout, as the bank's: the backward pass of some layers crashes on the other (torch 2.13, CPU).
         return Taps(*(t.float().contiguous() for t in taps))
+
+
+class _Numbers:
+    """The episodes' numbers, a batch at a time; a run has too many to list them."""
+
+    def __init__(self, source: PictureSource, first: int) -> None:
+        self.source, self.first = source, first
+
+    def __len__(self) -> int:
+        return (self.source.steps - self.first) * self.source.config.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        config = self.source.config
+        for step in range(self.first, self.source.steps):
+            for part in range(config.accumulate):
+                yield [self.source.number(step, part, i) for i in range(config.batch)]

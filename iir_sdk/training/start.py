@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from iir_sdk.devices import pick_device
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
+from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
@@ -20,9 +22,9 @@ from iir_sdk.training.data.exclusion import cutouts_without, without_classes
 from iir_sdk.training.data.folder import join_sets, read_picture_sets
 from iir_sdk.training.data.registry import benchmark
 from iir_sdk.training.episode_pictures import EpisodeStream
-from iir_sdk.training.evaluate import Protocol, evaluate_set
+from iir_sdk.training.evaluate import Protocol, draw_episodes, evaluate_set
 from iir_sdk.training.loop import Trainer, Validate
-from iir_sdk.training.pretrain import adapt_classifier, pretrain_base_learner, save_part
+from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.sources import BankSource, EpisodeSource, PictureSource
 from iir_sdk.training.views import ViewMaker, read_cutouts
@@ -42,6 +44,13 @@ class TrainedParts:
     backbone: Path | None = None
     classifier: Path | None = None
     base_learner: Path | None = None
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file that is named and there."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in named.items() if p is not None and p.is_file()
+        }
 
 
 def build_trainer(
@@ -79,7 +88,7 @@ def build_trainer(
     # First of all, since it is what is most often missing.
     source_data = _training_data(config, data, novel)
     score = _scorer(config, data, folder, validation, device)
-    model = build_model(config, parts or TrainedParts())
+    model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
     chosen = pick_device(f"cuda:{processes.local_rank}" if _is_cuda(device) and processes.count > 1 else device)
     model.to(chosen)
     source: EpisodeSource
@@ -90,7 +99,8 @@ def build_trainer(
     else:
         stream = EpisodeStream(source_data, config, group=config.batch * processes.count)
         source = PictureSource(stream, model.backbone, config, device=chosen, workers=workers, processes=processes)
-    return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score)
+    digests = parts.digests() if parts else {}
+    return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score, parts=digests)
 
 
 def run_pretraining(
@@ -126,6 +136,8 @@ def run_pretraining(
     dataset, chosen = _training_data(config, data, ()), pick_device(device)
     plain = replace(config, model=replace(config.model, base_classes=0))
     backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
+    if part == "classifier" and not backbone.has_classifier:
+        raise ConfigError("there is no classifier to adapt: the recipe has model.classifier=false.")
     if part == "classifier":
         losses = adapt_classifier(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
         save_part(backbone.classifier, out)
@@ -139,8 +151,13 @@ def run_pretraining(
     return losses
 
 
-def build_model(config: TrainingConfig, parts: TrainedParts) -> IIR:
+def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Sequence[str] = ()) -> IIR:
     """The recipe's network with all that is trained elsewhere loaded.
+
+    Args:
+        config: the recipe.
+        parts: the files.
+        base_classes: those that the run trains on; a base learner must know them and no others.
 
     Raises:
         IirError: weights are missing or do not fit, or the backbone cannot be split.
@@ -149,11 +166,25 @@ def build_model(config: TrainingConfig, parts: TrainedParts) -> IIR:
     load_backbone_weights(model.backbone, config.model.backbone, parts.backbone)
     if parts.classifier:
         load_classifier(model.backbone, parts.classifier)
+    elif isinstance(model.backbone, VitBackbone) and config.model.classifier:
+        raise ConfigError(
+            f"backbone {config.model.backbone!r} has no ImageNet head of its own: pass one with --classifier, or do "
+            "without: --set model.classifier=false --set model.cam=closed_form"
+        )
     if model.base_learner is not None:
         if parts.base_learner is None:
             raise ConfigError(
                 f"the recipe has a base learner of {config.model.base_classes} classes: train it first, with "
                 "iir-sdk pretrain, and pass it with --base-learner, or leave it out: --set model.base_classes=0"
+            )
+        if config.source == "bank":
+            raise ConfigError("a base learner needs source='pictures'; set model.base_classes=0 for the bank.")
+        known = part_classes(parts.base_learner)
+        if known != tuple(base_classes):
+            strange = sorted(set(known) ^ set(base_classes))[:3]
+            raise ConfigError(
+                f"{parts.base_learner} was trained on other classes than this run's (as {', '.join(strange)}); "
+                "was it for another fold?"
             )
         load_in_order(model.base_learner, read_state(parts.base_learner))
         model.base_learner.requires_grad_(False)
@@ -203,6 +234,7 @@ def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path |
     else:
         sets, share = list(read_picture_sets(validation)), 0.01
     protocol = Protocol(episodes=config.validate_episodes, min_share=share)
+    drawn = [draw_episodes(s, protocol) for s in sets]
 
     def score(model: IIR) -> float:
         # As users will load it: half precision, its own preprocessing.
@@ -210,6 +242,7 @@ def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path |
             file = Path(scratch) / "validated.safetensors"
             save_checkpoint(model, config.preprocessing, file)
             segmenter = FewShotSegmenter(file, device=device)
-        return sum(evaluate_set(segmenter, s, protocol).miou for s in sets) / len(sets)
+        scores = [evaluate_set(segmenter, s, protocol, episodes=e) for s, e in zip(sets, drawn, strict=True)]
+        return sum(s.miou for s in scores) / len(scores)
 
     return score

@@ -22,17 +22,19 @@ class EpisodeBatch:
 
     Attributes:
         support: taps of ``B * K`` supports.
-        support_mask: ``(B * K, 1, L, L)`` in {0, 1}.
+        support_target: ``(B * K, L, L)`` int64 in {0, 1, 255}.
         query: taps of ``B`` queries.
         target: ``(B, L, L)`` int64 in {0, 1, 255}.
         shots: ``K``.
+        own_class: ``(B,)`` int64, each episode's class among the base learner's; None without one.
     """
 
     support: Taps
-    support_mask: Tensor
+    support_target: Tensor
     query: Taps
     target: Tensor
     shots: int
+    own_class: Tensor | None = None
 
     def tensors(self) -> Mapping[str, object]:
         """All of it as plain tensors by name, to be saved."""
@@ -56,17 +58,18 @@ class TrainingStep(nn.Module):
         """Loss (method, section 7), and the query logits ``(B, 2, h, w)`` for the log."""
         size = (batch.query.mid.shape[2], batch.query.mid.shape[3])
         tasks = len(batch.target)
-        encoding = self.model.encode_support_taps(batch.support, batch.support_mask, tasks, batch.shots)
-        support_share = resize_mask(batch.support_mask, size)
-        query_share = known_share(batch.target, size)
-        query_labels = torch.where(query_share < 0, IGNORE, (query_share > 0.5).long()).flatten(1)
-        support_labels = (support_share > 0.5).long().reshape(tasks, batch.shots, -1)
+        foreground, known = ((t[:, None]).float() for t in (batch.support_target == 1, batch.support_target != IGNORE))
+        encoding = self.model.encode_support_taps(batch.support, foreground, tasks, batch.shots, known)
+        support_share, query_share = known_share(batch.support_target, size), known_share(batch.target, size)
+        query_labels = _labels(query_share).flatten(1)
+        support_labels = _labels(support_share).reshape(tasks, batch.shots, -1)
         if not self.config.directional_dropout:
             query_labels = torch.full_like(query_labels, IGNORE)
-        prediction = self.model.decode(batch.query, encoding.state, (query_labels, support_labels))
+        labels = (query_labels, support_labels)
+        prediction = self.model.decode(batch.query, encoding.state, labels, batch.own_class)
         loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.dice)
         loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
-        return loss + auxiliary_loss(encoding.auxiliary, support_share[:, 0]), prediction.logits
+        return loss + auxiliary_loss(encoding.auxiliary, support_share), prediction.logits
 
 
 def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
@@ -74,6 +77,11 @@ def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
     known = resize_mask((target != IGNORE)[:, None], size)[:, 0]
     share = resize_mask((target == 1)[:, None], size)[:, 0] / known.clamp_min(1e-6)
     return share.masked_fill(known == 0, -1)
+
+
+def _labels(share: Tensor) -> Tensor:
+    """Shares as labels: 1 where most of a cell is foreground, 255 where nothing of it is known."""
+    return torch.where(share < 0, IGNORE, (share > 0.5).long())
 
 
 def batch_iou(logits: Tensor, target: Tensor) -> float:

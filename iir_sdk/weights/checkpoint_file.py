@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save_file
 from torch import Tensor
 
 import iir_sdk
-from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import ConfigError, IirError, IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.safetensors_file import write_safetensors
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 
 FORMAT = "iir_sdk.checkpoint/1"
@@ -80,12 +79,19 @@ class Checkpoint:
         return self.entry.preprocessing
 
 
-def read_checkpoint(file: Path, pinned: WeightsEntry | None = None, *, cure: str = "Get the file again.") -> Checkpoint:
+def read_checkpoint(
+    file: Path,
+    pinned: WeightsEntry | None = None,
+    *,
+    stated_by: str = "the manifest",
+    cure: str = "Get the file again.",
+) -> Checkpoint:
     """Verify a checkpoint file and build its network. Memory: at most eight times the file's size and 256 MB.
 
     Args:
         file: a safetensors file that :func:`save_checkpoint` wrote.
         pinned: what it must be; None where nothing is known of it.
+        stated_by: where ``pinned`` is from, for the checks' texts.
         cure: what to do about a damaged file, for the message.
 
     Raises:
@@ -113,12 +119,12 @@ def read_checkpoint(file: Path, pinned: WeightsEntry | None = None, *, cure: str
     if pinned and parameters != pinned.parameters:
         raise IntegrityError(f"{file}: expected {pinned.parameters:,} parameters, got {parameters:,}. {cure}")
     entry = pinned or _unpinned(file, len(content), digest, model, preprocessing)
-    origin = "as pinned" if pinned else "nothing to compare with"
+    origin = f"as {stated_by} states" if pinned else "nothing to compare with"
     checks = (
         Check("size", f"{len(content):,} bytes, {origin}"),
         Check("sha256", f"{digest}, {origin}"),
         Check("format", "safetensors, no pickled code"),
-        Check("configuration", "within bounds" + (", as stated" if pinned else "")),
+        Check("configuration", "within bounds" + (f", as {stated_by} states" if pinned else "")),
         Check("tensors", f"{len(expected)} with the names, shapes and dtypes of {config.backbone} and its decoder"),
         Check("values", f"{parameters:,} parameters, none NaN or infinite"),
     )
@@ -132,15 +138,23 @@ def save_checkpoint(model: IIR, preprocessing: Preprocessing, path: str | os.Pat
         sha256 of the file.
 
     Raises:
+        WeightsError: a weight is NaN or infinite.
         OutputError: it cannot be written.
     """
-    tensors = {
-        name: (t.half() if t.is_floating_point() else t).contiguous().cpu() for name, t in model.state_dict().items()
-    }
+    tensors = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
     config = {"model": model.config.to_dict(), "preprocessing": preprocessing.to_dict()}
-    metadata = {FORMAT: json.dumps(config)}
-    written = write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+    written = write_safetensors(path, tensors, {FORMAT: json.dumps(config)})
     return hashlib.sha256(written.read_bytes()).hexdigest()
+
+
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    if not torch.isfinite(tensor).all():
+        raise WeightsError(f"{name} holds NaN or infinite values; such weights are not saved.")
+    half = tensor.half()
+    # What is too large for half precision stays as it is.
+    return half if torch.isfinite(half).all() else tensor.float()
 
 
 def _read(file: Path, pinned: WeightsEntry | None, cure: str) -> bytes:

@@ -20,7 +20,7 @@ LARGEST_FILE = 2 * 1024**3
 
 CONFIG_FORMAT = "iir_sdk.config/1"
 UNSTATED = "not stated"
-REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 
 _PLACE = ("embedded", "published", "repo_id", "revision")
 _SHA256 = matching(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits")

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -230,6 +231,10 @@ def _first_line(error: BaseException) -> str:
 
 
 _ANSWERS: tuple[tuple[type[Exception], Callable[[str], IirError]], ...] = (
+    (
+        LocalTokenNotFoundError,
+        lambda what: HubAccessError(f"token=True for {what}, but nobody is logged in here; run: hf auth login"),
+    ),
     (
         GatedRepoError,
         lambda what: HubAccessError(f"{what} is gated: ask for access on its page, then pass a token: hf auth login"),

@@ -85,13 +85,13 @@ def read_manifest(path: Path) -> dict[str, WeightsEntry]:
 
 
 def write_entry(path: Path, entry: WeightsEntry) -> None:
-    """Put an entry into a manifest file, in place of the one of its name if there is one.
+    """Put an entry into a manifest file, in place of the one of its name if there is one; a missing file is begun.
 
     Raises:
-        WeightsError: the manifest is missing or broken.
+        WeightsError: the manifest is broken.
         OutputError: it cannot be written.
     """
-    entries = read_manifest(path) | {entry.name: entry}
+    entries = (read_manifest(path) if path.exists() else {}) | {entry.name: entry}
     document = {"schema": SCHEMA, "checkpoints": [e.to_dict() for e in entries.values()]}
     content = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda beside: beside.write_text(content, encoding="utf-8"))
@@ -106,12 +106,23 @@ def read_json(path: Path, largest: int = _LARGEST_JSON) -> Any:
     try:
         if path.stat().st_size > largest:
             raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, more than the {largest:,} it may have.")
-        return json.loads(path.read_bytes())
-    # RecursionError: lists nested thousands deep.
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, WeightsError):
-            raise
+        content = path.read_bytes()
+    except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}.") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """The value that JSON bytes hold.
+
+    Raises:
+        WeightsError: they are not JSON.
+    """
+    try:
+        return json.loads(content)
+    # RecursionError: lists nested thousands deep.
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{where} cannot be read: {error}.") from error
 
 
 def _document(path: Path) -> Mapping[str, Any]:

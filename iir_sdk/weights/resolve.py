@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
+from iir_sdk.errors import IirError, IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from iir_sdk.weights.entry import REPO_ID, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch
-from iir_sdk.weights.manifest import DEFAULT, PACKAGE, did_you_mean, known_weights, read_json
+from iir_sdk.weights.manifest import DEFAULT, PACKAGE, did_you_mean, known_weights, parse_json, read_json
 
 CONFIG_FILE = "config.json"
 _INSTALL_AGAIN = "Install iir_sdk again: pip install --force-reinstall --no-deps iir-sdk"
@@ -41,7 +41,7 @@ def load_checkpoint(
     entry = known.get(name) if name_or_path is None or isinstance(name_or_path, str) else None
     if entry and entry.embedded and not options.ask_for_the_hub:
         return read_checkpoint(embedded_file(entry), entry, cure=_INSTALL_AGAIN)
-    if not (entry and entry.embedded) and name and Path(name).exists():
+    if not (entry and entry.embedded) and os.path.exists(name):  # noqa: PTH110 - Path.exists raises on names that no file can have
         return _from_disk(Path(name))
     if entry:
         return _from_manifest(entry, options)
@@ -82,7 +82,9 @@ def _from_disk(path: Path) -> Checkpoint:
     config = path / CONFIG_FILE
     entry = WeightsEntry.from_config(read_json(config), str(config)) if config.is_file() else None
     file = path / (entry.filename if entry else WEIGHTS_FILE)
-    return read_checkpoint(file, entry, cure=f"It must be the one that {CONFIG_FILE} beside it names.")
+    return read_checkpoint(
+        file, entry, stated_by=CONFIG_FILE, cure=f"It must be the one that {CONFIG_FILE} beside it names."
+    )
 
 
 def _from_manifest(entry: WeightsEntry, options: HubOptions) -> Checkpoint:
@@ -98,17 +100,41 @@ def _from_manifest(entry: WeightsEntry, options: HubOptions) -> Checkpoint:
 
 def _from_hub(repo_id: str, options: HubOptions) -> Checkpoint:
     """Any repository: its config.json says what the weights must be, at one and the same commit."""
-    entry, commit = fetch(repo_id, CONFIG_FILE, options, _stated)
-    entry.check_sdk_version()
-    entry = replace(entry, published=True, repo_id=repo_id, revision=commit)
-    options = replace(options, revision=commit)
-    return fetch(repo_id, entry.filename, options, partial(read_checkpoint, pinned=entry, cure=""))
-
-
-def _stated(config: Path) -> tuple[WeightsEntry, str]:
-    """The entry of a cached config.json, and the commit whose folder it lies in."""
+    config, commit = fetch(repo_id, CONFIG_FILE, options, _bytes_and_commit)
+    at_commit = replace(options, revision=commit)
     try:
-        values = read_json(config)
+        return _as_stated(repo_id, config, at_commit)
+    except WeightsError:
+        # A damaged configuration may still be JSON, and then blames sound weights: see whether a fresh one differs.
+        if options.local_files_only or options.force_download:
+            raise
+        fresh = _fresh_config(repo_id, at_commit)
+        if fresh in (None, config):
+            raise
+        return _as_stated(repo_id, fresh, at_commit)
+
+
+def _as_stated(repo_id: str, config: bytes, options: HubOptions) -> Checkpoint:
+    entry = WeightsEntry.from_config(parse_json(config, f"{repo_id}/{CONFIG_FILE}"), f"{repo_id}/{CONFIG_FILE}")
+    entry.check_sdk_version()
+    entry = replace(entry, published=True, repo_id=repo_id, revision=options.revision)
+    read = partial(read_checkpoint, pinned=entry, stated_by=f"{repo_id}/{CONFIG_FILE}", cure="")
+    return fetch(repo_id, entry.filename, options, read)
+
+
+def _fresh_config(repo_id: str, options: HubOptions) -> bytes | None:
+    try:
+        return fetch(repo_id, CONFIG_FILE, replace(options, force_download=True), _bytes_and_commit)[0]
+    except IirError:
+        # The first reason is the one to report.
+        return None
+
+
+def _bytes_and_commit(config: Path) -> tuple[bytes, str]:
+    """A cached config.json, and the commit whose folder it lies in."""
+    content = config.read_bytes()
+    try:
+        parse_json(content, str(config))
     except WeightsError as error:
         raise IntegrityError(str(error)) from error
-    return WeightsEntry.from_config(values, str(config)), config.parent.name
+    return content, config.parent.name

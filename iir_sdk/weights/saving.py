@@ -18,7 +18,7 @@ import iir_sdk
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import OutputError, WeightsError
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint, save_checkpoint
-from iir_sdk.weights.entry import UNSTATED, WeightsEntry
+from iir_sdk.weights.entry import REPO_ID, UNSTATED, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch, upload
 from iir_sdk.weights.manifest import read_manifest, write_entry
 from iir_sdk.weights.model_card import model_card
@@ -83,6 +83,8 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
         sha256=digest,
         min_sdk_version=iir_sdk.__version__ if original is None else checkpoint.entry.min_sdk_version,
         model=checkpoint.model.config,
+        # Scores of other weights would be nobody's.
+        metrics=checkpoint.entry.metrics if original is not None else (),
         parameters=sum(p.numel() for p in checkpoint.model.parameters()),
         embedded=False,
         published=False,
@@ -119,10 +121,12 @@ def publish_checkpoint(
         Its entry, published and pinned to the commit.
 
     Raises:
-        WeightsError: no licence is stated.
+        WeightsError: no licence is stated, or repo_id is no ``owner/name``.
         HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
         IntegrityError: what it gives back is not what was sent.
     """
+    if not REPO_ID.fullmatch(repo_id):
+        raise WeightsError(f"repo_id={repo_id!r} must be owner/name, as in 'me/my-weights'.")
     if checkpoint.entry.license == UNSTATED:
         raise WeightsError(
             f"checkpoint {checkpoint.name!r} states no licence, and what is published needs one: "
@@ -131,6 +135,8 @@ def publish_checkpoint(
     with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
         folder = Path(scratch) / "upload"
         entry = save_folder(checkpoint, folder, repo_id=repo_id)
+        # Before anyone can see it.
+        read_checkpoint(folder / entry.filename, entry, cure="")
         commit = upload(folder, repo_id, token=token, private=private, message=message)
         options = HubOptions(revision=commit, token=token, cache_dir=Path(scratch) / "cache")
         published = replace(entry, published=True, repo_id=repo_id, revision=commit)
@@ -147,7 +153,7 @@ def publish_and_pin(
         WeightsError: the manifest is broken, or has the name for other weights that are embedded; and as
             :func:`publish_checkpoint` raises.
     """
-    before = read_manifest(manifest).get(checkpoint.name)
+    before = read_manifest(manifest).get(checkpoint.name) if manifest.exists() else None
     embedded = before is not None and before.embedded
     if before and embedded and before.sha256 != checkpoint.sha256:
         raise WeightsError(

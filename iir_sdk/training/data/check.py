@@ -42,6 +42,11 @@ def check_counts(name: str, root: Path) -> list[Count]:
     return [Count(what, found, known.published.get(what)) for what, found in known.census(root).items()]
 
 
+def missing_files(name: str, root: Path) -> list[Path]:
+    """Files that a copy's lists and annotations name and that are not there."""
+    return [file for file in benchmark(name).files(root) if not file.is_file()]
+
+
 def contact_sheet(dataset: FewShotDataset, *, pictures: int = 16, seed: int = 0) -> Image.Image:
     """Random pictures, classes in turn, the class in red, ignored pixels in yellow."""
     rng = random.Random(seed)

@@ -1,13 +1,13 @@
 """Chest X-ray, cross-domain: lungs (Jaeger et al., 2014; Candemir et al., 2014).
 
-Layout of the Montgomery and Shenzhen sets with masks: ``CXR_png/<id>.png`` and ``masks/<id>.png`` or
-``masks/<id>_mask.png`` (US National Library of Medicine, free for research with attribution). One class, ``lung``;
-pictures without a mask are left out. There is no smallest object.
+Layout of Kaggle's "Chest Xray Masks and Labels", which joins the US National Library of Medicine's Montgomery and
+Shenzhen sets (free for research with attribution) and their masks: ``CXR_png/<id>.png`` and ``masks/<id>.png`` or
+``masks/<id>_mask.png``. One class, ``lung``; pictures without a mask are left out. There is no smallest object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +71,9 @@ def _mask_file(root: Path, key: str) -> Path:
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     return {"pictures": len(read_chest_xray(root, Selection()).classes["lung"]), "classes": 1}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have: the pictures of all masks."""
+    for mask in sorted((root / "masks").glob("*.png")):
+        yield root / "CXR_png" / f"{mask.stem.removesuffix('_mask')}.png"

@@ -9,7 +9,7 @@ their own, are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.training.data.area_index import indexed_areas
 from iir_sdk.training.data.coco_masks import Annotations, class_mask, read_annotations
-from iir_sdk.training.data.dataset import Selection, Split, interleaved_fold, read_picture, select
+from iir_sdk.training.data.dataset import Selection, Split, interleaved_fold, read_picture, seen_classes, select
 
 FOLDS = 4
 _WHAT = "COCO 2014 (train2014.zip, val2014.zip, annotations_trainval2014.zip, unpacked)"
@@ -33,12 +33,14 @@ class Coco20i:
         root: holds the archives' folders.
         split: which of them.
         classes: pictures by class.
+        seen: all classes of the split that a picture shows, however small.
         name: of the set.
     """
 
     root: Path
     split: Split
     classes: Mapping[str, tuple[str, ...]]
+    seen: Mapping[str, tuple[str, ...]]
     name: str = "coco"
 
     def picture(self, key: str) -> NDArray[np.uint8]:
@@ -66,7 +68,8 @@ def read_coco(root: Path, selection: Selection) -> Coco20i:
     keys = [str(i) for i in sorted(annotations.of_image) if i in annotations.images]
     areas = indexed_areas(root, f"coco-{_PART[selection.split]}", keys, lambda k: image_areas(annotations, int(k)))
     novel = interleaved_fold(classes, selection.fold, FOLDS)
-    return Coco20i(root, selection.split, select(areas, classes, novel, selection))
+    found = select(areas, classes, novel, selection)
+    return Coco20i(root, selection.split, found, seen_classes(areas, found), f"coco-fold{selection.fold}")
 
 
 def read_part(root: Path, split: Split) -> Annotations:
@@ -88,3 +91,11 @@ def census(root: Path) -> dict[str, int]:
         "test pictures": len(test.images),
         "classes": len(test.categories),
     }
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have."""
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        for record in read_part(root, split).images.values():
+            yield root / _PART[split] / str(record["file_name"])

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from iir_sdk.errors import DatasetError, MissingDependencyError
 from iir_sdk.training.data.dataset import IGNORE, require
 
+_KEPT = ("id", "category_id", "iscrowd", "bbox", "obj_ann_id", "segmentation")
+"""What is used of an annotation; the files are gigabytes, and every worker holds a copy."""
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -46,7 +49,7 @@ def read_annotations(path: Path, what: str) -> Annotations:
         categories = {int(c["id"]): str(c["name"]) for c in sorted(document["categories"], key=lambda c: c["id"])}
         of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
-            of_image[int(annotation["image_id"])].append(annotation)
+            of_image[int(annotation["image_id"])].append({k: annotation[k] for k in _KEPT if k in annotation})
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is not in COCO's annotation format: {error!r}.") from error
     return Annotations(images, categories, of_image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,13 @@ Convention = Literal["unfiltered", "filtered"]
 """Whether training pictures may show novel classes, as background; ``filtered`` leaves them out (as BAM does)."""
 
 
+def source_of(key: str) -> str:
+    """The picture that a key's crop comes from: what stands before its ``#``."""
+    return key.partition("#")[0]
+
+
 class FewShotDataset(Protocol):
-    """Pictures with the classes they show; pictures go by a key, which is a file's stem or names a crop of it."""
+    """Pictures with the classes they show; pictures go by a key: a file's stem, or ``<stem>#<crop>``."""
 
     @property
     def name(self) -> str:
@@ -40,6 +45,15 @@ class FewShotDataset(Protocol):
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)`` uint8 of a class in a picture: 0 background, 1 the class, 255 ignore."""
+
+
+@runtime_checkable
+class DenseDataset(FewShotDataset, Protocol):
+    """A dataset that also knows the classes a picture shows too small to serve as an episode."""
+
+    @property
+    def seen(self) -> Mapping[str, tuple[str, ...]]:
+        """All of the split's classes that a picture shows, by key."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +130,30 @@ def select(
     wanted = [c for c in classes if (c in held_out) != train]
     kept: Mapping[str, Mapping[str, int]] = areas
     if train and selection.convention == "filtered":
-        kept = {key: seen for key, seen in areas.items() if not held_out & {c for c, n in seen.items() if n > 0}}
-    found = {c: tuple(k for k in sorted(kept) if kept[k].get(c, 0) >= min_area) for c in wanted}
-    found = {c: keys for c, keys in found.items() if keys}
+        # Also where a class is seen in a crowd only, with an area of 0.
+        kept = {key: seen for key, seen in areas.items() if not held_out & set(seen)}
+    lists: dict[str, list[str]] = {c: [] for c in wanted}
+    for key in sorted(kept):
+        for name, area in kept[key].items():
+            if name in lists and area >= min_area:
+                lists[name].append(key)
+    found = {c: tuple(keys) for c, keys in lists.items() if keys}
     if not found:
         raise DatasetError(f"no picture shows a class of fold {selection.fold}, {selection.split}, large enough.")
     return found
+
+
+def seen_classes(
+    areas: Mapping[str, Mapping[str, int]], classes: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Of each picture that serves a class, all of those classes that it shows, however small.
+
+    Args:
+        areas: pixels of each class, by picture.
+        classes: what :func:`select` gave.
+    """
+    serving = {key for keys in classes.values() for key in keys}
+    return {key: tuple(c for c in areas[key] if c in classes) for key in sorted(serving)}
 
 
 def require(path: Path, what: str, *, folder: bool = False) -> Path:

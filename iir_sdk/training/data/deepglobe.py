@@ -1,6 +1,7 @@
 """DeepGlobe land cover, cross-domain: satellite pictures in tiles (Demir et al., 2018; tiles as in PATNet, 2022).
 
-Layout: ``train/<id>_sat.jpg`` and ``train/<id>_mask.png`` of the 2018 challenge (803 pictures of 2448 px).
+Layout: ``train/<id>_sat.jpg`` and ``train/<id>_mask.png`` of the 2018 challenge (803 pictures of 2448 px), from
+competitions.codalab.org or Kaggle's copy of the challenge; for research and education only.
 
 Each picture is cut into 6 x 6 tiles of 408 px. Tiles that show a single class, or any pixel of unknown class, are left
 out. A key is ``<id>#<row>,<column>``.
@@ -8,8 +9,9 @@ out. A key is ``<id>#<row>,<column>``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ class DeepGlobe:
     def picture(self, key: str) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""
         stem = key.split("#")[0]
-        whole = read_picture(self.root / "train" / f"{stem}_sat.jpg", _WHAT)
+        whole = _whole_picture(self.root, stem)
         return whole[_tile(key, (whole.shape[0], whole.shape[1]))]
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
@@ -78,9 +80,15 @@ def read_deepglobe(root: Path, selection: Selection) -> DeepGlobe:
     return DeepGlobe(root, select(kept, tuple(COLOURS), COLOURS, selection))
 
 
+@lru_cache(maxsize=8)
 def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
     """``(H, W)`` class numbers, 0 unknown."""
     return read_colour_labels(root / "train" / f"{stem}_mask.png", _WHAT, COLOURS)
+
+
+@lru_cache(maxsize=8)
+def _whole_picture(root: Path, stem: str) -> NDArray[np.uint8]:
+    return read_picture(root / "train" / f"{stem}_sat.jpg", _WHAT)
 
 
 def _tile(key: str, size: tuple[int, int]) -> tuple[slice, slice]:
@@ -105,3 +113,9 @@ def census(root: Path) -> dict[str, int]:
     found = read_deepglobe(root, Selection()).classes
     tiles = {key for keys in found.values() for key in keys}
     return {"pictures": len(list((root / "train").glob("*_mask.png"))), "tiles": len(tiles), "classes": len(found)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have: the pictures of all masks."""
+    for mask in sorted((root / "train").glob("*_mask.png")):
+        yield mask.with_name(mask.name.replace("_mask.png", "_sat.jpg"))

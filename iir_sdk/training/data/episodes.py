@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import DatasetError
-from iir_sdk.training.data.dataset import FewShotDataset
+from iir_sdk.training.data.dataset import FewShotDataset, source_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Episode:
 
 
 def large_enough(pictures: FewShotDataset, min_share: float) -> dict[str, tuple[str, ...]]:
-    """Pictures by class whose object covers at least ``min_share`` of them and not all."""
+    """Pictures by class whose object covers at least ``min_share`` of them and not all; all of them for 0."""
+    if min_share == 0:
+        return dict(pictures.classes)
     kept: dict[str, tuple[str, ...]] = {}
     for name, keys in pictures.classes.items():
         kept[name] = tuple(k for k in keys if min_share <= (pictures.mask(name, k) == 1).mean() < 1)
@@ -50,16 +52,41 @@ def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: in
     Raises:
         DatasetError: no class has enough pictures.
     """
-    usable = sorted(name for name, pictures in stems.items() if len(pictures) > shots)
+    usable = sorted(name for name, keys in stems.items() if len(set(map(source_of, keys))) > shots)
     if not usable:
         raise DatasetError(f"no class has the {shots + 1} pictures that a {shots}-shot episode needs.")
     rng = random.Random(seed)
     episodes = []
     for i in range(count):
         name = usable[i % len(usable)]
-        drawn = rng.sample(list(stems[name]), shots + 1)
+        drawn = _distinct(list(stems[name]), shots + 1, rng)
         episodes.append(Episode(name, tuple(drawn[1:]), drawn[0]))
     return episodes
+
+
+def _distinct(keys: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Keys of different pictures, at random."""
+    if not any("#" in key for key in keys):
+        return rng.sample(list(keys), count)
+    of_source: dict[str, str] = {}
+    for key in rng.sample(list(keys), len(keys)):
+        of_source.setdefault(source_of(key), key)
+    return list(of_source.values())[:count]
+
+
+def check_episodes(episodes: Mapping[int, Sequence[Episode]], pictures: FewShotDataset, shots: int) -> None:
+    """Refuse listed episodes that are not of this set, or of another number of shots.
+
+    Raises:
+        DatasetError: naming the first.
+    """
+    for drawn in episodes.values():
+        for e in drawn:
+            keys = pictures.classes.get(e.name, ())
+            if not {e.query, *e.supports} <= set(keys):
+                raise DatasetError(f"the listed episode {e} is not of {pictures.name}; was it listed for another fold?")
+            if len(e.supports) != shots:
+                raise DatasetError(f"the listed episode {e} has {len(e.supports)} shots, not {shots}.")
 
 
 def write_episodes(path: Path, episodes: Mapping[str, Mapping[int, Sequence[Episode]]]) -> Path:

@@ -10,7 +10,7 @@ A picture whose diagnosis is in none of the lists is left out. There is no small
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +85,9 @@ def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     found = read_isic2018(root, Selection()).classes
     return {"pictures": sum(map(len, found.values())), "classes": len(found)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have: the masks of all pictures."""
+    for picture in sorted((root / PICTURES).glob("*.jpg")):
+        yield root / MASKS / f"{picture.stem}_segmentation.png"

@@ -3,13 +3,14 @@
 Layout: ``lvis_v1_train.json`` and ``lvis_v1_val.json`` from lvisdataset.org (CC BY 4.0) beside COCO 2017's
 ``train2017/`` and ``val2017/`` (pictures under Flickr's terms of use); each record's ``coco_url`` says which holds it.
 
-The classes are those that at least two validation pictures show, by category id.
+Tested on are the categories that at least two validation pictures show, by category id; trained on is every category
+outside of the fold.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +64,12 @@ def read_lvis(root: Path, selection: Selection) -> Lvis92i:
     """
     selection.check_fold(FOLDS)
     annotations = read_part(root, selection.split)
-    classes = benchmark_classes(root)
+    # Trained on is every category outside of the fold, also those with too few pictures to be tested on.
+    offered = tuple(annotations.categories.values()) if selection.split == "train" else benchmark_classes(root)
     keys = [str(i) for i in sorted(annotations.of_image) if i in annotations.images]
     areas = indexed_areas(root, f"lvis-{selection.split}", keys, lambda k: image_areas(annotations, int(k)))
-    novel = interleaved_fold(classes, selection.fold, FOLDS)
-    return Lvis92i(root, selection.split, select(areas, classes, novel, selection))
+    novel = interleaved_fold(benchmark_classes(root), selection.fold, FOLDS)
+    return Lvis92i(root, selection.split, select(areas, offered, novel, selection), f"lvis-fold{selection.fold}")
 
 
 def benchmark_classes(root: Path) -> tuple[str, ...]:
@@ -91,3 +93,11 @@ def census(root: Path) -> dict[str, int]:
         "test pictures": len(read_part(root, "test").images),
         "classes": len(benchmark_classes(root)),
     }
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have."""
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        for record in read_part(root, split).images.values():
+            yield root.joinpath(*str(record["coco_url"]).split("/")[-2:])

@@ -3,14 +3,13 @@
 Layout: ``paco_lvis_v1_train.json`` and ``paco_lvis_v1_val.json`` from the PACO release (Ramanathan et al., 2023,
 MIT licence) beside COCO 2017's ``train2017/`` and ``val2017/``.
 
-The classes are the part categories, such as ``chair:leg``, that at least two validation crops show: 448.
+The classes are the part categories, such as ``chair:leg``, that the training file's crops show: 448.
 A key is ``<picture id>#<object's annotation id>``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,16 +66,14 @@ def read_paco_part(root: Path, selection: Selection) -> PacoPart:
     keys = sorted(_parts(root, selection.split))
     areas = indexed_areas(root, f"paco-{selection.split}", keys, lambda k: _areas(root, selection.split, k))
     novel = interleaved_fold(classes, selection.fold, FOLDS)
-    return PacoPart(root, selection.split, select(areas, classes, novel, selection))
+    found = select(areas, classes, novel, selection)
+    return PacoPart(root, selection.split, found, f"paco_part-fold{selection.fold}")
 
 
 def benchmark_classes(root: Path) -> tuple[str, ...]:
-    """Part categories that at least two validation crops show, by id."""
-    annotations = read_part(root, "test")
-    shown: Counter[int] = Counter()
-    for parts in _parts(root, "test").values():
-        shown.update({int(p["category_id"]) for p in parts})
-    return tuple(name for i, name in annotations.categories.items() if shown[i] >= 2)
+    """Part categories that the training file's crops show, by id."""
+    shown = {int(p["category_id"]) for parts in _parts(root, "train").values() for p in parts}
+    return tuple(name for i, name in read_part(root, "train").categories.items() if i in shown)
 
 
 def read_part(root: Path, split: Split) -> Annotations:
@@ -128,3 +125,11 @@ def _areas(root: Path, split: Split, key: str) -> dict[str, int]:
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     return {"classes": len(benchmark_classes(root))}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have."""
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        for record in read_part(root, split).images.values():
+            yield root / str(record["file_name"])

@@ -13,7 +13,7 @@ validation pictures (1,449). Object borders, which VOC leaves open, are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from iir_sdk.training.data.dataset import (
     read_lines,
     read_picture,
     require,
+    seen_classes,
     select,
 )
 
@@ -55,11 +56,13 @@ class Pascal5i:
     Attributes:
         root: holds the two archives' folders.
         classes: pictures by class.
+        seen: all classes of the split that a picture shows, however small.
         name: of the set.
     """
 
     root: Path
     classes: Mapping[str, tuple[str, ...]]
+    seen: Mapping[str, tuple[str, ...]]
     name: str = "pascal"
 
     def picture(self, key: str) -> NDArray[np.uint8]:
@@ -83,7 +86,8 @@ def read_pascal(root: Path, selection: Selection) -> Pascal5i:
     areas = indexed_areas(
         root, f"pascal-{selection.split}", stems, lambda s: label_areas(read_labels(root, s), _VALUES)
     )
-    return Pascal5i(root, select(areas, CLASSES, block_fold(CLASSES, selection.fold, FOLDS), selection))
+    classes = select(areas, CLASSES, block_fold(CLASSES, selection.fold, FOLDS), selection)
+    return Pascal5i(root, classes, seen_classes(areas, classes), f"pascal-fold{selection.fold}")
 
 
 def split_stems(root: Path) -> dict[str, tuple[str, ...]]:
@@ -114,3 +118,11 @@ def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     stems = split_stems(root)
     return {"training pictures": len(stems["train"]), "test pictures": len(stems["test"]), "classes": len(CLASSES)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have."""
+    for stem in sorted({s for stems in split_stems(root).values() for s in stems}):
+        yield root / VOC / "JPEGImages" / f"{stem}.jpg"
+        own = root / VOC / "SegmentationClass" / f"{stem}.png"
+        yield own if own.is_file() else root / SBD / "cls" / f"{stem}.mat"

@@ -11,7 +11,7 @@ each: ``lfpa`` and ``rbpa`` of a cat are ``cat:paw``, ``wheel_2`` of a bus is ``
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +107,7 @@ def read_pascal_part(root: Path, selection: Selection) -> PascalPart:
             areas.setdefault(f"{stem}#{number}", {})[name] = area
     classes = sorted({name for seen in areas.values() for name in seen})
     novel = [c for c in classes if c.split(":")[0] in KINDS[selection.fold][1]]
-    return PascalPart(root, select(areas, classes, novel, selection))
+    return PascalPart(root, select(areas, classes, novel, selection), f"pascal_part-{KINDS[selection.fold][0]}")
 
 
 @lru_cache(maxsize=64)
@@ -145,3 +145,9 @@ def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     require(root / "Annotations_Part", _WHAT, folder=True)
     return {"annotated pictures": len(list((root / "Annotations_Part").glob("*.mat"))), "folds": len(KINDS)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have: the pictures of all annotations."""
+    for annotation in sorted((root / "Annotations_Part").glob("*.mat")):
+        yield root / VOC / "JPEGImages" / f"{annotation.stem}.jpg"

@@ -1,12 +1,13 @@
 """SUIM, cross-domain: underwater scenes (Islam et al., 2020).
 
-Layout: ``TEST/images/<stem>.jpg`` and ``TEST/masks/<stem>.bmp`` of the SUIM release (110 test pictures, research use).
+Layout: ``TEST/images/<stem>.jpg`` and ``TEST/masks/<stem>.bmp`` of the SUIM release at irvlab.cs.umn.edu (110
+test pictures, MIT licence of the release; the pictures for research).
 Seven classes by colour; the water itself is background.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,9 @@ def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
     found = read_suim(root, Selection()).classes
     return {"pictures": len(list((root / "TEST" / "masks").glob("*.bmp"))), "classes": len(found)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have: the pictures of all masks."""
+    for mask in sorted((root / "TEST" / "masks").glob("*.bmp")):
+        yield root / "TEST" / "images" / f"{mask.stem}.jpg"

@@ -1,0 +1,37 @@
+"""Keeps what was computed last, up to so many bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BoundedCache(Generic[K, V]):
+    """Values by key, least recently used ones dropped first.
+
+    Args:
+        limit: most bytes; the latest value stays, however large.
+        size_of: bytes of a value.
+    """
+
+    def __init__(self, limit: int, size_of: Callable[[V], int]) -> None:
+        self.limit, self.size_of = limit, size_of
+        self.held = 0
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K, compute: Callable[[], V]) -> V:
+        """The value of a key, computed if it is not here."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = compute()
+        self._values[key] = value
+        self.held += self.size_of(value)
+        while self.held > self.limit and len(self._values) > 1:
+            _, dropped = self._values.popitem(last=False)
+            self.held -= self.size_of(dropped)
+        return value
