@@ -49,7 +49,9 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("config", [BANK, PICTURES], ids=["bank", "pictures"])
+@pytest.mark.parametrize(
+    "config", [BANK, replace(BANK, precision="bfloat16"), PICTURES], ids=["bank", "bf16", "pictures"]
+)
 def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folder, tmp_path, random_backbone):  # noqa: F811
     whole = build(config, picture_folder, tmp_path / "whole")
     whole.run()
