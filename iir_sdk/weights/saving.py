@@ -162,10 +162,6 @@ def publish_and_pin(
         )
     message = f"Publish {checkpoint.name}"
     entry = publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=message)
-    if embedded and entry.sha256 != checkpoint.sha256:
-        raise WeightsError(
-            f"{checkpoint.name!r} was not saved by this version of iir_sdk; embed it anew, then publish."
-        )
     entry = replace(entry, embedded=embedded)
     write_entry(manifest, entry)
     return entry

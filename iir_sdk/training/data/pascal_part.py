@@ -124,6 +124,9 @@ def read_objects(root: Path, stem: str) -> tuple[tuple[slice, slice, dict[str, N
 
 def _object(record: Any) -> tuple[slice, slice, dict[str, NDArray[np.uint8]]]:
     rows, columns = (np.flatnonzero(np.asarray(record.mask).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        # An object without a mask has no box; it keeps its number and shows nothing.
+        return slice(0, 1), slice(0, 1), {}
     parts: dict[str, NDArray[np.uint8]] = {}
     for part in np.atleast_1d(record.parts):
         name = f"{record.__dict__['class']}:{merged_part(str(part.part_name))}"

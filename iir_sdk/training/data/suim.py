@@ -1,8 +1,8 @@
 """SUIM, cross-domain: underwater scenes (Islam et al., 2020).
 
-Layout: ``TEST/images/<stem>.jpg`` and ``TEST/masks/<stem>.bmp`` of the SUIM release at irvlab.cs.umn.edu (110
-test pictures, MIT licence of the release; the pictures for research).
-Seven classes by colour; the water itself is background.
+Layout: ``TEST/images/<stem>.jpg`` and ``TEST/masks/<stem>.bmp`` of the SUIM release, found from
+irvlab.cs.umn.edu (110 test pictures; its terms are the release's, for research). Seven classes by colour; the water
+itself is background.
 """
 
 from __future__ import annotations
