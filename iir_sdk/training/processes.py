@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
         yield Processes()
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    local = distributed.get_node_local_rank(0)
+    local = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local)
     # The others wait while the first validates.
