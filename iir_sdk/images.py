@@ -272,7 +272,10 @@ def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]
 
 
 def mask_values(source: ImageSource, *, what: str = "mask") -> NDArray[Any]:
-    """As :func:`mask_pixels`, but the ``(H, W)`` numbers that the mask holds, finite; a palette's are its indices."""
+    """As :func:`mask_pixels`, but the ``(H, W)`` numbers that the mask holds, finite.
+
+    A palette's are its indices; of a JPEG, which cannot keep numbers apart, whether it is 128 or more.
+    """
     if isinstance(source, (str, os.PathLike)):
         source = _open(source, what, MaskError)
     if isinstance(source, Image.Image):
@@ -303,7 +306,11 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
     if image.width * image.height > MAX_PIXELS:
         raise MaskError(f"{what} is {_size_text((image.height, image.width))}, more than {MAX_PIXELS:,} pixels.")
     try:
+        # JPEG blurs a mask's edges and dirties its ground, so there nonzero would be nearly everything.
+        lossy = image.format in ("JPEG", "MPO")
         image = ImageOps.exif_transpose(image)
+        if lossy:
+            return np.asarray(np.asarray(image.convert("L")) >= 128)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
             return _mask_of_alpha(image)
         if image.mode not in ("1", "L", "P", "F") and not image.mode.startswith("I"):

@@ -46,7 +46,7 @@ _SCORING = _shared(
 @click.command()
 @_RECIPE
 @_DATA
-@click.option("--cutouts", type=_PATH, help="Folder of cut-outs with alpha to paste.")
+@click.option("--cutouts", type=_PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
 @click.option("--out", type=_PATH, required=True, help="Folder of the run.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
 @click.option("--validation", type=_PATH, help="Sets to validate on, where the recipe does; benchmarks have their own.")
@@ -70,7 +70,7 @@ def train(
     device: str,
     workers: int,
 ) -> None:
-    """Train a decoder by RECIPE: a .toml file or a name, as lite2 (the embedded weights') or pascal.
+    """Train a decoder by RECIPE: a .toml file or a name, as pascal; default: lite2, the embedded weights'.
 
     Several processes: torchrun --nproc-per-node 2 -m iir_sdk.cli train ...
     """
@@ -121,7 +121,7 @@ def pretrain(
     device: str,
     workers: int,
 ) -> None:
-    """Train, by RECIPE, what the decoder starts from: the base learner, or the classifier on the base classes."""
+    """Train, by RECIPE (default: lite2), what the decoder starts from: base learner, or classifier."""
     from iir_sdk.training.config import find_recipe, read_recipe
     from iir_sdk.training.start import TrainedParts, run_pretraining
 
@@ -195,7 +195,7 @@ def evaluate(
 @_RECIPE
 @_DATA
 @click.option("--test", type=_PATH, help="A set, or a folder of sets, to score on; a benchmark has its own.")
-@click.option("--cutouts", type=_PATH, help="Folder of cut-outs with alpha to paste.")
+@click.option("--cutouts", type=_PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
 @click.option("--out", type=_PATH, required=True, help="Folder of the runs and the table.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
 @click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all.")
@@ -225,7 +225,10 @@ def ablate(
     device: str,
     workers: int,
 ) -> None:
-    """Train variants of RECIPE on one budget: prior only, single and dual prototypes, attention, dropout, CAM form."""
+    """Train variants of RECIPE (default: lite2) on one budget and write a table.
+
+    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form.
+    """
     from iir_sdk.training.ablate import VARIANTS
     from iir_sdk.training.ablate import ablate as run_ablation
     from iir_sdk.training.config import find_recipe, read_recipe

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from iir_sdk.errors import IirError, ImageError, MaskError, PictureNotFoundError
-from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture, shown_size
+from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture, mask_pixels, shown_size
 
 DTYPES = st.sampled_from(["u1", "i2", "i8", "f4", "f8", "?", "c8", "O", "U1", "M8[s]"])
 PICTURE = Picture(np.zeros((12, 10, 3), np.uint8), 1, (12, 10))
@@ -236,3 +236,12 @@ def test_transparency_is_shown_on_white():
     found = load_picture(Image.fromarray(rgba)).pixels
     assert (found[:5] == 0).all()
     assert (found[5:] == 255).all()
+
+
+def test_a_mask_saved_as_jpeg_is_read_by_its_halves(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=60)
+    assert (np.asarray(Image.open(tmp_path / "mask.jpg")) > 0).sum() > 420
+    found = mask_pixels(tmp_path / "mask.jpg")
+    assert abs(int(found.sum()) - 400) <= 8

@@ -89,12 +89,16 @@ def test_only_the_classifier_adapts(dataset, name):
 def test_pretrained_parts_start_a_run(picture_folder, tmp_path, random_backbone):  # noqa: F811
     config = replace(PICTURES, steps=2)
     for part in ("base-learner", "classifier"):
-        start.run_pretraining(part, config, picture_folder, tmp_path / f"{part}.safetensors", steps=2, device="cpu")
+        recipe = replace(config, model=replace(config.model, base_classes=3 if part == "base-learner" else 0))
+        start.run_pretraining(part, recipe, picture_folder, tmp_path / f"{part}.safetensors", steps=2, device="cpu")
     with safe_open(tmp_path / "base-learner.safetensors", framework="pt") as stored:
         assert stored.metadata()["classes"].splitlines() == ["coco/cat", "coco/dog", "coins/coin"]
     with_base = replace(config, model=replace(config.model, base_classes=3))
     with pytest.raises(ConfigError, match="--base-learner"):
         start.build_trainer(with_base, picture_folder, tmp_path / "none", device="cpu", workers=0)
+    with pytest.raises(ConfigError, match="has no base learner"):
+        unused = start.TrainedParts(base_learner=tmp_path / "base-learner.safetensors")
+        start.build_trainer(config, picture_folder, tmp_path / "none", parts=unused, device="cpu", workers=0)
     parts = start.TrainedParts(None, tmp_path / "classifier.safetensors", tmp_path / "base-learner.safetensors")
     trainer = start.build_trainer(with_base, picture_folder, tmp_path / "run", parts=parts, device="cpu", workers=0)
     before = {n: t.clone() for n, t in trainer.model.base_learner.state_dict().items()}
@@ -115,7 +119,14 @@ def test_pretrained_parts_start_a_run(picture_folder, tmp_path, random_backbone)
 
 
 def test_the_command(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    settings = ["source=pictures", "model.backbone=test_efficientnet", "view_size=64", "batch=2", "shots=[1]"]
+    settings = [
+        "model.base_classes=3",
+        "source=pictures",
+        "model.backbone=test_efficientnet",
+        "view_size=64",
+        "batch=2",
+        "shots=[1]",
+    ]
     arguments = ["pretrain", "--data", picture_folder, "--out", tmp_path / "b.safetensors", "--steps", 2]
     arguments += ["--part", "base-learner", "--workers", 0, "--device", "cpu"]
     arguments += [part for setting in settings for part in ("--set", setting)]

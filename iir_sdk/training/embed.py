@@ -26,7 +26,7 @@ def read_metric(title: str, scores_file: Path) -> Metric:
         WeightsError: a value is out of its range.
     """
     document = json.loads(scores_file.read_text(encoding="utf-8"))
-    sets = tuple(SetMetric(s["name"], round(s["miou"], 4), round(s["fb_iou"], 4)) for s in document["sets"])
+    sets = tuple(SetMetric(s["name"], round(s["miou"], 6), round(s["fb_iou"], 6)) for s in document["sets"])
     first = document["sets"][0]
     how = first["protocol"]
     protocol = EvaluationProtocol(
@@ -37,7 +37,7 @@ def read_metric(title: str, scores_file: Path) -> Metric:
         input_pixels=how["input_pixels"],
         scored_at=how["scored_at"],
     )
-    return Metric(title, round(document["mean_miou"], 4), sets, protocol, how["sha256"])
+    return Metric(title, round(document["mean_miou"], 6), sets, protocol, how["sha256"])
 
 
 @click.command()

@@ -142,9 +142,10 @@ def run_pretraining(
         losses = adapt_classifier(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
         save_part(backbone.classifier, out)
         return losses
-    if config.model.base_classes and config.model.base_classes != len(dataset.classes):
+    if config.model.base_classes != len(dataset.classes):
         raise ConfigError(
-            f"the recipe has base_classes={config.model.base_classes}, the data {len(dataset.classes)} base classes."
+            f"the recipe has base_classes={config.model.base_classes}, the data {len(dataset.classes)} base classes; "
+            f"--set model.base_classes={len(dataset.classes)}, here and when training."
         )
     learner, losses = pretrain_base_learner(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
     save_part(learner, out, tuple(dataset.classes))
@@ -171,6 +172,8 @@ def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Se
             f"backbone {config.model.backbone!r} has no ImageNet head of its own: pass one with --classifier, or do "
             "without: --set model.classifier=false --set model.cam=closed_form"
         )
+    if model.base_learner is None and parts.base_learner is not None:
+        raise ConfigError("this recipe has no base learner; leave --base-learner out, or set model.base_classes.")
     if model.base_learner is not None:
         if parts.base_learner is None:
             raise ConfigError(

@@ -199,7 +199,7 @@ def _translated(error: Exception, what: str) -> IirError:
     if isinstance(reason, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         return WeightsNotFoundError(
             f"{what} is not in the cache, and the network is switched off (local_files_only or HF_HUB_OFFLINE). "
-            "Download it once while online: iir-sdk weights download"
+            "Download it once while online (iir-sdk weights download), or check the path if a folder was meant."
         )
     if isinstance(reason, HFValidationError):
         return WeightsNotFoundError(f"{what} is no repository name: {reason}")

@@ -20,7 +20,7 @@ other picture gets that thing masked.
 
 ## Usage
 
-    pip install iir-sdk
+Install [iir_sdk](https://pypi.org/project/iir-sdk/) (from its repository, `pip install .`, until it is released):
 
 ```python
 from iir_sdk import FewShotSegmenter

@@ -1,0 +1,33 @@
+"""The examples, run as a user runs them."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iir_sdk.demo.jobs import read_jobs
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_annotating_a_folder_keeps_going_past_a_broken_picture(tmp_path, monkeypatch, capsys):
+    job = next(j for j in read_jobs() if j.name == "eye")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shutil.copy(job.query, pictures / "a.jpg")
+    Image.open(job.query).save(pictures / "a.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    arguments = [str(job.support), str(job.support_mask), str(pictures), str(tmp_path / "masks")]
+    monkeypatch.setattr(sys, "argv", ["annotate_folder.py", *arguments])
+    with pytest.raises(SystemExit, match="1 pictures could not be read"):
+        runpy.run_path(str(EXAMPLES / "annotate_folder.py"), run_name="__main__")
+    assert "broken.jpg: left out." in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["a.jpg.png", "a.png.png"]
+    found, truth = np.asarray(Image.open(tmp_path / "masks" / "a.jpg.png")) > 0, job.truth()
+    assert (found & truth).sum() / (found | truth).sum() > 0.55
