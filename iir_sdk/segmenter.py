@@ -332,7 +332,7 @@ class FewShotSegmenter:
         images = self._images([p.pixels for p in pictures])
         clock.lap("preprocess")
         with self.autocast():
-            taps = self.model.backbone(images)
+            taps = self._features(images)
             clock.lap("backbone")
             logits, priors = self._decode(taps, states)
         clock.lap("decode")
@@ -371,8 +371,15 @@ class FewShotSegmenter:
     def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
         """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
         with self.autocast():
-            taps: Taps = self.model.backbone(self._images(pictures, size))
+            return self._features(self._images(pictures, size))
+
+    def _features(self, images: Tensor) -> Taps:
+        """The backbone's taps; on a CPU picture by picture: a batch's maps leave the cache and take twice as long."""
+        if self.device.type != "cpu" or len(images) == 1:
+            taps: Taps = self.model.backbone(images)
             return taps
+        singly = [self.model.backbone(image[None]) for image in images]
+        return Taps(*(torch.cat(maps) for maps in zip(*singly, strict=True)))
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
         images = torch.stack([self.preprocessing.image(p, size) for p in pictures]).to(self.device)
