@@ -20,7 +20,7 @@ other picture gets that thing masked.
 
 ## Usage
 
-Install [iir_sdk](https://pypi.org/project/iir-sdk/) (from its repository, `pip install .`, until it is released):
+Install iir_sdk (from its repository, `pip install .`, until it is released), then:
 
 ```python
 from iir_sdk import FewShotSegmenter
