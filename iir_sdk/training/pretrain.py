@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from torchvision import tv_tensors
 from tqdm import tqdm
 
 from iir_sdk.errors import WeightsError, WeightsNotFoundError
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.safetensors_file import write_safetensors
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset
 from iir_sdk.training.episode_pictures import augmentation
+from iir_sdk.training.frozen_taps import frozen_taps, network_input
 from iir_sdk.training.optimisation import autocast
 
 TEMPERATURE = 3.0
@@ -51,8 +52,9 @@ class LabelledPictures(Dataset[LabelledPicture]):
         shown: dict[str, list[int]] = {}
         for i, (name, keys) in enumerate(dataset.classes.items()):
             # Where the dataset knows them, also the classes that a picture shows too small for an episode.
-            everywhere = (k for k, seen in dataset.seen.items() if name in seen) if _is_dense(dataset) else keys
-            for key in everywhere:
+            if isinstance(dataset, DenseDataset):
+                keys = tuple(k for k, seen in dataset.seen.items() if name in seen)
+            for key in keys:
                 shown.setdefault(key, []).append(i)
         self.shown = dict(sorted(shown.items()))
         self.keys = list(self.shown)
@@ -72,10 +74,6 @@ class LabelledPictures(Dataset[LabelledPicture]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
             return LabelledPicture(*self._augment(image, tv_tensors.Mask(torch.from_numpy(labels))))
-
-
-def _is_dense(dataset: FewShotDataset) -> TypeGuard[DenseDataset]:
-    return isinstance(dataset, DenseDataset)
 
 
 def pretrain_base_learner(
@@ -108,18 +106,13 @@ def pretrain_base_learner(
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
     losses = []
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
+        taps = frozen_taps(backbone, images, config, device)
         with autocast(config, device):
-            with torch.no_grad():
-                taps = Taps(*(t.float().contiguous() for t in backbone(images)))
             logits = learner(taps)
         full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
         known = (labels != IGNORE).sum().clamp_min(1)
         loss = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum") / known
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
+        losses.append(_descend(loss, optimizer, schedule))
     return learner.eval(), losses
 
 
@@ -158,18 +151,14 @@ def adapt_classifier(
     losses = []
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         with torch.no_grad(), autocast(config, device):
-            taps = backbone(images)
+            taps = backbone(network_input(images, config, device))
             foreground = ((labels > 0) & (labels != IGNORE))[:, None].float()
             masked = taps.mid * resize_mask(foreground, grid_size(taps.mid)).to(taps.mid.dtype)
             seen = backbone.pre_logits(backbone.pooled_map(backbone.high_from_mid(masked))).float()
             whole = backbone.pre_logits(backbone.pooled_map(taps.high)).float()
             teacher = F.linear(seen, frozen_weight, frozen_bias)
         loss = adaptation_loss(F.linear(whole, student.weight, student.bias), teacher)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
+        losses.append(_descend(loss, optimizer, schedule))
     student.requires_grad_(False)
     return losses
 
@@ -207,12 +196,19 @@ def part_classes(path: Path) -> tuple[str, ...]:
         raise WeightsError(f"{path} cannot be read as a pretrained part: {error}.") from error
 
 
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> float:
+    """One optimiser step; the loss as a number."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    return float(loss.detach())
+
+
 def _batches(
     pictures: LabelledPictures, config: TrainingConfig, steps: int, device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     numbers = [[step * config.batch + i for i in range(config.batch)] for step in range(steps)]
     loader = DataLoader(pictures, batch_sampler=numbers, num_workers=workers, collate_fn=list)
     for batch in tqdm(loader, desc="pretrain", unit="step"):
-        images = torch.stack([p.image for p in batch]).to(device).float() / 255
-        images = config.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
-        yield images, torch.stack([p.labels for p in batch]).long().to(device)
+        yield torch.stack([p.image for p in batch]), torch.stack([p.labels for p in batch]).long().to(device)

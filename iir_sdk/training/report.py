@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, SetScore
+from iir_sdk.training.mask_tile import GREEN, RED, mask_tile
 
 TILE = 240
-_RED, _GREEN = np.array([255, 0, 0], np.float32), np.array([0, 200, 0], np.float32)
 
 
 def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
@@ -104,15 +104,7 @@ def _tiles(evaluator: Evaluator, pictures: FewShotDataset, scored: EpisodeScore)
     truth = pictures.mask(episode.name, episode.query) == 1
     found = evaluator.probability(episode) > 0.5
     return [
-        _tile(support, support_mask, _RED, f"{episode.name}: support"),
-        _tile(query, truth, _GREEN, "query, truth"),
-        _tile(query, found, _RED, f"found, IoU {scored.iou:.2f}"),
+        mask_tile(support, [(support_mask, RED, 0.5)], f"{episode.name}: support"[:40], TILE),
+        mask_tile(query, [(truth, GREEN, 0.5)], "query, truth", TILE),
+        mask_tile(query, [(found, RED, 0.5)], f"found, IoU {scored.iou:.2f}", TILE),
     ]
-
-
-def _tile(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray, title: str) -> Image.Image:
-    shown = pixels.astype(np.float32)
-    shown[mask] = 0.5 * shown[mask] + 0.5 * colour
-    tile = Image.fromarray(shown.astype(np.uint8)).resize((TILE, TILE))
-    ImageDraw.Draw(tile).text((4, 4), title[:40], fill="white", stroke_width=2, stroke_fill="black")
-    return tile

@@ -16,7 +16,7 @@ from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
 from iir_sdk.training.feature_bank import FeatureBank, PackedView, stream_views
-from iir_sdk.training.optimisation import autocast
+from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.step import EpisodeBatch
 from iir_sdk.training.views import ViewMaker
@@ -88,18 +88,13 @@ class BankSource:
         config, chunk = self.config, 16
         # The oldest view still kept when step ``first`` begins; whole groups are computed, the older overwritten.
         oldest = first * config.refresh
+        groups = [(oldest // chunk * chunk, config.views, chunk)] if oldest < config.views else []
+        if oldest:
+            whole = max(0, oldest - config.views) // config.refresh * config.refresh
+            groups.append((config.views + whole, config.views + oldest, config.refresh))
         with tqdm(total=config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
-            if oldest < config.views:
-                begin = oldest // chunk * chunk
-                at = begin
-                for views in self._stream(begin, config.views - begin, chunk, self.workers):
-                    bank.add(views, at)
-                    at += len(views)
-                    bar.update(len(views))
-            if first and config.refresh:
-                begin = max(config.views, config.views + (oldest - config.views) // config.refresh * config.refresh)
-                at = begin
-                for views in self._stream(begin, config.views + oldest - begin, config.refresh, self.workers):
+            for at, end, size in groups:
+                for views in self._stream(at, end - at, size, self.workers):
                     bank.add(views, at)
                     at += len(views)
                     bar.update(len(views))
@@ -197,11 +192,7 @@ class PictureSource:
         )
 
     def _taps(self, images: Tensor) -> Taps:
-        images = self.config.preprocessing.normalise(images.to(self.device).float() / 255)
-        with torch.no_grad(), autocast(self.config, self.device):
-            taps = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        # Plain layout, as the bank's: the backward pass of some layers crashes on the other (torch 2.13, CPU).
-        return Taps(*(t.float().contiguous() for t in taps))
+        return frozen_taps(self.backbone, images, self.config, self.device)
 
 
 class _Numbers:

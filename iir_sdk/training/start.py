@@ -19,7 +19,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
 from iir_sdk.training.data.dataset import FewShotDataset, Selection
 from iir_sdk.training.data.exclusion import cutouts_without, without_classes
-from iir_sdk.training.data.folder import join_sets, read_picture_sets
+from iir_sdk.training.data.folder import PictureSet, join_sets, read_picture_sets
 from iir_sdk.training.data.registry import benchmark
 from iir_sdk.training.episode_pictures import EpisodeStream
 from iir_sdk.training.evaluate import Protocol, draw_episodes, evaluate_set
@@ -86,7 +86,8 @@ def build_trainer(
     processes = processes or Processes()
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
-    source_data = _training_data(config, data, novel)
+    sets = without_classes(read_picture_sets(data), novel) if config.dataset == "folder" else []
+    source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
     chosen = pick_device(f"cuda:{processes.local_rank}" if _is_cuda(device) and processes.count > 1 else device)
@@ -94,7 +95,7 @@ def build_trainer(
     source: EpisodeSource
     if config.source == "bank":
         files = cutouts_without(read_cutouts(cutouts), novel) if cutouts else []
-        maker = ViewMaker(without_classes(read_picture_sets(data), novel), files, config)
+        maker = ViewMaker(sets, files, config)
         source = BankSource(maker, model.backbone, config, device=chosen, workers=workers, processes=processes)
     else:
         stream = EpisodeStream(source_data, config, group=config.batch * processes.count)
@@ -133,7 +134,8 @@ def run_pretraining(
         IirError: missing data, missing weights, or settings that do not fit.
     """
     torch.manual_seed(config.seed)
-    dataset, chosen = _training_data(config, data, ()), pick_device(device)
+    sets = read_picture_sets(data) if config.dataset == "folder" else []
+    dataset, chosen = _training_data(config, data, sets), pick_device(device)
     plain = replace(config, model=replace(config.model, base_classes=0))
     backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
     if part == "classifier" and not backbone.has_classifier:
@@ -218,9 +220,9 @@ def _is_cuda(device: str) -> bool:
     return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
-def _training_data(config: TrainingConfig, data: Path, novel: Sequence[str]) -> FewShotDataset:
+def _training_data(config: TrainingConfig, data: Path, sets: Sequence[PictureSet]) -> FewShotDataset:
     if config.dataset == "folder":
-        return join_sets(without_classes(read_picture_sets(data), novel))
+        return join_sets(sets)
     if config.source == "bank":
         raise ConfigError(f"dataset={config.dataset!r} needs source='pictures'; the bank reads folders of one's own.")
     return benchmark(config.dataset).read(data, Selection(config.fold, "train", config.convention))

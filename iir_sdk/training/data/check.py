@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, Selection
 from iir_sdk.training.data.registry import benchmark
+from iir_sdk.training.mask_tile import RED, YELLOW, mask_tile
 
 TILE = 200
 COLUMNS = 4
@@ -73,10 +73,6 @@ def sheet_of_every_part(name: str, root: Path) -> Image.Image:
 
 
 def _tile(dataset: FewShotDataset, name: str, key: str) -> Image.Image:
-    pixels = dataset.picture(key).astype(np.float32)
     mask = dataset.mask(name, key)
-    pixels[mask == 1] = 0.5 * pixels[mask == 1] + 0.5 * np.array([255, 0, 0], np.float32)
-    pixels[mask == IGNORE] = np.array([255, 230, 0], np.float32)
-    tile = Image.fromarray(pixels.astype(np.uint8)).resize((TILE, TILE))
-    ImageDraw.Draw(tile).text((4, 4), f"{name} {key}"[:32], fill="white", stroke_width=2, stroke_fill="black")
-    return tile
+    layers = [(mask == 1, RED, 0.5), (mask == IGNORE, YELLOW, 1.0)]
+    return mask_tile(dataset.picture(key), layers, f"{name} {key}"[:32], TILE)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.data.colour_coded import only_for_tests
-from iir_sdk.training.data.dataset import Selection, read_picture, require
+from iir_sdk.training.data.dataset import Selection, read_picture, read_white_mask, require
 
 _WHAT = "the Montgomery and Shenzhen chest X-rays with masks (CXR_png, masks)"
 
@@ -42,9 +41,7 @@ class ChestXray:
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)``: 0 and 1."""
-        path = _mask_file(self.root, key)
-        with Image.open(require(path, _WHAT)) as mask:
-            return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
+        return read_white_mask(_mask_file(self.root, key), _WHAT)
 
 
 def read_chest_xray(root: Path, selection: Selection) -> ChestXray:

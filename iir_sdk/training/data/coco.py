@@ -51,8 +51,7 @@ class Coco20i:
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)``: 0, 1, and 255 on crowds."""
         annotations = read_part(self.root, self.split)
-        category = next(i for i, n in annotations.categories.items() if n == name)
-        return class_mask(annotations, int(key), category)
+        return class_mask(annotations, int(key), annotations.category(name))
 
 
 def read_coco(root: Path, selection: Selection) -> Coco20i:

@@ -34,6 +34,10 @@ class Annotations:
     categories: Mapping[int, str]
     of_image: Mapping[int, Sequence[Mapping[str, Any]]]
 
+    def category(self, name: str) -> int:
+        """The id of a category."""
+        return next(i for i, n in self.categories.items() if n == name)
+
 
 @lru_cache(maxsize=4)
 def read_annotations(path: Path, what: str) -> Annotations:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from iir_sdk.images import load_picture
@@ -176,6 +177,16 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
 def read_picture(path: Path, what: str) -> NDArray[np.uint8]:
     """``(H, W, 3)`` uint8 RGB of a picture; raises as :func:`require` does."""
     return load_picture(require(path, what), what=str(path)).pixels
+
+
+def read_white_mask(path: Path, what: str) -> NDArray[np.uint8]:
+    """``(H, W)`` uint8 of a mask that is a picture, white on black, perhaps with soft edges: 0 and 1.
+
+    Raises as :func:`require` does.
+    """
+    with Image.open(require(path, what)) as mask:
+        white: NDArray[np.uint8] = (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
+        return white
 
 
 def mask_of(labels: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:

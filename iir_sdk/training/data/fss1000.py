@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.training.data.dataset import Selection, read_lines, read_picture, require
+from iir_sdk.training.data.dataset import Selection, read_lines, read_picture, read_white_mask, require
 
 PICTURES = 10
 _WHAT = "FSS-1000 (fewshot_data.zip, unpacked, and fss_test_set.txt)"
@@ -42,9 +41,7 @@ class Fss1000:
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)``: 0 and 1."""
-        with Image.open(require(self.root / "fewshot_data" / f"{key}.png", _WHAT)) as mask:
-            # The masks are pictures, with soft edges.
-            return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
+        return read_white_mask(self.root / "fewshot_data" / f"{key}.png", _WHAT)
 
 
 def read_fss1000(root: Path, selection: Selection) -> Fss1000:

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.data.colour_coded import only_for_tests
-from iir_sdk.training.data.dataset import Selection, read_picture, require
+from iir_sdk.training.data.dataset import Selection, read_picture, read_white_mask, require
 
 CLASSES = ("melanoma", "nevus", "seborrheic_keratosis")
 PICTURES, MASKS = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"
@@ -49,8 +48,7 @@ class Isic2018:
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)``: 0 and 1."""
-        with Image.open(require(self.root / MASKS / f"{key}_segmentation.png", _WHAT)) as mask:
-            return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
+        return read_white_mask(self.root / MASKS / f"{key}_segmentation.png", _WHAT)
 
 
 def read_isic2018(root: Path, selection: Selection) -> Isic2018:

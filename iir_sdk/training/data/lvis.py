@@ -51,8 +51,7 @@ class Lvis92i:
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)``: 0 and 1."""
         annotations = read_part(self.root, self.split)
-        category = next(i for i, n in annotations.categories.items() if n == name)
-        return class_mask(annotations, int(key), category)
+        return class_mask(annotations, int(key), annotations.category(name))
 
 
 def read_lvis(root: Path, selection: Selection) -> Lvis92i:
