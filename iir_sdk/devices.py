@@ -24,3 +24,14 @@ def pick_device(device: str | torch.device) -> torch.device:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DeviceError(f"device={device!r} cannot be used here: {reason} Use device='auto' or 'cpu'.") from error
     return chosen
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there: a CPU without instructions for it emulates them, many times slower than float32.
+
+    Of CPUs, x86 with AVX-512 BF16 or AMX are known; on others, and where torch cannot tell, this says no.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if device.type == "cpu" else ()
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)

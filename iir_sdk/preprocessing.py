@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from PIL import Image
 
 from iir_sdk.errors import ConfigError
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Preprocessing:
         """The plain values, as :meth:`from_dict` takes them."""
         return asdict(self)
 
-    def image(self, pixels: NDArray[np.uint8], size: int | None = None) -> Tensor:
-        """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized, not yet normalised, in [0, 1]."""
+    def image(self, pixels: NDArray[np.uint8], size: int | None = None) -> NDArray[np.float32]:
+        """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last."""
         return self._resized(pixels, size or self.size)
 
     def scaled_size(self, factor: float) -> int:
@@ -91,7 +91,9 @@ class Preprocessing:
         step = next((s for s in (32, 14, 8) if self.size % s == 0), 1)
         return max(64, step * round(self.size * factor / step))
 
-    def support(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    def support(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A support and its mask, cut to the object's surroundings and resized.
 
         Args:
@@ -99,28 +101,31 @@ class Preprocessing:
             mask: ``(H, W)`` bool, neither empty nor full.
 
         Returns:
-            Picture ``(3, support_size, support_size)`` float32 in [0, 1], not yet normalised, and mask
+            Picture ``(3, support_size, support_size)`` float32, normalised, and mask
             ``(support_size, support_size)`` float32, share of foreground in [0, 1].
         """
         rows, columns = _surroundings(mask, self.support_context)
-        cut = mask[rows, columns]
-        side = (self.support_size, self.support_size)
-        source = torch.from_numpy(cut.astype(np.float32))[None, None]
-        share = F.interpolate(source, side, mode="bilinear", align_corners=False, antialias=True)
-        return self._resized(pixels[rows, columns], self.support_size), share[0, 0]
+        share = resized_map(mask[rows, columns].astype(np.float32), (self.support_size, self.support_size))
+        return self._resized(pixels[rows, columns], self.support_size), share
 
-    def _resized(self, pixels: NDArray[np.uint8], side: int) -> Tensor:
-        # A copy where the array is read-only: torch has no read-only tensors and warns of them.
-        source = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-        chw = source.permute(2, 0, 1)[None].float()
-        resized = F.interpolate(chw, (side, side), mode=self.interpolation, align_corners=False, antialias=True)
-        return resized[0].clamp(0, 255) / 255
+    def _resized(self, pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+        resized = Image.fromarray(pixels).resize((side, side), _FILTERS[self.interpolation])
+        scale, shift = self.scale_and_shift
+        normalised: NDArray[np.float32] = np.asarray(resized, np.float32) * scale + shift
+        return normalised.transpose(2, 0, 1)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Subtract mean and divide by std: ``(..., 3, H, W)`` in [0, 1]."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
-        return (images - mean) / std
+    @property
+    def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What normalising multiplies 8-bit values by, and then adds, per channel."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return 1 / (255 * std), -mean / std
+
+
+def resized_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear resize of ``(h, w)`` to ``size`` (height, width), antialiased where it shrinks."""
+    image = Image.fromarray(np.ascontiguousarray(values)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    # A copy: the image's own memory is read-only, which torch warns of.
+    return np.array(image, np.float32)
 
 
 def _surroundings(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
@@ -143,18 +148,3 @@ def _surroundings(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice
         first = min(max(0, (start + end - side) // 2), length - side)
         cut.append(slice(first, first + side))
     return whole if mask[cut[0], cut[1]].all() else (cut[0], cut[1])
-
-
-def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Foreground probability at a picture's own size.
-
-    Args:
-        logits: ``(N, 2, h, w)``, background and foreground.
-        size: ``(height, width)`` of the picture.
-
-    Returns:
-        ``(N, H, W)`` float32 in [0, 1].
-    """
-    # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
-    lead = (logits[:, 1:] - logits[:, :1]).float()
-    return F.interpolate(lead, size, mode="bilinear", align_corners=False).sigmoid()[:, 0]

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
-from iir_sdk.devices import pick_device
+from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
-from iir_sdk.lap_clock import LapClock
-from iir_sdk.model.backbone import Taps
-from iir_sdk.model.iir import IIR
-from iir_sdk.model.state import SupportState, join_tasks
-from iir_sdk.preprocessing import restore
+from iir_sdk.kept_state import KeptState, join_shots
+from iir_sdk.open_engine import open_engine
+from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.result import Segmentation, from_probabilities
 from iir_sdk.support import Support, SupportBank, read_supports
-from iir_sdk.weights.checkpoint_file import Checkpoint
-from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.hub import HubOptions
-from iir_sdk.weights.resolve import load_checkpoint
-from iir_sdk.weights.saving import described, publish_checkpoint, save_folder
 
-_LARGEST_DECODE = 32
-"""Most (query, label) pairs decoded at once; bounds memory, not results."""
+if TYPE_CHECKING:
+    import torch
+
+    from iir_sdk.torch_engine import Precision, TorchEngine
+    from iir_sdk.weights.checkpoint_file import Checkpoint
+    from iir_sdk.weights.entry import WeightsEntry
 
 
 class FewShotSegmenter:
@@ -44,14 +38,20 @@ class FewShotSegmenter:
 
     Args:
         weights: a checkpoint's name, ``.safetensors`` file, folder or ``owner/name`` on the Hub, or a loaded
-            :class:`Checkpoint`; None is the embedded default.
+            :class:`Checkpoint` or engine; None is the embedded default. With ``onnxruntime`` also a folder that
+            ``iir-sdk export onnx`` wrote.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
-        dtype: None for float32, or ``torch.bfloat16`` / ``torch.float16`` for autocast.
+        dtype: None or ``float32``; ``bfloat16`` or ``float16`` for autocast; ``auto`` for bfloat16 where the device
+            computes in it, else float32. Torch's own dtypes do as well.
+        backend: ``torch``, or ``onnxruntime``: faster on most CPUs, and without torch once it is exported.
+        token_budget: most tokens that a label's supports are compared by; beyond it similar ones are merged, so that
+            fifty shots cost what a few do. A single support is never merged.
 
     Raises:
         WeightsNotFoundError, IntegrityError, WeightsError, HubError: the checkpoint cannot be had or trusted.
         DeviceError: the device is not there.
-        ConfigError: the dtype does not fit.
+        ConfigError: the dtype, backend or budget does not fit.
+        MissingDependencyError: the backend is not installed.
 
     Example:
         >>> segmenter = FewShotSegmenter()
@@ -61,20 +61,22 @@ class FewShotSegmenter:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | Checkpoint | None = None,
+        weights: str | os.PathLike[str] | Checkpoint | Engine | None = None,
         *,
         device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: Precision = None,
+        backend: Backend = "torch",
+        token_budget: int = 384,
     ) -> None:
-        self.device = pick_device(device)
-        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise ConfigError(f"dtype={dtype} must be None, torch.float32, torch.bfloat16 or torch.float16.")
-        self.dtype: torch.dtype = dtype or torch.float32
-        self.checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights)
-        self.model: IIR = self.checkpoint.model.to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.preprocessing = self.checkpoint.preprocessing
-        self._bank = SupportBank()
+        if type(token_budget) is not int or token_budget < 2:
+            raise ConfigError(f"token_budget={token_budget!r} must be an integer of at least 2.")
+        self.engine: Engine = (
+            weights
+            if isinstance(weights, Engine)
+            else open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
+        )
+        self.token_budget = token_budget
+        self._held = _Held()
         self._adding = threading.Lock()
 
     @classmethod
@@ -88,7 +90,9 @@ class FewShotSegmenter:
         local_files_only: bool = False,
         force_download: bool = False,
         device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: Precision = None,
+        backend: Backend = "torch",
+        token_budget: int = 384,
     ) -> FewShotSegmenter:
         """Load verified weights: embedded, else on disk, else the manifest's on the Hub, else any ``owner/name`` there.
 
@@ -100,7 +104,7 @@ class FewShotSegmenter:
             token: access token; True for the one that was logged in with.
             local_files_only: never ask the network.
             force_download: fetch again what the cache holds.
-            device: see the class; likewise ``dtype``.
+            device: see the class; likewise ``dtype``, ``backend`` and ``token_budget``.
 
         Raises:
             WeightsNotFoundError: it leads nowhere, or is not on the Hub yet.
@@ -109,7 +113,8 @@ class FewShotSegmenter:
             HubError, HubAccessError, OutputError: the Hub did not deliver or refuses; its cache cannot be written.
         """
         options = HubOptions(revision, cache_dir, token, local_files_only, force_download)
-        return cls(load_checkpoint(name_or_path, options), device=device, dtype=dtype)
+        engine = open_engine(name_or_path, options, device=device, dtype=dtype, backend=backend)
+        return cls(engine, token_budget=token_budget)
 
     def save_pretrained(
         self,
@@ -136,8 +141,10 @@ class FewShotSegmenter:
             WeightsError: a value breaks its rule.
             OutputError: the folder cannot be written.
         """
+        from iir_sdk.weights.saving import described, save_folder
+
         entry = described(self.checkpoint.entry, name, description, license, training_data)
-        return save_folder(replace(self.checkpoint, entry=entry, model=self.model), folder)
+        return save_folder(replace(self.checkpoint, entry=entry, model=self.torch_engine.model), folder)
 
     def push_to_hub(
         self,
@@ -161,20 +168,39 @@ class FewShotSegmenter:
             HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
             IntegrityError: what the Hub gives back is not what was sent.
         """
+        from iir_sdk.weights.saving import described, publish_checkpoint
+
         entry = described(self.checkpoint.entry, name, description, license, training_data)
-        checkpoint = replace(self.checkpoint, entry=entry, model=self.model)
+        checkpoint = replace(self.checkpoint, entry=entry, model=self.torch_engine.model)
         return publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=commit_message)
+
+    @property
+    def torch_engine(self) -> TorchEngine:
+        """The engine where it is PyTorch's: its ``model``, ``device`` and the checkpoint's file are its own.
+
+        Raises:
+            ConfigError: another backend runs the network.
+        """
+        from iir_sdk.torch_engine import TorchEngine
+
+        if not isinstance(self.engine, TorchEngine):
+            raise ConfigError(f"this needs backend='torch'; {type(self.engine).__name__} holds no torch network.")
+        return self.engine
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The verified weights; raises as :attr:`torch_engine` does."""
+        return self.torch_engine.checkpoint
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What its pictures go through."""
+        return self.engine.preprocessing
 
     @property
     def supports(self) -> SupportBank:
         """All supports, an immutable collection."""
-        return self._bank
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context its model runs in: autocast to ``dtype``, or nothing for float32."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
+        return self._held.bank
 
     def add_support(self, image: ImageSource, mask: ImageSource, *, label: str = "object") -> Support:
         """Encode one example of a label and keep it; further ones of the same label are further shots.
@@ -191,24 +217,27 @@ class FewShotSegmenter:
         if not isinstance(label, str) or not label:
             raise LabelError(f"label={label!r} must be a non-empty string.")
         picture = load_picture(image)
-        state = self.encode(picture.pixels, load_mask(mask, picture))
+        state = self.engine.encode(picture.pixels, load_mask(mask, picture))
         support = Support(label, state, picture.size)
         self._add(support)
         return support
 
-    @torch.inference_mode()
-    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> SupportState:
-        """What :meth:`add_support` keeps of a checked picture ``(H, W, 3)`` and mask ``(H, W)``, in float16."""
-        image, share = self.preprocessing.support(pixels, mask)
-        images = self.preprocessing.normalise(image[None].to(self.device))
-        with self.autocast():
-            state = self.model.encode_support(images[None], share[None, None].to(self.device))
-        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
-        return state.to(self.device, torch.float16)
+    def task(self, states: Sequence[KeptState]) -> KeptState:
+        """What a label is compared by: all its supports together, within the token budget."""
+        return join_shots(states).within(max(self.token_budget, max(s.tokens for s in states)))
 
     def _add(self, *supports: Support) -> None:
         with self._adding:
-            self._bank = self._bank.adding(*supports)
+            self._hold(self._held.bank.adding(*supports))
+
+    def _hold(self, bank: SupportBank) -> None:
+        """Take a bank, and make ready what predicting by all its labels needs; only called under the lock."""
+        old, tasks = self._held, {}
+        for label in bank.labels:
+            own = bank.of_label(label)
+            unchanged = label in old.tasks and own == old.bank.of_label(label)
+            tasks[label] = old.tasks[label] if unchanged else self.task([s.state for s in own])
+        self._held = _Held(bank, tasks, self.engine.prepare(list(tasks.values())) if tasks else [])
 
     def remove_support(self, which: Support | str) -> None:
         """Forget one support, or all supports of a label.
@@ -217,12 +246,12 @@ class FewShotSegmenter:
             LabelError: nothing fits.
         """
         with self._adding:
-            self._bank = self._bank.removing(which)
+            self._hold(self._held.bank.removing(which))
 
     def clear_supports(self) -> None:
         """Forget all supports."""
         with self._adding:
-            self._bank = SupportBank()
+            self._held = _Held()
 
     def save_supports(self, path: str | os.PathLike[str]) -> None:
         """Write all supports to one safetensors file, bound to this checkpoint.
@@ -231,9 +260,10 @@ class FewShotSegmenter:
             OutputError: it cannot be written.
             NoSupportError: there is none.
         """
-        if not len(self._bank):
+        bank = self._held.bank
+        if not len(bank):
             raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
-        self._bank.save(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
+        bank.save(path, checkpoint=self.engine.name, sha256=self.engine.sha256)
 
     def load_supports(self, path: str | os.PathLike[str]) -> tuple[Support, ...]:
         """Add the supports of a file that this checkpoint wrote; those already here are not added twice.
@@ -244,14 +274,13 @@ class FewShotSegmenter:
         Raises:
             SupportError: not such a file, damaged, or made with another checkpoint.
         """
-        loaded = read_supports(path, checkpoint=self.checkpoint.name, sha256=self.checkpoint.sha256)
+        loaded = read_supports(path, checkpoint=self.engine.name, sha256=self.engine.sha256)
         blank = np.zeros((64, 64, 3), np.uint8)
-        expected = self.encode(blank, np.eye(64, dtype=np.bool_))
+        expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
         for support in loaded:
             support.state.check_like(expected, f"{os.fspath(path)!r}, support {support.id}")
-        placed = tuple(replace(s, state=s.state.to(self.device)) for s in loaded)
-        self._add(*placed)
-        return placed
+        self._add(*loaded)
+        return loaded
 
     def predict(
         self, query: ImageSource, *, labels: Sequence[str] | None = None, threshold: float = 0.5
@@ -270,8 +299,8 @@ class FewShotSegmenter:
             ConfigError: the threshold is out of its range.
             PrecisionError: numbers overflowed in the chosen dtype.
         """
-        names, states = self._tasks(labels, threshold)
-        return self._segment([load_picture(query, what="query")], names, states, threshold)[0]
+        names, tasks = self._tasks(labels, threshold)
+        return self._segment([load_picture(query, what="query")], names, tasks, threshold)[0]
 
     def predict_many(
         self,
@@ -294,14 +323,14 @@ class FewShotSegmenter:
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         if isinstance(queries, (str, os.PathLike, Image.Image)) or not isinstance(queries, Iterable):
             raise ImageError(f"queries={queries!r} is not a collection of pictures; for one picture call predict.")
-        names, states = self._tasks(labels, threshold)
-        return self._batches(iter(queries), names, states, threshold, batch_size)
+        names, tasks = self._tasks(labels, threshold)
+        return self._batches(iter(queries), names, tasks, threshold, batch_size)
 
     def _batches(
         self,
         queries: Iterator[ImageSource],
         names: tuple[str, ...],
-        states: list[SupportState],
+        tasks: list[TaskGroup],
         threshold: float,
         batch_size: int,
     ) -> Iterator[Segmentation]:
@@ -309,89 +338,47 @@ class FewShotSegmenter:
         while batch := list(islice(queries, batch_size)):
             pictures = [load_picture(q, what=f"query {position + i}") for i, q in enumerate(batch)]
             position += len(batch)
-            yield from self._segment(pictures, names, states, threshold)
+            yield from self._segment(pictures, names, tasks, threshold)
 
-    def _tasks(self, labels: Sequence[str] | None, threshold: float) -> tuple[tuple[str, ...], list[SupportState]]:
-        bank = self._bank
+    def _tasks(self, labels: Sequence[str] | None, threshold: float) -> tuple[tuple[str, ...], list[TaskGroup]]:
+        held = self._held
         if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r} must be a number in [0, 1].")
         if isinstance(labels, str):
             raise LabelError(f"labels={labels!r} is one string; pass a list, as in labels=[{labels!r}].")
-        if not len(bank):
+        if not len(held.bank):
             raise NoSupportError("no support was added; call add_support(image, mask) first.")
-        names = bank.labels if labels is None else tuple(labels)
+        names = held.bank.labels if labels is None else tuple(labels)
         if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
             raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
-        return names, [bank.state_of(name) for name in names]
+        if names == held.bank.labels:
+            return names, held.groups
+        for name in names:
+            held.bank.of_label(name)
+        return names, self.engine.prepare([held.tasks[name] for name in names])
 
-    @torch.inference_mode()
     def _segment(
-        self, pictures: list[Picture], names: tuple[str, ...], states: list[SupportState], threshold: float
+        self, pictures: list[Picture], names: tuple[str, ...], tasks: list[TaskGroup], threshold: float
     ) -> list[Segmentation]:
-        clock = LapClock(self.device)
-        images = self._images([p.pixels for p in pictures])
-        clock.lap("preprocess")
-        with self.autocast():
-            taps = self._features(images)
-            clock.lap("backbone")
-            logits, priors = self._decode(taps, states)
-        clock.lap("decode")
-        own_size = [
-            (restore(logits[i], p.size), F.interpolate(priors[i], p.size, mode="bilinear", align_corners=False)[:, 0])
-            for i, p in enumerate(pictures)
-        ]
-        arrays = [(_numpy(probability), _numpy(prior)) for probability, prior in own_size]
-        clock.lap("restore")
-        if not all(np.isfinite(probability).all() for probability, _ in arrays):
-            raise PrecisionError(f"the network overflowed in {self.dtype}; use dtype=None or torch.bfloat16.")
+        found, timings = self.engine.segment([p.pixels for p in pictures], tasks)
+        if not all(np.isfinite(f.probabilities).all() for f in found):
+            raise PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
         return [
-            from_probabilities(names, probability, prior, image=picture.pixels, threshold=threshold, timings=clock.laps)
-            for picture, (probability, prior) in zip(pictures, arrays, strict=True)
+            from_probabilities(names, f.probabilities, f.priors, image=p.pixels, threshold=threshold, timings=timings)
+            for p, f in zip(pictures, found, strict=True)
         ]
 
-    def _decode(self, taps: Taps, states: list[SupportState]) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, L, 2, h, w)`` and priors ``(B, L, 1, h', w')`` of every query and label."""
-        queries = len(taps.mid)
-        logits: list[Tensor | None] = [None] * (queries * len(states))
-        priors = list(logits)
-        for shots in sorted({s.shots for s in states}):
-            columns = [i for i, s in enumerate(states) if s.shots == shots]
-            pairs = [(q, c) for q in range(queries) for c in columns]
-            for start in range(0, len(pairs), _LARGEST_DECODE):
-                chunk = pairs[start : start + _LARGEST_DECODE]
-                rows = torch.tensor([q for q, _ in chunk], device=self.device)
-                state = join_tasks([states[c] for _, c in chunk])
-                found = self.model.decode(Taps(*(t.index_select(0, rows) for t in taps)), state)
-                for i, (q, c) in enumerate(chunk):
-                    logits[q * len(states) + c] = found.logits[i]
-                    priors[q * len(states) + c] = found.prior[i]
-        return _grouped(logits, queries), _grouped(priors, queries)
 
-    @torch.inference_mode()
-    def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
-        """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
-        with self.autocast():
-            return self._features(self._images(pictures, size))
+@dataclass(frozen=True)
+class _Held:
+    """The supports of a moment, taken as one by a prediction while another thread adds.
 
-    def _features(self, images: Tensor) -> Taps:
-        """The backbone's taps; on a CPU picture by picture: a batch's maps leave the cache and take twice as long."""
-        if self.device.type != "cpu" or len(images) == 1:
-            taps: Taps = self.model.backbone(images)
-            return taps
-        singly = [self.model.backbone(image[None]) for image in images]
-        return Taps(*(torch.cat(maps) for maps in zip(*singly, strict=True)))
+    Attributes:
+        bank: all of them.
+        tasks: each label's, within the token budget.
+        groups: of all labels, in the engine's form.
+    """
 
-    def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        images = torch.stack([self.preprocessing.image(p, size) for p in pictures]).to(self.device)
-        return self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
-
-
-def _grouped(maps: list[Tensor | None], queries: int) -> Tensor:
-    """``queries * L`` maps, all filled in, as ``(queries, L, ...)``."""
-    stacked = torch.stack([t for t in maps if t is not None])
-    return stacked.reshape(queries, -1, *stacked.shape[1:])
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.float().cpu().numpy()
-    return array
+    bank: SupportBank = field(default_factory=SupportBank)
+    tasks: Mapping[str, KeptState] = field(default_factory=dict)
+    groups: list[TaskGroup] = field(default_factory=list)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
-from iir_sdk.model.state import SupportState, join_shots
-from iir_sdk.safetensors_file import write_safetensors
+from iir_sdk.kept_state import KeptState, join_shots
 
-FORMAT = "iir_sdk.supports/1"
+FORMAT = "iir_sdk.supports/2"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Support:
     """
 
     label: str
-    state: SupportState = field(repr=False)
+    state: KeptState = field(repr=False)
     image_size: tuple[int, int]
     id: str = field(default_factory=lambda: secrets.token_hex(6))
 
@@ -72,7 +74,7 @@ class SupportBank:
             raise LabelError(f"no support has label {label!r}; labels: {', '.join(map(repr, self.labels)) or 'none'}.")
         return found
 
-    def state_of(self, label: str) -> SupportState:
+    def state_of(self, label: str) -> KeptState:
         """One task with all shots of a label.
 
         Raises:
@@ -104,18 +106,20 @@ class SupportBank:
         Raises:
             OutputError: it cannot be written.
         """
-        tensors, records = {}, []
+        arrays, records = {}, []
         for i, support in enumerate(self.supports):
             records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
-            for name, tensor in support.state.tensors().items():
-                tensors[f"{i}.{name}"] = tensor
+            for name, array in support.state.arrays.items():
+                arrays[f"{i}.{name}"] = np.ascontiguousarray(array)
         metadata = {
             "format": FORMAT,
             "checkpoint": checkpoint,
             "sha256": sha256,
             "supports": json.dumps(records),
         }
-        write_safetensors(path, tensors, metadata)
+        # As bytes: the library's own file writing raises an error of its own on a full disk.
+        content = save(arrays, metadata)
+        write_atomically(path, lambda beside: beside.write_bytes(content))
 
 
 def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
@@ -127,7 +131,7 @@ def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str)
     if not Path(path).is_file():
         raise SupportError(f"no support file at {os.fspath(path)!r}.")
     try:
-        with safe_open(path, framework="pt") as stored:
+        with safe_open(path, framework="np") as stored:
             metadata = stored.metadata() or {}
             _check_origin(path, metadata, checkpoint, sha256)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
@@ -154,4 +158,4 @@ def _support(index: int, record: Mapping[str, Any], tensors: Mapping[str, Any]) 
     prefix = f"{index}."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     height, width = record["image_size"]
-    return Support(str(record["label"]), SupportState.from_tensors(own), (int(height), int(width)), str(record["id"]))
+    return Support(str(record["label"]), KeptState(own), (int(height), int(width)), str(record["id"]))

@@ -113,14 +113,20 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Query tokens attend to support tokens; keys and values come from :meth:`keys_values` and may be kept."""
+    """Query tokens attend to support tokens; keys and values come from :meth:`keys_values` and may be kept.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: channels ``d`` of tokens.
+        heads: number of heads; divides ``width``.
+        feed_forward: follow the attention by a perceptron.
+    """
+
+    def __init__(self, width: int, heads: int, *, feed_forward: bool = True) -> None:
         super().__init__()
         self.query_norm = nn.LayerNorm(width)
         self.support_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.feed_forward = FeedForward(width)
+        self.feed_forward: nn.Module = FeedForward(width) if feed_forward else nn.Identity()
 
     def keys_values(self, support_tokens: Tensor) -> KeysValues:
         """Project ``support_tokens (B, S, d)`` once."""

@@ -81,7 +81,8 @@ def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
     Returns:
         ``(N, K, h, w)`` in [0, 1].
     """
-    return normalise(torch.einsum("nchw,nkc->nkhw", pooled_map.float(), weight.float()))
+    activation = weight.float() @ pooled_map.float().flatten(2)
+    return normalise(activation.reshape(*activation.shape[:2], *pooled_map.shape[2:]))
 
 
 def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from iir_sdk.errors import ConfigError
 CamForm = Literal["closed_form", "grad"]
 ShotFusion = Literal["concat", "average"]
 Prototypes = Literal["dual", "single"]
+DecoderKind = Literal["full", "light"]
 
 _BACKBONE = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
 _CHOICES = {
     "cam": ("closed_form", "grad"),
     "shot_fusion": ("concat", "average"),
     "prototypes": ("dual", "single"),
+    "decoder": ("full", "light"),
 }
 _BOUNDS: dict[str, tuple[int, int]] = {
     "width": (8, 1024),
@@ -47,6 +49,9 @@ class ModelConfig:
         companion_priors: feed similarity priors beside IIR's own prior.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
+        decoder: ``full`` is the paper's: self and cross attention between all positions, 3x3 convolutions. ``light``
+            costs a fifth: self attention on halved maps, two support tokens a cell of 2 x 2, depthwise convolutions,
+            and the blocks without cross attention come first, before anything of the support is looked at.
         base_classes: classes of the base learner that suppresses them (method, section 6); 0 for none.
     """
 
@@ -63,6 +68,7 @@ class ModelConfig:
     companion_priors: bool = True
     dropout: float = 0.1
     prototypes: Prototypes = "dual"
+    decoder: DecoderKind = "full"
     base_classes: int = 0
 
     def __post_init__(self) -> None:

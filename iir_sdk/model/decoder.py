@@ -9,16 +9,11 @@ from torch.nn import functional as F
 from iir_sdk.model.attention import CrossAttention, KeysValues, SelfAttention
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.config import ModelConfig, ShotFusion
-
-
-def _to_tokens(maps: Tensor) -> Tensor:
-    # Contiguous: norms are ten times slower on a transposed view.
-    return maps.flatten(2).transpose(1, 2).contiguous()
-
-
-def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.cross_step import Attended, Labels, cross_step
+from iir_sdk.model.prototypes import area_average
+from iir_sdk.model.light import LightBlock, LightHead
+from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
 
 
 class FeatureProjection(nn.Module):
@@ -41,7 +36,7 @@ class FeatureProjection(nn.Module):
         # Group norm is slow on the channels-last maps that a backbone gives.
         low, mid, high = (norm(tap.contiguous()) for norm, tap in zip(self.norms, taps, strict=True))
         size = (mid.shape[2], mid.shape[3])
-        maps = torch.cat([F.adaptive_avg_pool2d(low, size), mid, resize_map(high, size)], 1)
+        maps = torch.cat([area_average(low, size), mid, resize_map(high, size)], 1)
         projected: Tensor = self.dropout(self.mix(maps).relu())
         return projected
 
@@ -75,80 +70,27 @@ class RefinementBlock(nn.Module):
         self.conv = ResidualConv(width)
         self.query_aux = nn.Conv2d(width, 2, 1)
 
-    def support_step(self, tokens: Tensor) -> tuple[Tensor, KeysValues, Tensor]:
-        """Refine support ``tokens (N, S, d)`` without any query, in a block with cross attention.
-
-        Returns:
-            The tokens, the keys and values that a query needs of them, and 2-way logits ``(N, 2, S, 1)``.
-        """
-        assert self.cross_attention is not None and self.support_aux is not None
-        tokens = self.self_attention(tokens)
-        auxiliary = self.support_aux(tokens.transpose(1, 2)[..., None])
-        return tokens, self.cross_attention.keys_values(tokens), auxiliary
+    def support_step(self, x: Tensor) -> Tensor:
+        """Refine the support map ``(N, d, h, w)``; its keys and values are taken from the outcome."""
+        return tokens_to_map(self.self_attention(map_to_tokens(x)), (x.shape[2], x.shape[3]))
 
     def query_step(
-        self,
-        x: Tensor,
-        support: KeysValues | None,
-        weights: Tensor,
-        fusion: ShotFusion,
-        labels: tuple[Tensor, Tensor] | None = None,
+        self, x: Tensor, support: KeysValues | None, attended: list[Attended], labels: Labels | None
     ) -> Tensor:
         """Refine the query map.
 
         Args:
-            x: ``(B, d, h, w)``.
-            support: keys and values ``(B, K, S, d)``, None in a block without cross attention.
-            weights: ``(B, K)`` shot weights, each row sums to 1.
-            fusion: attend over all shots at once, or to each and average.
-            labels: query ``(B, h*w)`` and support ``(B, K, S)`` labels in {0, 1, 255} turn directional dropout on.
+            x: ``(N, d, h, w)``.
+            support: keys and values ``(N, T, d)``, None in a block without cross attention.
+            attended: the tokens' biases.
+            labels: turn directional dropout on.
         """
         size = (x.shape[2], x.shape[3])
-        tokens = self.self_attention(_to_tokens(x))
-        if self.cross_attention is not None:
-            assert support is not None
-            tokens = _cross(self.cross_attention, tokens, support, weights, fusion, labels)
-        refined: Tensor = self.conv(_to_map(tokens, size))
+        tokens = self.self_attention(map_to_tokens(x))
+        if self.cross_attention is not None and support is not None:
+            tokens = cross_step(self.cross_attention, tokens, support, attended, labels)
+        refined: Tensor = self.conv(tokens_to_map(tokens, size))
         return refined
-
-
-def _cross(
-    cross: CrossAttention,
-    tokens: Tensor,
-    support: KeysValues,
-    weights: Tensor,
-    fusion: ShotFusion,
-    labels: tuple[Tensor, Tensor] | None,
-) -> Tensor:
-    if fusion == "concat" or weights.shape[1] == 1:
-        flat = KeysValues(support.keys.flatten(1, 2), support.values.flatten(1, 2))
-        bias = _shot_bias(weights, support.keys.shape[2])
-        support_labels = None if labels is None else (labels[0], labels[1].flatten(1))
-        return cross(tokens, flat, _with_dropout(cross, tokens, flat.keys, bias, support_labels))  # type: ignore[no-any-return]
-    attended = torch.zeros_like(tokens)
-    for k in range(weights.shape[1]):
-        shot = KeysValues(support.keys[:, k], support.values[:, k])
-        shot_labels = None if labels is None else (labels[0], labels[1][:, k])
-        bias = _with_dropout(cross, tokens, shot.keys, None, shot_labels)
-        attended = attended + weights[:, k, None, None].to(tokens.dtype) * cross.attend(tokens, shot, bias)
-    return cross.feed_forward(attended)  # type: ignore[no-any-return]
-
-
-def _shot_bias(weights: Tensor, positions: int) -> Tensor | None:
-    """Log of the shot weights at every token, so that a shot counts in the softmax by its weight; None for one shot."""
-    if weights.shape[1] == 1:
-        return None
-    return weights.clamp_min(1e-6).log().repeat_interleave(positions, 1)[:, None]
-
-
-def _with_dropout(
-    cross: CrossAttention, tokens: Tensor, keys: Tensor, bias: Tensor | None, labels: tuple[Tensor, Tensor] | None
-) -> Tensor | None:
-    if labels is None:
-        return bias
-    drop = cross.inconsistent(tokens, keys, *labels)
-    base = torch.zeros(drop.shape, device=drop.device) if bias is None else bias.expand(drop.shape)
-    return base.masked_fill(drop, -torch.inf)
 
 
 class MaskHead(nn.Module):
@@ -174,10 +116,16 @@ class MaskHead(nn.Module):
             nn.Conv2d(hidden, 2, 1),
         )
 
-    def forward(self, x: Tensor, low: Tensor, priors: Tensor) -> Tensor:
-        """``x (B, d, h, w)``, ``low (B, C, 2h, 2w)``, ``priors (B, P, 2h, 2w)`` -> ``(B, 2, 2h, 2w)``."""
-        enlarged = resize_map(x, (low.shape[2], low.shape[3]))
-        logits: Tensor = self.layers(torch.cat([enlarged, self.low(low.contiguous()), priors.to(x.dtype)], 1))
+    def detail(self, low: Tensor) -> Tensor:
+        """What ``low (N, C, 2h, 2w)`` adds, ``(N, hidden, 2h, 2w)``, whatever the label."""
+        added: Tensor = self.low(low.contiguous())
+        return added
+
+    def forward(self, x: Tensor, detail: Tensor, priors: Tensor) -> Tensor:
+        """``x (N, d, h, w)``, ``detail`` of N or of one query, ``priors (N, P, 2h, 2w)`` -> ``(N, 2, 2h, 2w)``."""
+        enlarged = resize_map(x, (detail.shape[2], detail.shape[3]))
+        detail = detail.expand(x.shape[0], -1, -1, -1)
+        logits: Tensor = self.layers(torch.cat([enlarged, detail, priors.to(x.dtype)], 1))
         return logits
 
 
@@ -203,16 +151,40 @@ class Decoder(nn.Module):
         self.fuse_support = nn.Conv2d(3 * width + 2, width, 1)
         self.query_start = nn.Conv2d(width, 2, 1)
         self.support_start = nn.Conv2d(width, 2, 1)
+        light = config.decoder == "light"
+        first = config.blocks - config.cross_blocks if light else 0
+        self.trunk = nn.ModuleList(LightBlock(width, config.heads, cross=False) for _ in range(first))
+        block, head = (LightBlock, LightHead) if light else (RefinementBlock, MaskHead)
         self.blocks = nn.ModuleList(
-            RefinementBlock(width, config.heads, cross=i < config.cross_blocks) for i in range(config.blocks)
+            block(width, config.heads, cross=i < config.cross_blocks) for i in range(config.blocks - first)
         )
-        self.head = MaskHead(width, channels[0], head_priors, config.head_width)
+        self.head = head(width, channels[0], head_priors, config.head_width)
         # Of the dense companion priors.
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
-    def project_support(self, taps: Taps) -> Tensor:
-        """Support features by their own projection, or by the query's where the two share one."""
-        projection = self.project_query if self.support_projection is None else self.support_projection
-        projected: Tensor = projection(taps)
-        return projected
+    def query_features(self, taps: Taps) -> Tensor:
+        """Decoder features ``(N, d, h, w)`` of queries, before anything of a support is looked at."""
+        return self._refined(self.project_query(taps))
+
+    def support_features(self, taps: Taps) -> Tensor:
+        """The same of supports, by their own projection, or by the query's where the two share one."""
+        return self._refined((self.project_query if self.support_projection is None else self.support_projection)(taps))
+
+    def _refined(self, features: Tensor) -> Tensor:
+        for block in self.trunk:
+            features = block(features)
+        return features
+
+    def fuse_query_part(self, part: str, inputs: Tensor) -> Tensor:
+        """What one group of the query fusion's inputs adds to its outcome: the convolution is linear in them.
+
+        Args:
+            part: ``features``, ``whole``, ``chosen`` or ``priors``.
+            inputs: ``(N, C, h, w)`` with that group's channels.
+        """
+        width = self.fuse_query.out_channels
+        at = {"features": 0, "whole": width, "chosen": 2 * width, "priors": 3 * width}[part]
+        stop = None if part == "priors" else at + width
+        bias = self.fuse_query.bias if part == "features" else None
+        return F.conv2d(inputs, self.fuse_query.weight[:, at:stop], bias)

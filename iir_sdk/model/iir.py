@@ -14,11 +14,25 @@ from iir_sdk.model import prior as priors
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.build_backbone import build_backbone
-from iir_sdk.model.cam import ProxyClass, adaptive_threshold, class_activation, proxy_class, resize_map
+from iir_sdk.model.cam import (
+    ProxyClass,
+    adaptive_threshold,
+    class_activation,
+    closed_form_cam,
+    grad_cam,
+    proxy_class,
+    resize_map,
+)
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.decoder import Decoder, _to_tokens
-from iir_sdk.model.prototypes import dual_prototypes, grid_size, masked_average, resize_mask
+from iir_sdk.model.cross_step import Labels, attended_tokens, support_labels
+from iir_sdk.model.decoder import Decoder
+from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, masked_average, resize_mask
+from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
+from iir_sdk.model.tokens import TokenLayout, every_position, sides_of_cells, token_bias
+
+_SIDES = ("foreground", "background")
 
 
 @dataclass(frozen=True)
@@ -126,66 +140,113 @@ class IIR(nn.Module):
             priors.cosine_map(high, dual_high.local[:, None]),
             maps.activated.bool(),
         )
-        features = self.decoder.project_support(taps)
+        features = self.decoder.support_features(taps)
         dual = dual_prototypes(features, maps.mask, maps.activated)
-        chosen = _core_or_local(maps.activated, dual.core[:, None], dual.local[:, None], prior.new_ones(len(prior), 1))
+        chosen = _core_or_local(maps.activated, dual.core[:, None], dual.local[:, None], torch.ones_like(maps.threshold)[:, None])
         fused = self.decoder.fuse_support(
             _concat(features, _spread(dual.whole, size), chosen, torch.cat([prior, maps.mask], 1))
         )
-        keys, values, auxiliary = self._support_branch(fused)
+        known = torch.ones_like(masks) if known is None else known
+        layout = self._token_layout(maps.mask, resize_mask(known, size))
+        keys, values, auxiliary = self._support_branch(fused, layout)
         state = SupportState(
             proxy_index=maps.proxy.index[:, None],
             proxy_weight=maps.proxy.weight[:, None],
             threshold=maps.threshold[:, None],
             core_high=dual_high.core[:, None],
             local_high=dual_high.local[:, None],
-            **_similarity_state(taps, masks, known),
+            **_companion_prototypes(taps, masks, known),
             core=dual.core[:, None],
             local=dual.local[:, None],
             whole=dual.whole[:, None],
-            keys=keys[:, None],
-            values=values[:, None],
+            dense_mid=F.normalize(layout.pool(_unit(taps.mid)), dim=2),
+            dense_high=F.normalize(layout.pool(_unit(high)), dim=2),
+            side=layout.side,
+            mass=layout.mass[:, None],
+            keys=keys,
+            values=values,
         )
-        return SupportEncoding(state.reshape_shots(tasks, shots), auxiliary)
+        return SupportEncoding(state.regroup(tasks, shots), auxiliary)
 
-    def decode(
-        self,
-        taps: Taps,
-        state: SupportState,
-        labels: tuple[Tensor, Tensor] | None = None,
-        own_class: Tensor | None = None,
-    ) -> Prediction:
-        """As :meth:`forward`, from the query's taps.
-
-        Args:
-            taps: of ``B`` queries.
-            state: of ``B`` tasks, or of one.
-            labels: query ``(B, h*w)`` and support ``(B, K, h*w)`` labels at ``mid``'s grid in {0, 1, 255}; given in
-                training only, they turn directional dropout on and fill ``auxiliary``.
-            own_class: ``(B,)`` int64, in training with a base learner: which base class each task asks for.
-        """
-        if state.tasks == 1 and len(taps.mid) > 1:
-            state = state.map(lambda t: t.expand(len(taps.mid), *t.shape[1:]))
-        size = grid_size(taps.mid)
-        weights = priors.shot_weights(priors.gram(taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
-        activated = self._query_activation(taps, state, size)
-        prior = priors.mean_over_shots(self._shot_priors(taps, state, activated, size), weights)
-        token_priors, head_priors = self._all_priors(prior, taps, state, weights, size)
-        features = self.decoder.project_query(taps)
-        whole = torch.einsum("nkd,nk->nd", state.whole.float(), weights)
-        chosen = _core_or_local(activated, state.core, state.local, weights)
-        x = self.decoder.fuse_query(_concat(features, _spread(whole, size), chosen, token_priors))
-        auxiliary = [self.decoder.query_start(x)] if labels else []
-        for i, block in enumerate(self.decoder.blocks):
-            x = block.query_step(x, state.cross(i), weights, self.config.shot_fusion, labels)  # type: ignore[operator]
-            if labels:
-                auxiliary.append(block.query_aux(x))  # type: ignore[operator]
-        logits = self.decoder.head(x, taps.low, head_priors)
+    def read_query(self, taps: Taps, own_class: Tensor | None = None) -> QueryFeatures:
+        """All of a query that no support changes; see :meth:`decode` for the arguments."""
+        base = None
         if self.base_learner is not None:
             with torch.no_grad():
                 base = self.base_learner.base_probability(taps, own_class)
-            logits = self.decoder.merge(logits, base)  # type: ignore[operator]
+        with torch.no_grad():
+            pooled_map = self.backbone.pooled_map(taps.high)
+        return QueryFeatures(
+            taps=taps,
+            unit=Taps(*(_unit(t) for t in taps)),
+            gram=priors.gram(taps.low),
+            pooled_map=pooled_map,
+            fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
+            detail=self.decoder.head.detail(taps.low),
+            base=base,
+        )
+
+    def decode(
+        self,
+        query: Taps | QueryFeatures,
+        state: SupportState,
+        query_labels: Tensor | None = None,
+        own_class: Tensor | None = None,
+    ) -> Prediction:
+        """As :meth:`forward`, from the query's taps, or from what :meth:`read_query` made of them.
+
+        Args:
+            query: of ``B`` queries, or of one that all tasks ask for.
+            state: of ``B`` tasks, or of one that all queries ask for.
+            query_labels: ``(B, h*w)`` labels at ``mid``'s grid in {0, 1, 255}; given in training only, they turn
+                directional dropout on and fill ``auxiliary``.
+            own_class: ``(B,)`` int64, in training with a base learner: which base class each task asks for.
+        """
+        if not isinstance(query, QueryFeatures):
+            query = self.read_query(query, own_class)
+        if state.tasks == 1:
+            state = state.expand(len(query.gram))
+        size = grid_size(query.taps.mid)
+        weights = priors.shot_weights(query.gram, state.gram_low, self.decoder.shot_scale_log.exp())
+        activated = self._query_activation(query, state, size)
+        prior = priors.mean_over_shots(self._shot_priors(query, state, activated, size), weights)
+        token_priors, head_priors = self._all_priors(prior, query, state, weights, size)
+        x = self._fused(query, state, weights, activated, token_priors)
+        x, auxiliary = self._refined(x, state, weights, query_labels)
+        logits = self.decoder.head(x, query.detail, head_priors)
+        if query.base is not None:
+            logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
         return Prediction(logits, prior, weights, tuple(auxiliary))
+
+    def _fused(
+        self, query: QueryFeatures, state: SupportState, weights: Tensor, activated: Tensor, token_priors: Tensor
+    ) -> Tensor:
+        """The 1x1 fusion of features, whole prototype, core or local prototype and priors, group by group.
+
+        The convolution is linear, so prototypes pass it as vectors and not spread over a map.
+        """
+        part = self.decoder.fuse_query_part
+        whole = (weights[:, None] @ state.whole.float())[:, 0, :, None, None]
+        core, local = (
+            part("chosen", p.float().flatten(0, 1)[..., None, None]).reshape(p.shape) for p in (state.core, state.local)
+        )
+        x = query.fused + part("whole", whole) + _core_or_local(activated, core, local, weights)
+        return x.to(query.fused.dtype) + part("priors", token_priors.to(query.fused.dtype))
+
+    def _refined(
+        self, x: Tensor, state: SupportState, weights: Tensor, query_labels: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        attended = attended_tokens(state, weights, self.config.shot_fusion)
+        labels = None if query_labels is None else Labels(query_labels, support_labels(state))
+        auxiliary = [self.decoder.query_start(x)] if labels else []
+        for i, block in enumerate(self.decoder.blocks):
+            x = block.query_step(x, state.cross(i), attended, labels)  # type: ignore[operator]
+            if labels:
+                auxiliary.append(block.query_aux(x))  # type: ignore[operator]
+        return x, auxiliary
+
+    def _token_layout(self, mask: Tensor, known: Tensor) -> TokenLayout:
+        return (sides_of_cells if self.config.decoder == "light" else every_position)(mask, known)
 
     def _support_maps(self, taps: Taps, masks: Tensor, size: tuple[int, int]) -> _SupportMaps:
         mask = resize_mask(masks, size)
@@ -199,49 +260,69 @@ class IIR(nn.Module):
                 threshold = torch.full_like(threshold, -1)
         return _SupportMaps(proxy, threshold, (cam > threshold[:, None, None, None]).float(), mask)
 
-    def _support_branch(self, fused: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        size, tokens = grid_size(fused), _to_tokens(fused)
+    def _support_branch(self, fused: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         # Blocks without cross attention take nothing from the support, so its branch ends with the last that does.
-        keys, values, auxiliary = [], [], [self.decoder.support_start(fused)]
+        x, keys, values, auxiliary = fused, [], [], [self.decoder.support_start(fused)]
         for block in self.decoder.blocks[: self.config.cross_blocks]:
-            tokens, cross, logits = block.support_step(tokens)  # type: ignore[operator]
+            x = block.support_step(x)  # type: ignore[operator]
+            cross = block.cross_attention.keys_values(layout.pool(x))  # type: ignore[union-attr,operator]
             keys.append(cross.keys)
             values.append(cross.values)
-            auxiliary.append(logits.reshape(*logits.shape[:2], *size))
+            auxiliary.append(block.support_aux(x))  # type: ignore[operator]
         if not keys:
-            none = tokens[:, None, :0][:, :0]
+            none = fused.new_zeros(len(fused), 0, layout.side.shape[1], fused.shape[1])
             return none, none, tuple(auxiliary)
         return torch.stack(keys, 1), torch.stack(values, 1), tuple(auxiliary)
 
-    def _query_activation(self, taps: Taps, state: SupportState, size: tuple[int, int]) -> Tensor:
+    def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
+        index, weight = _for_queries(query, state.proxy_index), _for_queries(query, state.proxy_weight)
         with torch.no_grad():
-            proxy = ProxyClass(state.proxy_index, state.proxy_weight)
-            cam = class_activation(self.backbone, self.config.cam, taps.mid, taps.high, proxy)
-            return resize_map(cam, size) > state.threshold.float()[:, :, None, None]
+            if self.config.cam == "closed_form":
+                cam = closed_form_cam(query.pooled_map, weight)
+            else:
+                cam = grad_cam(self.backbone, query.taps.mid, index)
+            return resize_map(_by_task(query, cam, state), size) > state.threshold.float()[:, :, None, None]
 
-    def _shot_priors(self, taps: Taps, state: SupportState, activated: Tensor, size: tuple[int, int]) -> Tensor:
-        high = resize_map(taps.high.float(), size)
-        core = priors.cosine_map(high, state.core_high)
-        return priors.region_prior(core, priors.cosine_map(high, state.local_high), activated)
+    def _shot_priors(
+        self, query: QueryFeatures, state: SupportState, activated: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        core, local = (
+            resize_map(_by_task(query, priors.similarity_map(query.unit.high, _for_queries(query, p)), state), size) for p in (state.core_high, state.local_high)
+        )
+        return priors.region_prior(core, local, activated)
 
     def _all_priors(
-        self, prior: Tensor, taps: Taps, state: SupportState, weights: Tensor, size: tuple[int, int]
+        self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """IIR's prior and its companions: at ``mid``'s grid for the tokens, at ``low``'s for the head."""
-        fine = grid_size(taps.low)
+        fine = grid_size(query.taps.low)
         if not self.config.companion_priors:
             return prior, resize_map(prior, fine)
-        low, mid, high = (_similarities(tap, name, state, weights) for name, tap in taps._asdict().items())
+        low, mid, high = (_similarities(query, name, state, weights) for name in Taps._fields)
         assert self.decoder.temperature_log is not None
-        temperature = self.decoder.temperature_log.exp()
+        temperature, bias = self.decoder.temperature_log.exp(), token_bias(weights, state.mass)
         dense = [
-            priors.dense_prior(taps.mid, state.dense_mid, state.mask_mid, temperature[0]),
-            priors.dense_prior(taps.high, state.dense_high, state.mask_high, temperature[1]),
+            priors.dense_prior(query.unit.mid, state.dense_mid, state.side, bias, temperature[0]),
+            priors.dense_prior(query.unit.high, state.dense_high, state.side, bias, temperature[1]),
         ]
-        dense = [priors.mean_over_shots(d, weights) for d in dense]
-        at_tokens = [prior, F.adaptive_avg_pool2d(low, size), mid, resize_map(high, size), dense[0]]
+        at_tokens = [prior, area_average(low, size), mid, resize_map(high, size), dense[0]]
         tokens = torch.cat([*at_tokens, resize_map(dense[1], size)], 1)
         return tokens, torch.cat([resize_map(prior, fine), low], 1)
+
+
+@full_precision
+def _unit(maps: Tensor) -> Tensor:
+    return F.normalize(maps.float(), dim=1)
+
+
+def _for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
+    """Vectors ``(N, K, ...)`` of all tasks as those of the one query they ask for, ``(1, N * K, ...)``."""
+    return vectors.flatten(0, 1)[None] if len(query.gram) == 1 else vectors
+
+
+def _by_task(query: QueryFeatures, maps: Tensor, state: SupportState) -> Tensor:
+    """The inverse, of maps: ``(1, N * K, h, w)`` as ``(N, K, h, w)``."""
+    return maps.reshape(state.tasks, state.shots, *maps.shape[2:]) if len(query.gram) == 1 else maps
 
 
 def _spread(prototype: Tensor, size: tuple[int, int]) -> Tensor:
@@ -254,28 +335,30 @@ def _concat(features: Tensor, whole: Tensor, chosen: Tensor, maps: Tensor) -> Te
 
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:
     """Core prototype where activated, local elsewhere, mean over shots: ``(N, K, ...)`` -> ``(N, d, h, w)``."""
-    weighted = activated.float() * weights[:, :, None, None]
-    rest = weights[:, :, None, None] - weighted
-    return torch.einsum("nkhw,nkd->ndhw", weighted, core.float()) + torch.einsum("nkhw,nkd->ndhw", rest, local.float())
+    # local + activated * (core - local), weighted over the shots as one product of matrices.
+    shares = (activated.float() * weights[:, :, None, None]).flatten(2)
+    lead = (core.float() - local.float()).transpose(1, 2) @ shares
+    rest = (weights[:, None] @ local.float()).transpose(1, 2)
+    return (rest + lead).reshape(lead.shape[0], -1, *grid_size(activated))
 
 
-def _similarities(tap: Tensor, name: str, state: SupportState, weights: Tensor) -> Tensor:
+def _similarities(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:
     """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``."""
-    foreground = priors.cosine_map(tap, getattr(state, f"foreground_{name}"))
-    background = priors.cosine_map(tap, getattr(state, f"background_{name}"))
+    unit = getattr(query.unit, name)
+    foreground, background = (
+        _by_task(query, priors.similarity_map(unit, _for_queries(query, getattr(state, f"{side}_{name}"))), state)
+        for side in _SIDES
+    )
     pair = (priors.similarity_prior(foreground), foreground - background)
     return torch.cat([priors.mean_over_shots(maps, weights) for maps in pair], 1)
 
 
-def _similarity_state(taps: Taps, masks: Tensor, known: Tensor | None) -> dict[str, Tensor]:
-    """Prototypes and unit features that the companion priors and the shot weights compare with, ``(N, 1, ...)``."""
+def _companion_prototypes(taps: Taps, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Prototypes that the companion priors compare with, and the style that weighs the shots, ``(N, 1, ...)``."""
     state = {"gram_low": priors.gram(taps.low)}
     for name, tap in taps._asdict().items():
         mask = resize_mask(masks, grid_size(tap))
+        whole = resize_mask(known, grid_size(tap))
         state[f"foreground_{name}"] = masked_average(tap, mask)
-        whole = torch.ones_like(mask) if known is None else resize_mask(known, grid_size(tap))
         state[f"background_{name}"] = masked_average(tap, (whole - mask).clamp_min(0))
-        if name != "low":
-            state[f"dense_{name}"] = _to_tokens(F.normalize(tap.float(), dim=1))
-            state[f"mask_{name}"] = mask.flatten(1)
     return {name: tensor[:, None] for name, tensor in state.items()}

@@ -20,8 +20,14 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
     Returns:
         ``(N, K, h, w)`` float32 in [-1, 1].
     """
-    unit = F.normalize(features.float(), dim=1)
-    return torch.einsum("nchw,nkc->nkhw", unit, F.normalize(prototypes.float(), dim=2))
+    return similarity_map(F.normalize(features.float(), dim=1), prototypes)
+
+
+@full_precision
+def similarity_map(unit: Tensor, prototypes: Tensor) -> Tensor:
+    """As :func:`cosine_map`, of unit vectors ``(N, C, h, w)``."""
+    found = F.normalize(prototypes.float(), dim=2) @ unit.flatten(2)
+    return found.reshape(*found.shape[:2], *unit.shape[2:])
 
 
 def min_max(values: Tensor, region: Tensor) -> Tensor:
@@ -57,25 +63,26 @@ def similarity_prior(similarity: Tensor) -> Tensor:
 
 
 @full_precision
-def dense_prior(query: Tensor, support: Tensor, mask: Tensor, temperature: Tensor) -> Tensor:
-    """Share of foreground among the support positions that each query position resembles.
+def dense_prior(unit: Tensor, tokens: Tensor, side: Tensor, bias: Tensor, temperature: Tensor) -> Tensor:
+    """Share of foreground among the support tokens that each query position resembles.
 
-    A softmax over the support's positions of cosine / temperature, summed over the mask (the dense attention of
-    DCAMA, Shi et al., ECCV 2022, without learned projections).
+    A softmax over the tokens of cosine / temperature, summed over their sides (the dense attention of DCAMA, Shi et
+    al., ECCV 2022, without learned projections).
 
     Args:
-        query: ``(N, C, h, w)``.
-        support: ``(N, K, S, C)`` unit vectors.
-        mask: ``(N, K, S)`` foreground share of each support position, in [0, 1].
+        unit: ``(N, C, h, w)`` unit vectors of the queries, or of one query for all.
+        tokens: ``(N, T, C)`` unit vectors.
+        side: ``(N, T)`` foreground share of each, in [0, 1].
+        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
         temperature: scalar > 0.
 
     Returns:
-        ``(N, K, h, w)`` float32 in [0, 1].
+        ``(N, 1, h, w)`` float32 in [0, 1].
     """
-    unit = F.normalize(query.float(), dim=1).flatten(2)[:, None]
-    affinity = (support.float() @ unit) / temperature
-    share = torch.einsum("nkst,nks->nkt", affinity.softmax(2), mask.float())
-    return share.reshape(*share.shape[:2], *query.shape[2:])
+    queries = unit.flatten(2).transpose(1, 2)
+    attention = (queries @ tokens.float().transpose(1, 2) / temperature + bias).softmax(2)
+    share = attention @ side.float()[..., None]
+    return share.reshape(share.shape[0], 1, *unit.shape[2:])
 
 
 @full_precision
@@ -111,4 +118,5 @@ def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Te
 @full_precision
 def mean_over_shots(maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of ``maps (N, K, h, w)`` with ``weights (N, K)``: ``(N, 1, h, w)``."""
-    return torch.einsum("nkhw,nk->nhw", maps.float(), weights.float())[:, None]
+    mean = weights.float()[:, None] @ maps.float().flatten(2)
+    return mean.reshape(mean.shape[0], 1, *maps.shape[2:])

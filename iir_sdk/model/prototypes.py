@@ -38,7 +38,15 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     Averaging keeps thin and small objects: a cell that holds any foreground keeps a weight above zero. A mask
     smaller than ``size`` is enlarged by repetition, which leaves the shares as they are.
     """
-    return F.adaptive_avg_pool2d(mask.float(), size)
+    return area_average(mask.float(), size)
+
+
+def area_average(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean over each cell of a grid of ``size``: ``(N, C, H, W)`` -> ``(N, C, *size)``."""
+    kernel = (int(maps.shape[2]) // int(size[0]), int(maps.shape[3]) // int(size[1]))
+    whole = min(kernel) > 0 and (kernel[0] * size[0], kernel[1] * size[1]) == (maps.shape[2], maps.shape[3])
+    # The same where cells are whole, and faster; ONNX knows no other.
+    return F.avg_pool2d(maps, kernel) if whole else F.adaptive_avg_pool2d(maps, size)
 
 
 @full_precision

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from iir_sdk.errors import SupportError
 from iir_sdk.model.attention import KeysValues
+
+_OF_TOKENS = ("dense_mid", "dense_high", "side", "mass", "keys", "values")
 
 
 @dataclass(frozen=True)
 class SupportState:
-    """Encoded supports of ``B`` tasks with ``K`` shots each; ``d`` decoder channels, ``S`` support positions.
+    """Encoded supports of ``B`` tasks with ``K`` shots each; ``d`` decoder channels, ``T`` tokens of all shots.
 
     Attributes:
         proxy_index: ``(B, K)`` int64, proxy class; -1 without a classifier.
@@ -24,14 +25,14 @@ class SupportState:
         local_high: ``(B, K, C_high)`` local prototype for the prior.
         foreground_low: ``(B, K, C_low)`` whole-mask prototype at ``low``; likewise ``_mid`` and ``_high``.
         background_low: ``(B, K, C_low)`` mean outside the mask at ``low``; likewise ``_mid`` and ``_high``.
-        dense_mid: ``(B, K, S, C_mid)`` unit features of every position.
-        dense_high: ``(B, K, S_high, C_high)`` unit features of every position.
-        mask_mid: ``(B, K, S)`` foreground share of each position at ``mid``'s grid.
-        mask_high: ``(B, K, S_high)`` the same at ``high``'s grid.
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
         core: ``(B, K, d)`` core prototype in the decoder's features; likewise ``local`` and ``whole``.
-        keys: ``(B, K, L, S, d)`` cross-attention keys of the ``L`` blocks that have it.
-        values: ``(B, K, L, S, d)`` the values.
+        dense_mid: ``(B, T, C_mid)`` unit features of each token.
+        dense_high: ``(B, T, C_high)`` unit features of each token.
+        side: ``(B, T)`` share of foreground in each token, in [0, 1].
+        mass: ``(B, K, T)`` >= 0, how many positions of each shot a token stands for.
+        keys: ``(B, L, T, d)`` cross-attention keys of the ``L`` blocks that have it.
+        values: ``(B, L, T, d)`` the values.
     """
 
     proxy_index: Tensor
@@ -45,14 +46,14 @@ class SupportState:
     background_low: Tensor
     background_mid: Tensor
     background_high: Tensor
-    dense_mid: Tensor
-    dense_high: Tensor
-    mask_mid: Tensor
-    mask_high: Tensor
     gram_low: Tensor
     core: Tensor
     local: Tensor
     whole: Tensor
+    dense_mid: Tensor
+    dense_high: Tensor
+    side: Tensor
+    mass: Tensor
     keys: Tensor
     values: Tensor
 
@@ -66,11 +67,16 @@ class SupportState:
         """``K``."""
         return self.threshold.shape[1]
 
+    @property
+    def tokens(self) -> int:
+        """``T``."""
+        return self.side.shape[1]
+
     def cross(self, block: int) -> KeysValues | None:
-        """Keys and values ``(B, K, S, d)`` of a block; None where it has no cross attention."""
-        if block >= self.keys.shape[2]:
+        """Keys and values ``(B, T, d)`` of a block; None where it has no cross attention."""
+        if block >= self.keys.shape[1]:
             return None
-        return KeysValues(self.keys[:, :, block], self.values[:, :, block])
+        return KeysValues(self.keys[:, block], self.values[:, block])
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
@@ -81,21 +87,6 @@ class SupportState:
         """The inverse of :meth:`tensors`; missing or further names raise ``TypeError``."""
         return cls(**tensors)
 
-    def check_like(self, expected: SupportState, what: str) -> None:
-        """Refuse a state whose tensors have other shapes or dtypes than those of ``expected``, or are not finite.
-
-        Raises:
-            SupportError: naming ``what`` and the tensor.
-        """
-        for name, tensor in expected.tensors().items():
-            own = self.tensors()[name]
-            if (own.shape, own.dtype) != (tensor.shape, tensor.dtype):
-                raise SupportError(
-                    f"{what}: {name} is {tuple(own.shape)} {own.dtype}, expected {tuple(tensor.shape)} {tensor.dtype}."
-                )
-            if not torch.isfinite(own).all():
-                raise SupportError(f"{what}: {name} holds NaN or infinite values.")
-
     def map(self, change: Callable[[Tensor], Tensor]) -> SupportState:
         """Apply ``change`` to every tensor."""
         return SupportState(**{name: change(tensor) for name, tensor in self.tensors().items()})
@@ -104,28 +95,27 @@ class SupportState:
         """Move to a device; floating tensors take ``dtype`` if given."""
         return self.map(lambda t: t.to(device, dtype if t.is_floating_point() else None))
 
-    def reshape_shots(self, tasks: int, shots: int) -> SupportState:
-        """Regroup ``B * K`` supports as ``tasks`` x ``shots``, in order."""
-        return self.map(lambda t: t.reshape(tasks, shots, *t.shape[2:]))
+    def expand(self, tasks: int) -> SupportState:
+        """One task as ``tasks`` equal ones, without copying."""
+        return self.map(lambda t: t.expand(tasks, *t.shape[1:]))
+
+    def regroup(self, tasks: int, shots: int) -> SupportState:
+        """``tasks * shots`` tasks of one shot as ``tasks`` of ``shots``, in order."""
+        if shots == 1:
+            return self
+        grouped = {n: t.reshape(tasks, shots, *t.shape[2:]) for n, t in self.tensors().items() if n not in _OF_TOKENS}
+        for name in ("side", "dense_mid", "dense_high"):
+            tensor = getattr(self, name)
+            grouped[name] = tensor.reshape(tasks, shots * self.tokens, *tensor.shape[2:])
+        for name in ("keys", "values"):
+            tensor = getattr(self, name)
+            apart = tensor.reshape(tasks, shots, *tensor.shape[1:]).transpose(1, 2)
+            grouped[name] = apart.reshape(tasks, tensor.shape[1], shots * self.tokens, tensor.shape[3])
+        own = torch.eye(shots, device=self.mass.device, dtype=self.mass.dtype)[None, :, :, None]
+        mass = self.mass.reshape(tasks, 1, shots, self.tokens) * own
+        return SupportState(**grouped, mass=mass.reshape(tasks, shots, shots * self.tokens))
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel() * t.element_size() for t in self.tensors().values())
-
-
-def join_shots(states: Sequence[SupportState]) -> SupportState:
-    """One task from several states' shots: concatenates along ``K``."""
-    return _join(states, 1)
-
-
-def join_tasks(states: Sequence[SupportState]) -> SupportState:
-    """Several tasks with equally many shots: concatenates along ``B``."""
-    return _join(states, 0)
-
-
-def _join(states: Sequence[SupportState], dim: int) -> SupportState:
-    if len(states) == 1:
-        return states[0]
-    parts = [state.tensors() for state in states]
-    return SupportState(**{name: torch.cat([p[name] for p in parts], dim) for name in parts[0]})

@@ -21,7 +21,7 @@ _CHOICES = {
     "source": ("bank", "pictures"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "poly"),
-    "precision": ("bfloat16", "float32"),
+    "precision": ("auto", "bfloat16", "float32"),
     "convention": ("unfiltered", "filtered"),
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
@@ -55,7 +55,7 @@ class TrainingConfig:
         poly_power: exponent of ``poly``.
         warmup: steps of linear warm-up.
         gradient_clip: largest gradient norm.
-        precision: of autocast on the model's forward pass.
+        precision: of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
         ema: decay of the weight average that is saved; 0 saves the weights themselves.
         dice: weight of the Dice term.
         directional_dropout: cut inconsistent pairs in cross attention.
@@ -99,7 +99,7 @@ class TrainingConfig:
     poly_power: float = 0.9
     warmup: int = 100
     gradient_clip: float = 1.0
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     ema: float = 0.998
     dice: float = 1.0
     directional_dropout: bool = True

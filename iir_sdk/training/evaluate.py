@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError
+from iir_sdk.kept_state import KeptState
 from iir_sdk.model.backbone import Taps
-from iir_sdk.model.state import SupportState, join_shots
-from iir_sdk.preprocessing import restore
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.torch_engine import restore
 from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
@@ -119,21 +119,23 @@ class Evaluator:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
         self._sides = [segmenter.preprocessing.scaled_size(scale) for scale in scales]
         self._seen: BoundedCache[str, _Seen] = BoundedCache(_KEPT_BYTES, lambda seen: seen.nbytes)
-        self._supports: BoundedCache[tuple[str, str], SupportState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
+        self._supports: BoundedCache[tuple[str, str], KeptState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
-        state = join_shots([self._support(episode.name, key) for key in episode.supports])
-        with torch.inference_mode(), self.segmenter.autocast():
+        state = self.segmenter.task([self._support(episode.name, key) for key in episode.supports])
+        engine = self.segmenter.torch_engine
+        with torch.inference_mode(), engine.autocast():
+            tasks = engine.prepare([state])
             query = self._query(episode.query)
             size, found = query.size, []
             for taps in query.scales:
-                prediction = self.segmenter.model.decode(taps, state)
+                logits, prior = engine.decode(taps, tasks)
                 if self.output == "prior":
-                    prior = F.interpolate(prediction.prior, size, mode="bilinear", align_corners=False)
-                    found.append(prior[0, 0].float())
+                    enlarged = F.interpolate(prior[0], size, mode="bilinear", align_corners=False)
+                    found.append(enlarged[0, 0].float())
                 else:
-                    found.append(restore(prediction.logits, size)[0])
+                    found.append(restore(logits[0], size)[0])
             probability: NDArray[np.float32] = torch.stack(found).mean(0).cpu().numpy()
             return probability
 
@@ -152,16 +154,16 @@ class Evaluator:
             each.append(EpisodeScore(episode, iou))
         return score, each
 
-    def _support(self, name: str, key: str) -> SupportState:
-        def encode() -> SupportState:
-            return self.segmenter.encode(self.pictures.picture(key), self.pictures.mask(name, key) == 1)
+    def _support(self, name: str, key: str) -> KeptState:
+        def encode() -> KeptState:
+            return self.segmenter.engine.encode(self.pictures.picture(key), self.pictures.mask(name, key) == 1)
 
         return self._supports.get((name, key), encode)
 
     def _query(self, key: str) -> _Seen:
         def look() -> _Seen:
             pixels = self.pictures.picture(key)
-            taps = [self.segmenter.taps([pixels], side) for side in self._sides]
+            taps = [self.segmenter.torch_engine.taps([pixels], side) for side in self._sides]
             return _Seen(taps, (pixels.shape[0], pixels.shape[1]))
 
         return self._seen.get(key, look)

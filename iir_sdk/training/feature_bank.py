@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Backbone, Taps, taps_of
 from iir_sdk.model.prototypes import resize_mask
-from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.frozen_taps import network_input
 from iir_sdk.training.optimisation import autocast
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker
 
@@ -89,25 +89,23 @@ class FeatureBank:
 
     Args:
         backbone: the frozen network.
-        preprocessing: its normalisation.
-        config: number of views, label size, set weights.
+        config: number of views, label size, set weights, the pictures' normalisation.
         device: where features are made and kept.
     """
 
     def __init__(
-        self, backbone: Backbone, preprocessing: Preprocessing, config: TrainingConfig, device: torch.device
+        self, backbone: Backbone, config: TrainingConfig, device: torch.device
     ) -> None:
-        self.backbone, self.preprocessing, self.config, self.device = backbone, preprocessing, config, device
+        self.backbone, self.config, self.device = backbone, config, device
         self._taps: list[Tensor] = []
         self._views: list[PackedView | None] = [None] * config.views
         self._members: dict[ClassKey, set[int]] = defaultdict(set)
 
     def add(self, views: list[PackedView], number: int) -> None:
         """Compute and keep the taps of views ``number`` and following, each in place of the oldest."""
-        images = torch.stack([v.image for v in views]).to(self.device).float() / 255
-        images = self.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)
+        images = network_input(torch.stack([v.image for v in views]), self.config, self.device)
         with torch.inference_mode(), autocast(self.config, self.device):
-            taps = self.backbone(images)
+            taps = taps_of(self.backbone, images)
         if not self._taps:
             self._taps = [
                 torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps

@@ -12,8 +12,8 @@ from iir_sdk.training.optimisation import autocast
 
 def network_input(images: Tensor, config: TrainingConfig, device: torch.device) -> Tensor:
     """Pictures ``(B, 3, S, S)`` uint8 -> normalised, on the device, channels last."""
-    normalised = config.preprocessing.normalise(images.to(device).float() / 255)
-    return normalised.contiguous(memory_format=torch.channels_last)
+    scale, shift = (torch.from_numpy(v).to(device)[:, None, None] for v in config.preprocessing.scale_and_shift)
+    return (images.to(device) * scale + shift).contiguous(memory_format=torch.channels_last)
 
 
 def frozen_taps(backbone: Backbone, images: Tensor, config: TrainingConfig, device: torch.device) -> Taps:

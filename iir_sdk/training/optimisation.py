@@ -11,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from iir_sdk.devices import computes_in_bfloat16
 from iir_sdk.training.config import TrainingConfig
 
 
@@ -50,5 +51,6 @@ def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    """The precision of a recipe's forward passes."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    """The precision of a recipe's forward passes; ``auto`` is bfloat16 where the device computes in it."""
+    lowered = config.precision == "bfloat16" or (config.precision == "auto" and computes_in_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=lowered)

@@ -73,7 +73,7 @@ class BankSource:
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Fill the bank as it was before step ``first``, then refresh it step by step."""
         config = self.config
-        bank = FeatureBank(self.backbone, self.maker.config.preprocessing, config, self.device)
+        bank = FeatureBank(self.backbone, config, self.device)
         self._fill(bank, first)
         # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
         ahead = config.views + first * config.refresh

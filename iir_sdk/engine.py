@@ -1,0 +1,89 @@
+"""What runs a network: the seam between the segmenter and PyTorch or ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.kept_state import KeptState
+from iir_sdk.preprocessing import Preprocessing
+
+Backend = Literal["torch", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """Labels with equally many shots, decoded together.
+
+    Attributes:
+        columns: their places among all labels asked for.
+        state: of as many tasks, in the engine's own form.
+    """
+
+    columns: tuple[int, ...]
+    state: Any
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What an engine makes of one picture, for ``L`` labels, at its own size.
+
+    Attributes:
+        probabilities: float32 ``(L, H, W)``.
+        priors: float32 ``(L, H, W)`` in [0, 1].
+    """
+
+    probabilities: NDArray[np.float32]
+    priors: NDArray[np.float32]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A network and the pictures' way to it and back; writes nothing on itself after it was made."""
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the checkpoint: kept supports are bound to it."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the pictures go through."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, as ``float32``."""
+        ...
+
+    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
+        """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before."""
+        ...
+
+    def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
+        """Tasks, one a label, in the engine's own form."""
+        ...
+
+    def segment(
+        self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
+    ) -> tuple[list[Segmented], Mapping[str, float]]:
+        """Pictures ``(H, W, 3)`` by all tasks; milliseconds by stage for all of them."""
+        ...
+
+
+def grouped(states: Sequence[KeptState], largest: int) -> list[tuple[int, ...]]:
+    """Places of states with equally many shots, at most ``largest`` together."""
+    groups = []
+    for shots in sorted({s.shots for s in states}):
+        columns = [i for i, s in enumerate(states) if s.shots == shots]
+        groups += [tuple(columns[i : i + largest]) for i in range(0, len(columns), largest)]
+    return groups

@@ -1,0 +1,77 @@
+"""A support's positions as tokens that a query is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_CELL = 2
+
+
+def map_to_tokens(maps: Tensor) -> Tensor:
+    """``(N, C, h, w)`` -> ``(N, h*w, C)``, contiguous: norms are ten times slower on a transposed view."""
+    return maps.flatten(2).transpose(1, 2).contiguous()
+
+
+def tokens_to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inverse of :func:`map_to_tokens`."""
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *size)
+
+
+class TokenLayout(NamedTuple):
+    """How the positions of ``N`` supports become ``T`` tokens each.
+
+    Attributes:
+        side: ``(N, T)`` float32, share of foreground in each token, in [0, 1].
+        mass: ``(N, T)`` float32 >= 0, how many positions each stands for; 0 where it stands for none.
+        pool: ``(N, C, h, w)`` -> ``(N, T, C)``, the mean of each token's positions.
+    """
+
+    side: Tensor
+    mass: Tensor
+    pool: Callable[[Tensor], Tensor]
+
+
+def every_position(mask: Tensor, known: Tensor) -> TokenLayout:
+    """One token a position; those of which nothing is ``known`` have no mass. Both ``(N, 1, h, w)`` in [0, 1]."""
+    return TokenLayout(mask.flatten(1), (known > 0).float().flatten(1), map_to_tokens)
+
+
+def sides_of_cells(mask: Tensor, known: Tensor) -> TokenLayout:
+    """Two tokens a cell of 2 x 2 positions: the mean of its foreground and that of its background.
+
+    A quarter of the positions, and yet none that mixes the object with what is beside it. Both arguments are
+    ``(N, 1, h, w)`` in [0, 1].
+    """
+    background = (known - mask).clamp_min(0)
+
+    def pool(maps: Tensor) -> Tensor:
+        sides = [_cell_sums(maps * share) / _cell_sums(share).clamp_min(1e-6) for share in (mask, background)]
+        return torch.cat([map_to_tokens(side) for side in sides], 1)
+
+    inside, outside = (_cell_sums(share).flatten(1) for share in (mask, background))
+    side = torch.cat([torch.ones_like(inside), torch.zeros_like(outside)], 1)
+    return TokenLayout(side, torch.cat([inside, outside], 1), pool)
+
+
+def _cell_sums(maps: Tensor) -> Tensor:
+    # At the edge of an odd grid the mean of what is left of a cell counts as a whole one.
+    return F.avg_pool2d(maps.float(), _CELL, ceil_mode=True) * _CELL**2
+
+
+def token_bias(weights: Tensor, mass: Tensor) -> Tensor:
+    """What the tokens' masses add to attention logits, so that each counts in the softmax by its weight.
+
+    Args:
+        weights: ``(N, K)`` of the shots, each row sums to 1.
+        mass: ``(N, K, T)`` >= 0.
+
+    Returns:
+        ``(N, 1, T)`` float32, ``-inf`` at tokens without mass.
+    """
+    total = weights.float()[:, None] @ mass.float()
+    return total.clamp_min(1e-12).log().masked_fill(total <= 0, -torch.inf)

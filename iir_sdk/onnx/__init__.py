@@ -1,0 +1,1 @@
+"""The network as ONNX graphs: export, and running them without torch."""

@@ -1,0 +1,167 @@
+"""From a checkpoint to two ONNX graphs, checked against PyTorch on the demo's pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iir_sdk.atomic_write import write_atomically
+from iir_sdk.demo.jobs import read_jobs
+from iir_sdk.engine import Engine
+from iir_sdk.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
+from iir_sdk.images import load_mask, load_picture
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.state import SupportState
+from iir_sdk.onnx.engine import OnnxEngine
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, OnnxExport, write_record
+from iir_sdk.torch_engine import TorchEngine
+from iir_sdk.weights.checkpoint_file import Checkpoint
+
+LEAST_IOU = 0.995
+LARGEST_DIFFERENCE = 1e-2
+_STATE = tuple(f.name for f in fields(SupportState))
+_READ = tuple(name for name in _STATE if name != "proxy_index")
+_SHOTS, _TOKENS = 2, 7
+
+
+class _SupportEncoder(nn.Module):
+    def __init__(self, model: IIR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Pictures ``(B, 3, H, W)`` and masks ``(B, 1, H, W)`` -> all tensors of their states."""
+        return tuple(self.model.encode_support(image[:, None], mask).tensors().values())
+
+
+class _QueryPredictor(nn.Module):
+    def __init__(self, model: IIR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures ``(B, 3, H, W)`` and the states of as many tasks, or of one, or many tasks for one picture."""
+        tensors = dict(zip(_READ, state, strict=True))
+        # Which class it was matters only to Grad-CAM, which no graph can hold.
+        index = torch.zeros_like(tensors["threshold"], dtype=torch.long)
+        found = self.model.decode(self.model.backbone(image), SupportState(proxy_index=index, **tensors))
+        return found.logits, found.prior
+
+
+def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
+    """Write the graphs of the support encoder and the query predictor, and a record of what they are.
+
+    Batch, height and width are dynamic (sides in steps of 32 pixels), and so are labels, shots and tokens.
+
+    Args:
+        checkpoint: verified weights.
+        folder: made if missing; files of an older export in it are replaced.
+
+    Raises:
+        ConfigError: an architecture that no graph can hold.
+        MissingDependencyError: onnx or onnxruntime is not installed.
+        WeightsError: the graphs do not give what PyTorch gives.
+        OutputError: the folder cannot be written.
+    """
+    _require_onnx()
+    _check_exportable(checkpoint.model.config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error}.") from error
+    torch_engine = TorchEngine(checkpoint, device="cpu")
+    model, side = torch_engine.model, checkpoint.preprocessing
+    image, mask = torch.rand(2, 3, side.support_size, side.support_size), torch.zeros(2, 1, *[side.support_size] * 2)
+    mask[:, :, : side.support_size // 2] = 1
+    with torch.inference_mode():
+        state = model.encode_support(image[:, None], mask)
+    _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
+    query = torch.rand(2, 3, side.size, side.size)
+    _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), ("logits", "prior"))
+    export = OnnxExport(folder, checkpoint.entry)
+    write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export)))
+    return export
+
+
+def compare(first: Engine, second: Engine) -> dict[str, float]:
+    """Least mask IoU and largest difference of the probability between two engines, over the demo's pictures.
+
+    Raises:
+        WeightsError: they differ by more than rounding: IoU below 0.995, or a difference above 0.01.
+    """
+    least, largest = 1.0, 0.0
+    for job in read_jobs():
+        support, query = load_picture(job.support), load_picture(job.query)
+        mask = load_mask(job.support_mask, support)
+        # Each reads what the other encoded, so that both halves are compared.
+        one, other = (
+            reader.segment([query.pixels], reader.prepare([writer.encode(support.pixels, mask)]))[0][0].probabilities
+            for reader, writer in ((first, first), (second, second))
+        )
+        union = ((one > 0.5) | (other > 0.5)).sum()
+        least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
+        largest = max(largest, float(np.abs(one - other).max()))
+    if least < LEAST_IOU or largest > LARGEST_DIFFERENCE:
+        raise WeightsError(
+            f"the exported graphs differ from PyTorch: mask IoU {least:.4f} (at least {LEAST_IOU} expected), "
+            f"probability by {largest:.4f} (at most {LARGEST_DIFFERENCE}). Nothing was kept of them."
+        )
+    return {"mask_iou": round(least, 5), "probability_difference": round(largest, 6)}
+
+
+def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outs: Sequence[str]) -> None:
+    axes = {name: _dynamic(name) for name in (*names, *outs)}
+    with warnings.catch_warnings(), torch.no_grad():
+        # Tracing says of every constant that it is one, and of itself that it is the older of two exporters.
+        warnings.simplefilter("ignore")
+        write_atomically(
+            path,
+            lambda beside: torch.onnx.export(
+                module.eval(),
+                inputs,
+                str(beside),
+                input_names=list(names),
+                output_names=list(outs),
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            ),
+        )
+
+
+def _dynamic(name: str) -> dict[int, str]:
+    if name in ("image", "mask", "logits", "prior"):
+        return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
+    tokens = {"keys": 2, "values": 2, "dense_mid": 1, "dense_high": 1, "side": 1, "mass": 2}
+    shots = {} if name in ("keys", "values", "dense_mid", "dense_high", "side") else {1: "shots"}
+    return {0: "tasks", **shots, **({tokens[name]: "tokens"} if name in tokens else {})}
+
+
+def _example(state: SupportState) -> list[Tensor]:
+    """A state of two tasks with two shots each, so that tracing takes no size of 1 for a constant."""
+    doubled = SupportState(**{n: torch.cat([t, t]) for n, t in state.tensors().items()}).regroup(2, _SHOTS)
+    return [doubled.tensors()[name] for name in _READ]
+
+
+def _check_exportable(config: ModelConfig) -> None:
+    if config.cam != "closed_form":
+        raise ConfigError(f"cam={config.cam!r} needs gradients, which no ONNX graph has; only 'closed_form' has none.")
+    if config.shot_fusion != "concat":
+        raise ConfigError(f"shot_fusion={config.shot_fusion!r} loops over the shots; only 'concat' can be exported.")
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"exporting needs {error.name}. Install it: pip install 'iir-sdk[onnx]'"
+        ) from error

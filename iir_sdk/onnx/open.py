@@ -1,0 +1,79 @@
+"""From what a user names to an engine on ONNX Runtime: an export on disk, one kept from before, or a new one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import cached_assets_path
+
+import iir_sdk
+from iir_sdk.errors import IirError, OutputError
+from iir_sdk.onnx.engine import OnnxEngine
+from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
+from iir_sdk.weights.hub import HubOptions
+from iir_sdk.weights.manifest import DEFAULT, known_weights
+
+if TYPE_CHECKING:
+    from iir_sdk.weights.checkpoint_file import Checkpoint
+
+
+def open_onnx(weights: str | os.PathLike[str] | Checkpoint | None, options: HubOptions) -> OnnxEngine:
+    """An engine for a folder that ``iir-sdk export onnx`` wrote, or for a checkpoint, exported at its first use.
+
+    Exports are kept among the Hub client's cached assets; torch is imported only to make one.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed, or onnx where an export is to be made.
+        IntegrityError, WeightsError: the graphs are not what they should be.
+        OutputError: an export cannot be kept.
+    """
+    if isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
+        return OnnxEngine(read_export(Path(weights)))
+    name = DEFAULT if weights is None else weights
+    entry = known_weights().get(name) if isinstance(name, str) else None
+    if entry is not None and entry.embedded and not options.ask_for_the_hub:
+        kept = _kept(entry.sha256)
+        if kept is not None:
+            return OnnxEngine(kept)
+    from iir_sdk.weights.checkpoint_file import Checkpoint
+    from iir_sdk.weights.resolve import load_checkpoint
+
+    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
+    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint))
+
+
+def _place(sha256: str) -> Path:
+    return cached_assets_path("iir_sdk", namespace=f"onnx-{iir_sdk.__version__}", subfolder=sha256)
+
+
+def _kept(sha256: str) -> OnnxExport | None:
+    try:
+        folder = _place(sha256) / "graphs"
+        export = read_export(folder) if is_export(folder) else None
+    except (IirError, OSError):
+        # Damaged or unreadable: it is made anew.
+        return None
+    return export if export is not None and export.entry.sha256 == sha256 else None
+
+
+def _made(checkpoint: Checkpoint) -> OnnxExport:
+    from iir_sdk.onnx.export import export_onnx
+
+    try:
+        place = _place(checkpoint.sha256)
+        with tempfile.TemporaryDirectory(dir=place) as beside:
+            export_onnx(checkpoint, Path(beside) / "graphs")
+            target = place / "graphs"
+            if target.exists():
+                # Damaged, or another process was faster: set aside with what is removed here.
+                target.rename(Path(beside) / "old")
+            (Path(beside) / "graphs").rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
+            "iir-sdk export onnx --out FOLDER"
+        ) from error
+    return read_export(place / "graphs")

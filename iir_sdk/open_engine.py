@@ -1,0 +1,43 @@
+"""From what a user names to the engine that runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from iir_sdk.engine import Backend, Engine
+from iir_sdk.errors import ConfigError
+from iir_sdk.weights.hub import HubOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from iir_sdk.torch_engine import Precision
+    from iir_sdk.weights.checkpoint_file import Checkpoint
+
+
+def open_engine(
+    weights: str | os.PathLike[str] | Checkpoint | None,
+    options: HubOptions,
+    *,
+    device: str | torch.device,
+    dtype: Precision,
+    backend: Backend,
+) -> Engine:
+    """Load a checkpoint into the engine of a backend; arguments and errors as :class:`iir_sdk.FewShotSegmenter`'s."""
+    if backend == "onnxruntime":
+        from iir_sdk.onnx.open import open_onnx
+
+        if str(device) not in ("auto", "cpu") or dtype not in (None, "auto", "float32"):
+            raise ConfigError(
+                f"device={str(device)!r}, dtype={str(dtype)!r}: backend='onnxruntime' runs on the CPU in float32."
+            )
+        return open_onnx(weights, options)
+    if backend != "torch":
+        raise ConfigError(f"backend={backend!r} must be 'torch' or 'onnxruntime'.")
+    from iir_sdk.torch_engine import TorchEngine
+    from iir_sdk.weights.checkpoint_file import Checkpoint
+    from iir_sdk.weights.resolve import load_checkpoint
+
+    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
+    return TorchEngine(checkpoint, device=device, dtype=dtype)

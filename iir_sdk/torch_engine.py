@@ -1,0 +1,188 @@
+"""The network in PyTorch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from iir_sdk.devices import computes_in_bfloat16, pick_device
+from iir_sdk.engine import Segmented, TaskGroup, grouped
+from iir_sdk.errors import ConfigError
+from iir_sdk.kept_state import KeptState, join_tasks
+from iir_sdk.lap_clock import LapClock
+from iir_sdk.model.backbone import Taps, taps_of
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.query import QueryFeatures
+from iir_sdk.model.state import SupportState
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights.checkpoint_file import Checkpoint
+
+_LARGEST_DECODE = 32
+"""Most labels decoded at once; bounds memory, not results."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Precision: TypeAlias = "torch.dtype | str | None"
+
+
+class TorchEngine:
+    """Runs a checkpoint's network on a torch device.
+
+    Args:
+        checkpoint: verified weights.
+        device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
+        dtype: see :class:`iir_sdk.FewShotSegmenter`.
+
+    Raises:
+        DeviceError: the device is not there.
+        ConfigError: the dtype does not fit.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str | torch.device = "auto", dtype: Precision = None) -> None:
+        self.device = pick_device(device)
+        self.dtype = _picked_dtype(dtype, self.device)
+        self.checkpoint = checkpoint
+        self.model: IIR = checkpoint.model.to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint."""
+        return self.checkpoint.name
+
+    @property
+    def sha256(self) -> str:
+        """Of the checkpoint."""
+        return self.checkpoint.sha256
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The checkpoint's."""
+        return self.checkpoint.preprocessing
+
+    @property
+    def precision(self) -> str:
+        """``float32``, or what autocast lowers to."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context the model runs in: autocast to ``dtype``, or nothing for float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @torch.inference_mode()
+    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
+        """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
+        image, share = self.preprocessing.support(pixels, mask)
+        images, shares = (torch.from_numpy(a).to(self.device)[None, None] for a in (image, share))
+        with self.autocast():
+            state = self.model.encode_support(images, shares)
+        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
+        halved = state.to("cpu", torch.float16).tensors()
+        return KeptState({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
+
+    @torch.inference_mode()
+    def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
+        """See :class:`iir_sdk.engine.Engine`; floats become float32 again where the model computes in it."""
+        dtype = torch.float32 if self.dtype == torch.float32 else None
+        groups = []
+        for columns in grouped(states, _LARGEST_DECODE):
+            arrays = join_tasks([states[c] for c in columns]).arrays
+            state = SupportState.from_tensors({n: torch.from_numpy(a) for n, a in arrays.items()})
+            groups.append(TaskGroup(columns, state.to(self.device, dtype)))
+        return groups
+
+    @torch.inference_mode()
+    def segment(
+        self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
+    ) -> tuple[list[Segmented], Mapping[str, float]]:
+        """See :class:`iir_sdk.engine.Engine`."""
+        clock = LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
+        images = self._images(pictures)
+        clock.lap("preprocess")
+        with self.autocast():
+            taps = taps_of(self.model.backbone, images)
+            clock.lap("backbone")
+            logits, priors = self.decode(taps, tasks)
+        clock.lap("decode")
+        found = [
+            Segmented(_numpy(restore(own, size)), _numpy(_resized(prior, size)))
+            for own, prior, size in zip(logits, priors, (p.shape[:2] for p in pictures), strict=True)
+        ]
+        clock.lap("restore")
+        return found, clock.laps
+
+    @torch.inference_mode()
+    def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
+        """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
+        with self.autocast():
+            return taps_of(self.model.backbone, self._images(pictures, size))
+
+    def decode(self, taps: Taps, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, L, 2, h, w)`` and priors ``(B, L, 1, h', w')`` of every query and label."""
+        query = self.model.read_query(taps)
+        if sum(len(t.columns) for t in tasks) == 1:
+            found = self.model.decode(query, tasks[0].state)
+            return found.logits[:, None], found.prior[:, None]
+        each = [self._decode_labels(query.one(i), tasks) for i in range(len(taps.mid))]
+        return torch.stack([logits for logits, _ in each]), torch.stack([prior for _, prior in each])
+
+    def _decode_labels(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
+        outcomes = [self.model.decode(query, task.state) for task in tasks]
+        order = torch.tensor([c for task in tasks for c in task.columns], device=self.device).argsort()
+        logits, prior = torch.cat([o.logits for o in outcomes]), torch.cat([o.prior for o in outcomes])
+        return logits[order], prior[order]
+
+    def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
+        images = torch.stack([torch.from_numpy(self.preprocessing.image(p, size)) for p in pictures])
+        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+
+
+def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Foreground probability at a picture's own size.
+
+    Args:
+        logits: ``(N, 2, h, w)``, background and foreground.
+        size: ``(height, width)`` of the picture.
+
+    Returns:
+        ``(N, H, W)`` float32 in [0, 1].
+    """
+    # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
+    return _resized((logits[:, 1:] - logits[:, :1]).float(), size).sigmoid()
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if chosen not in _DTYPES.values():
+        names = ", ".join(repr(name) for name in _DTYPES)
+        raise ConfigError(f"dtype={dtype!r} must be None, 'auto', {names}, or torch's own of these.")
+    assert chosen is not None
+    if chosen == torch.bfloat16 and device.type == "cpu" and not computes_in_bfloat16(device):
+        warnings.warn(
+            "this CPU has no bfloat16 instructions (AVX-512 BF16 or AMX): torch emulates them, many times slower than "
+            "float32. dtype='auto' picks bfloat16 only where it is fast.",
+            stacklevel=4,
+        )
+    return chosen
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
