@@ -118,7 +118,7 @@ class Preprocessing:
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What normalising multiplies 8-bit values by, and then adds, per channel."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        return 1 / (255 * std), -mean / std
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
 def resized_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

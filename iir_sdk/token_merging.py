@@ -57,7 +57,8 @@ def cluster(features: Floats, mass: Floats, count: int) -> Numbers:
         # A cluster that lost all its tokens stays where it was.
         centres = np.where(sums.any(1, keepdims=True), unit(sums), centres)
         assigned = (features @ centres.T).argmax(1)
-    return assigned
+    found: Numbers = assigned
+    return found
 
 
 def merge_sum(values: Floats, assigned: Numbers, count: int | None = None) -> Floats:
@@ -71,7 +72,8 @@ def merge_sum(values: Floats, assigned: Numbers, count: int | None = None) -> Fl
 
 def merge_mean(values: Floats, mass: Floats, assigned: Numbers) -> Floats:
     """Means ``(..., T', C)`` of ``values (..., T, C)`` over each merged token, weighted by ``mass (T,)``."""
-    return merge_sum(values * mass[:, None], assigned) / merge_sum(mass[:, None], assigned)
+    mean: Floats = merge_sum(values * mass[:, None], assigned) / merge_sum(mass[:, None], assigned)
+    return mean
 
 
 def unit(vectors: Floats) -> Floats:

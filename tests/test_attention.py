@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.model.attention import Attention, CrossAttention, inconsistent_pairs
-from iir_sdk.model.decoder import _with_dropout
+from iir_sdk.model.cross_step import Labels, _without_conflicts
 
 
 def brute_force(affinity: np.ndarray, query: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -79,7 +79,8 @@ def test_dropped_pairs_get_no_attention_and_others_keep_theirs(rng):
     tokens, support = torch.tensor(rng.normal(size=(1, 5, 8))), torch.tensor(rng.normal(size=(1, 6, 8)))
     kept = cross.keys_values(support)
     query_labels, support_labels = torch.tensor([[0, 1, 1, 0, 1]]), torch.tensor([[1, 0, 0, 1, 1, 0]])
-    bias = _with_dropout(cross, tokens, kept.keys, None, (query_labels, support_labels))
+    none = torch.zeros(1, 1, 6, dtype=torch.float64)
+    bias = _without_conflicts(cross, tokens, kept.keys, none, Labels(query_labels, support_labels))
     drop = cross.inconsistent(tokens, kept.keys, query_labels, support_labels)
     assert drop.any()
     assert torch.equal(bias == -torch.inf, drop)

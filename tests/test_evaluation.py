@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.model.state import join_shots
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, ablate, varied
 from iir_sdk.training.bounded_cache import BoundedCache
@@ -94,14 +93,15 @@ def test_every_scale_is_made_from_the_picture_itself(small_segmenter, picture_fo
     episode = Episode("cat", ("cat1",), "cat2")
     found = Evaluator(small_segmenter, pictures, scales=(0.67, 1.0, 1.34)).probability(episode)
     pixels = pictures.picture("cat2")
-    state = join_shots([small_segmenter.encode(pictures.picture("cat1"), pictures.mask("cat", "cat1") == 1)])
+    engine = small_segmenter.torch_engine
+    (task,) = engine.prepare([engine.encode(pictures.picture("cat1"), pictures.mask("cat", "cat1") == 1)])
     expected = []
     for side in (64, 96, 128):
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
-        image = F.interpolate(image, (side, side), mode="bilinear", antialias=True).clamp(0, 255) / 255
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        image = F.interpolate(image, (side, side), mode="bilinear", antialias=True).float() / 255
         with torch.inference_mode():
-            taps = small_segmenter.model.backbone((image - 0.5) / 0.5)
-            logits = small_segmenter.model.decode(taps, state).logits
+            taps = engine.model.backbone((image - 0.5) / 0.5)
+            logits = engine.model.decode(taps, task.state).logits
         lead = F.interpolate(logits[:, 1:] - logits[:, :1], pixels.shape[:2], mode="bilinear")
         expected.append(lead.sigmoid()[0, 0].numpy())
     np.testing.assert_allclose(found, np.mean(expected, 0), atol=2e-3)

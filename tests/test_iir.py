@@ -7,11 +7,24 @@ from dataclasses import replace
 import pytest
 import torch
 
+from iir_sdk.kept_state import KeptState, join_shots, join_tasks
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.state import SupportState, join_shots, join_tasks
+from iir_sdk.model.state import SupportState
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
+
+
+LIGHT = replace(SMALL, decoder="light", blocks=3, cross_blocks=2)
+
+
+def kept(state: SupportState, task: int) -> KeptState:
+    """One task's arrays, as the segmenter keeps them but for their precision."""
+    return KeptState({n: t[task : task + 1].numpy() for n, t in state.tensors().items()})
+
+
+def revived(state: KeptState) -> SupportState:
+    return SupportState.from_tensors({n: torch.from_numpy(a.copy()) for n, a in state.arrays.items()})
 
 
 def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -33,9 +46,11 @@ def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tenso
         replace(SMALL, shot_fusion="average", shared_projection=False, cross_blocks=2),
         replace(SMALL, cross_blocks=0, companion_priors=False),
         replace(SMALL, backbone="resnet50"),
+        LIGHT,
+        replace(LIGHT, blocks=2, shot_fusion="average"),
         replace(SMALL, backbone="vgg16_bn", cam="grad"),
     ],
-    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}",
+    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}",
 )
 def test_every_architecture_predicts(config):
     torch.manual_seed(0)
@@ -81,38 +96,53 @@ def test_the_support_changes_the_answer(small_model):
     assert (one - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("fusion", ["concat", "average"])
-def test_equal_shots_count_as_one(fusion):
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT], ids=str)
+def test_equal_shots_count_as_one(config):
     torch.manual_seed(0)
-    model = IIR(replace(SMALL, shot_fusion=fusion)).eval()
+    model = IIR(config).eval()
     images, masks, queries = episode()
     with torch.inference_mode():
         state = model.encode_support(images, masks)
-        three = join_shots([state, state, state])
+        three = revived(join_tasks([join_shots([kept(state, t)] * 3) for t in range(2)]))
         assert three.shots == 3
         torch.testing.assert_close(model(queries, three).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("fusion", ["concat", "average"])
-def test_the_order_of_shots_does_not_matter(fusion):
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT], ids=str)
+def test_the_order_of_shots_does_not_matter(config):
     torch.manual_seed(0)
-    model = IIR(replace(SMALL, shot_fusion=fusion)).eval()
+    model = IIR(config).eval()
     images, masks, queries = episode(shots=3)
     with torch.inference_mode():
-        state = model.encode_support(images, masks)
-        turned = state.map(lambda t: t.flip(1))
+        state, turned = model.encode_support(images, masks), model.encode_support(images.flip(1), masks.flip(1))
         torch.testing.assert_close(model(queries, turned).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-def test_shots_encoded_apart_or_together_are_the_same(small_model):
+@pytest.mark.parametrize("config", [SMALL, LIGHT], ids=str)
+def test_shots_encoded_apart_or_together_are_the_same(config):
+    torch.manual_seed(0)
+    model = IIR(config).eval()
     images, masks, _ = episode(shots=3)
     with torch.inference_mode():
-        together = small_model.encode_support(images, masks)
-        apart = join_shots([small_model.encode_support(images[:, k : k + 1], masks[:, k : k + 1]) for k in range(3)])
-        tasks = join_tasks([small_model.encode_support(images[t : t + 1], masks[t : t + 1]) for t in range(2)])
-    for name, tensor in together.tensors().items():
-        torch.testing.assert_close(apart.tensors()[name], tensor, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(tasks.tensors()[name], tensor, atol=1e-4, rtol=1e-3)
+        together = model.encode_support(images, masks)
+        apart = []
+        for t in range(2):
+            shots = [model.encode_support(images[t : t + 1, [k]], masks[t : t + 1, [k]]) for k in range(3)]
+            apart.append(join_shots([kept(s, 0) for s in shots]))
+    for name, array in join_tasks(apart).arrays.items():
+        torch.testing.assert_close(torch.from_numpy(array), together.tensors()[name], atol=1e-4, rtol=1e-3)
+
+
+def test_one_query_by_many_tasks_is_each_query_by_its_own():
+    torch.manual_seed(0)
+    model = IIR(LIGHT).eval()
+    images, masks, queries = episode(tasks=3, shots=2)
+    with torch.inference_mode():
+        state = model.encode_support(images, masks)
+        many = model.decode(model.backbone(queries[:1]), state)
+        each = model.decode(model.backbone(queries[:1].expand(3, -1, -1, -1)), state)
+    torch.testing.assert_close(many.logits, each.logits, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(many.prior, each.prior, atol=1e-4, rtol=1e-3)
 
 
 def test_one_task_serves_all_queries(small_model):
@@ -137,8 +167,7 @@ def test_state_round_trips_through_its_tensors(small_model):
 
 def test_directional_dropout_acts_with_labels_only(small_model):
     images, masks, queries = episode()
-    labels = (torch.zeros(2, 36, dtype=torch.long), torch.ones(2, 1, 36, dtype=torch.long))
-    unknown = (torch.full((2, 36), 255), labels[1])
+    labels, unknown = torch.zeros(2, 36, dtype=torch.long), torch.full((2, 36), 255)
     with torch.inference_mode():
         state = small_model.encode_support(images, masks)
         taps = small_model.backbone(queries)

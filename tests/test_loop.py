@@ -291,7 +291,7 @@ def test_255_beside_another_value_is_ignore_and_alone_it_is_foreground(with_bord
 
 def test_ignored_pixels_stay_ignored_in_the_bank_and_in_the_loss(with_borders):
     config = replace(BANK, paste=0.0, views=12)
-    bank = FeatureBank(start.IIR(config.model).backbone, config.preprocessing, config, torch.device("cpu"))
+    bank = FeatureBank(start.IIR(config.model).backbone, config, torch.device("cpu"))
     for i, views in enumerate(
         stream_views(ViewMaker([read_picture_set(with_borders)], [], config), 0, 12, batch=4, workers=0)
     ):

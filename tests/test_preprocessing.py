@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.preprocessing import Preprocessing, _surroundings, restore
+from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_map
+from iir_sdk.torch_engine import restore
 
 
 @settings(max_examples=40, deadline=None)
@@ -19,7 +20,7 @@ def test_sizes_and_ranges(height, width):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     image = preprocessing.image(pixels)
     assert image.shape == (3, 64, 64)
-    assert 0 <= image.min() <= image.max() <= 1
+    assert -1 <= image.min() <= image.max() <= 1
     probability = restore(torch.randn(2, 2, 8, 8), (height, width))
     assert probability.shape == (2, height, width)
 
@@ -50,7 +51,7 @@ def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
     assert share.shape == (64, 64)
     assert share.max() > 0
     # Cut alike: the picture is its own mask.
-    assert torch.allclose(image[0], share, atol=0.02)
+    assert np.allclose(image[0] / 2 + 0.5, share, atol=0.02)
 
 
 def test_a_small_object_fills_its_support():
@@ -60,13 +61,19 @@ def test_a_small_object_fills_its_support():
     assert 0.2 < float(share.mean()) < 0.3
 
 
-def test_normalise_is_the_formula():
-    preprocessing = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
-    image = torch.rand(2, 3, 4, 4)
-    found = preprocessing.normalise(image)
+def test_normalise_is_the_formula(rng):
+    preprocessing = Preprocessing(size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    pixels = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    found = preprocessing.image(pixels)
     for c in range(3):
-        expected = (image[:, c] - preprocessing.mean[c]) / preprocessing.std[c]
-        torch.testing.assert_close(found[:, c], expected)
+        expected = (pixels[..., c] / 255 - preprocessing.mean[c]) / preprocessing.std[c]
+        np.testing.assert_allclose(found[c], expected, atol=1e-5)
+
+
+def test_resizing_a_map_is_torchs_bilinear(rng):
+    small = rng.normal(size=(9, 7)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(torch.tensor(small)[None, None], (40, 61), mode="bilinear")
+    np.testing.assert_allclose(resized_map(small, (40, 61)), expected[0, 0], atol=1e-5)
 
 
 def test_restore_is_the_softmax_of_resized_logits():

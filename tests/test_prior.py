@@ -48,12 +48,17 @@ def test_region_prior_is_finite_and_bounded(seed, share, flat):
 def test_dense_prior_equals_loops(rng):
     query, support, mask = rng.normal(size=(4, 2, 3)), rng.normal(size=(5, 4)), rng.uniform(size=5)
     support /= np.linalg.norm(support, axis=1, keepdims=True)
+    mass = rng.uniform(0.5, 4, size=5)
     found = priors.dense_prior(
-        torch.tensor(query)[None], torch.tensor(support)[None, None], torch.tensor(mask)[None, None], torch.tensor(0.1)
+        torch.nn.functional.normalize(torch.tensor(query).float()[None], dim=1),
+        torch.tensor(support).float()[None],
+        torch.tensor(mask)[None],
+        torch.tensor(mass).float().log()[None, None],
+        torch.tensor(0.1),
     )
     for y in range(2):
         for x in range(3):
-            weights = np.exp([cosine(query[:, y, x], s) / 0.1 for s in support])
+            weights = mass * np.exp([cosine(query[:, y, x], s) / 0.1 for s in support])
             assert float(found[0, 0, y, x]) == pytest.approx(float(weights @ mask / weights.sum()), abs=1e-5)
 
 

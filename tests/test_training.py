@@ -63,7 +63,7 @@ def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bank(picture_folder: Path, cutouts: Path) -> FeatureBank:
     torch.manual_seed(0)
     model = IIR(TINY.model)
-    bank = FeatureBank(model.backbone, TINY.preprocessing, TINY, torch.device("cpu"))
+    bank = FeatureBank(model.backbone, TINY, torch.device("cpu"))
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
     fill(bank, maker)
     return bank
@@ -154,7 +154,7 @@ def test_an_episode_pairs_different_pictures_of_one_class(bank):
 
 def test_absent_queries_lack_the_object(picture_folder):
     config = replace(TINY, absent=1.0, paste=0.0)
-    bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, config, torch.device("cpu"))
+    bank = FeatureBank(IIR(TINY.model).backbone, config, torch.device("cpu"))
     sets = [read_picture_set(picture_folder / "coco")]
     fill(bank, ViewMaker(sets, [], config))
     rng = random.Random(0)
@@ -208,7 +208,7 @@ def test_a_run_is_kept_resumed_and_exported(picture_folder, cutouts, tmp_path, r
     again.run(resume=True)
     assert again.step == 6
     segmenter = FewShotSegmenter(again.export().parent, device="cpu")
-    assert segmenter.model.config == TINY.model
+    assert segmenter.torch_engine.model.config == TINY.model
 
 
 def test_resume_goes_on_where_the_run_stopped(picture_folder, tmp_path, random_backbone, monkeypatch):
@@ -298,7 +298,7 @@ def test_missing_recipes_data_and_cutouts_are_named(tmp_path):
 
 
 def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
-    bank = FeatureBank(IIR(TINY.model).backbone, TINY.preprocessing, TINY, torch.device("cpu"))
+    bank = FeatureBank(IIR(TINY.model).backbone, TINY, torch.device("cpu"))
     with pytest.raises(DatasetError, match="add pictures"):
         bank.draw(1, random.Random(0))
     # Two pictures, many views of them: enough for one shot, never for two.

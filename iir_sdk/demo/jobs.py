@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.images import load_mask, load_picture
 from iir_sdk.result import Segmentation
-from iir_sdk.segmenter import FewShotSegmenter
+
+if TYPE_CHECKING:
+    from iir_sdk.segmenter import FewShotSegmenter
 
 PICTURES = Path(__file__).parent / "pictures"
 

@@ -11,8 +11,8 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, cross_step
-from iir_sdk.model.prototypes import area_average
 from iir_sdk.model.light import LightBlock, LightHead
+from iir_sdk.model.prototypes import area_average
 from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
 
 

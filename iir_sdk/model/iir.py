@@ -142,7 +142,9 @@ class IIR(nn.Module):
         )
         features = self.decoder.support_features(taps)
         dual = dual_prototypes(features, maps.mask, maps.activated)
-        chosen = _core_or_local(maps.activated, dual.core[:, None], dual.local[:, None], torch.ones_like(maps.threshold)[:, None])
+        chosen = _core_or_local(
+            maps.activated, dual.core[:, None], dual.local[:, None], torch.ones_like(maps.threshold)[:, None]
+        )
         fused = self.decoder.fuse_support(
             _concat(features, _spread(dual.whole, size), chosen, torch.cat([prior, maps.mask], 1))
         )
@@ -287,7 +289,8 @@ class IIR(nn.Module):
         self, query: QueryFeatures, state: SupportState, activated: Tensor, size: tuple[int, int]
     ) -> Tensor:
         core, local = (
-            resize_map(_by_task(query, priors.similarity_map(query.unit.high, _for_queries(query, p)), state), size) for p in (state.core_high, state.local_high)
+            resize_map(_by_task(query, priors.similarity_map(query.unit.high, _for_queries(query, p)), state), size)
+            for p in (state.core_high, state.local_high)
         )
         return priors.region_prior(core, local, activated)
 

@@ -102,5 +102,5 @@ def _session(path: Any) -> Any:
         ) from error
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - its errors share no base but Exception
+    except Exception as error:
         raise WeightsError(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}: {error}") from error

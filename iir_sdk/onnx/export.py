@@ -84,7 +84,9 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         state = model.encode_support(image[:, None], mask)
     _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
     query = torch.rand(2, 3, side.size, side.size)
-    _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), ("logits", "prior"))
+    _write(
+        folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), ("logits", "prior")
+    )
     export = OnnxExport(folder, checkpoint.entry)
     write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export)))
     return export
@@ -116,7 +118,9 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
     return {"mask_iou": round(least, 5), "probability_difference": round(largest, 6)}
 
 
-def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outs: Sequence[str]) -> None:
+def _write(
+    path: Path, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outs: Sequence[str]
+) -> None:
     axes = {name: _dynamic(name) for name in (*names, *outs)}
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing says of every constant that it is one, and of itself that it is the older of two exporters.

@@ -93,9 +93,7 @@ class FeatureBank:
         device: where features are made and kept.
     """
 
-    def __init__(
-        self, backbone: Backbone, config: TrainingConfig, device: torch.device
-    ) -> None:
+    def __init__(self, backbone: Backbone, config: TrainingConfig, device: torch.device) -> None:
         self.backbone, self.config, self.device = backbone, config, device
         self._taps: list[Tensor] = []
         self._views: list[PackedView | None] = [None] * config.views
