@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from iir_sdk import FewShotSegmenter, __version__
-from iir_sdk.demo.jobs import read_jobs
+from iir_sdk.demo.job import read_jobs
 from iir_sdk.images import load_mask, load_picture
 
 COLD_START = """
@@ -97,12 +97,12 @@ class Rows:
         """Rows by name; a batch's time is that of the whole batch."""
         bf16 = self._segmenter(dtype=torch.bfloat16)
         rows: dict[str, Callable[[], object]] = {
-            "bare backbone": lambda: self.plain.taps([self.query]),
+            "bare backbone": lambda: self.plain.torch_engine.taps([self.query]),
             "add_support": lambda: self.plain.encode(self.picture.pixels, self.mask),
             "uncached": self._uncached,
             "predict": lambda: self.plain.predict(self.query),
             "predict, bf16": lambda: bf16.predict(self.query),
-            "bare backbone, bf16": lambda: bf16.taps([self.query]),
+            "bare backbone, bf16": lambda: bf16.torch_engine.taps([self.query]),
         }
         for shots in (5, 20, 50):
             rows[f"predict, {shots} shots"] = _predicting(self._segmenter(shots=shots), self.query)

@@ -42,7 +42,8 @@ for _command in (data, weights, export, train, pretrain, evaluate, ablate):
 def demo(out: Path, weights: str | None, device: str) -> None:
     """Run few-shot jobs on real pictures; write a sheet and print IoU and milliseconds."""
     from iir_sdk.atomic_write import write_atomically
-    from iir_sdk.demo.jobs import read_jobs, run_jobs
+    from iir_sdk.demo.job import read_jobs
+    from iir_sdk.demo.jobs import run_jobs
     from iir_sdk.demo.sheet import draw_sheet
     from iir_sdk.segmenter import FewShotSegmenter
 

@@ -67,7 +67,8 @@ def merge_sum(values: Floats, assigned: Numbers, count: int | None = None) -> Fl
     # A product with a 0-1 matrix: many times faster than numpy's own adding by index.
     member = np.zeros((count, len(assigned)), np.float32)
     member[assigned, np.arange(len(assigned))] = 1
-    return member @ values
+    total: Floats = member @ values
+    return total
 
 
 def merge_mean(values: Floats, mass: Floats, assigned: Numbers) -> Floats:

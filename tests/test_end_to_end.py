@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iir_sdk.demo.jobs import PICTURES, read_jobs, run_jobs
+from iir_sdk.demo.job import PICTURES, read_jobs
+from iir_sdk.demo.jobs import run_jobs
 from iir_sdk.demo.sheet import draw_sheet
 from iir_sdk.images import load_mask, load_picture
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iir_sdk.demo.jobs import read_jobs
+from iir_sdk.demo.job import read_jobs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_sdk.atomic_write import write_atomically
-from iir_sdk.demo.jobs import read_jobs
+from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
 from iir_sdk.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
 from iir_sdk.images import load_mask, load_picture

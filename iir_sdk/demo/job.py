@@ -1,0 +1,58 @@
+"""The pictures that travel with the package: one support with its mask, one query with its true mask a job."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.images import load_mask, load_picture
+
+PICTURES = Path(__file__).parent / "pictures"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One few-shot job on pictures that travel with the package.
+
+    Attributes:
+        name: short, also the prefix of its files.
+        title: one line.
+        source: who made the pictures.
+        license: of the pictures.
+        masks: how the true masks were made.
+    """
+
+    name: str
+    title: str
+    source: str
+    license: str
+    masks: str
+
+    @property
+    def support(self) -> Path:
+        """The support picture."""
+        return PICTURES / f"{self.name}_support.jpg"
+
+    @property
+    def support_mask(self) -> Path:
+        """Its mask."""
+        return PICTURES / f"{self.name}_support_mask.png"
+
+    @property
+    def query(self) -> Path:
+        """The query picture."""
+        return PICTURES / f"{self.name}_query.jpg"
+
+    def truth(self) -> NDArray[np.bool_]:
+        """The query's true mask, ``(H, W)``."""
+        return load_mask(PICTURES / f"{self.name}_query_mask.png", load_picture(self.query))
+
+
+def read_jobs() -> tuple[Job, ...]:
+    """All jobs of the demo."""
+    records = json.loads((PICTURES / "jobs.json").read_text(encoding="utf-8"))
+    return tuple(Job(**record) for record in records)
