@@ -48,7 +48,7 @@ def demo(out: Path, weights: str | None, device: str) -> None:
     from iir_sdk.segmenter import FewShotSegmenter
 
     segmenter = FewShotSegmenter(weights, device=device)
-    click.echo(f"{segmenter.engine.name} on {segmenter.torch_engine.device}\n")
+    click.echo(f"{segmenter.engine.name} on {segmenter.device}\n")
     click.echo(f"{'job':12} {'IoU':>5} {'add_support':>12} {'predict':>9}")
     results = []
     for result in run_jobs(segmenter, read_jobs()):

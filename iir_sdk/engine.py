@@ -14,6 +14,9 @@ from iir_sdk.preprocessing import Preprocessing
 
 Backend = Literal["torch", "onnxruntime"]
 
+_LARGEST_DECODE = 32
+"""Most labels decoded at once; bounds memory, not results."""
+
 
 @dataclass(frozen=True)
 class TaskGroup:
@@ -80,10 +83,10 @@ class Engine(Protocol):
         ...
 
 
-def grouped(states: Sequence[KeptState], largest: int) -> list[tuple[int, ...]]:
-    """Places of states with equally many shots, at most ``largest`` together."""
+def grouped(states: Sequence[KeptState]) -> list[tuple[int, ...]]:
+    """Places of states with equally many shots, at most ``_LARGEST_DECODE`` together."""
     groups = []
     for shots in sorted({s.shots for s in states}):
         columns = [i for i, s in enumerate(states) if s.shots == shots]
-        groups += [tuple(columns[i : i + largest]) for i in range(0, len(columns), largest)]
+        groups += [tuple(columns[i : i + _LARGEST_DECODE]) for i in range(0, len(columns), _LARGEST_DECODE)]
     return groups

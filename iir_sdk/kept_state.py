@@ -10,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import SupportError
+from iir_sdk.model.token_lists import MID, TOKEN_AXIS, TOKEN_LISTS, TokenList
 from iir_sdk.token_merging import merge_assignment, merge_mean, merge_sum, unit
-
-TOKEN_AXIS = {"keys": 2, "values": 2, "dense_mid": 1, "dense_high": 1, "side": 1, "mass": 2}
-"""Arrays that list tokens, and the axis they list them on."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptState:
     """One task with ``K`` shots and ``T`` tokens, or several tasks: the arrays of a
-    :class:`iir_sdk.model.state.SupportState`, floats in float16.
+    :class:`iir_sdk.model.state.SupportState`, floats in float16. Equal only to itself, as arrays have no one truth.
 
     Attributes:
         arrays: by that class's names.
@@ -36,8 +34,11 @@ class KeptState:
 
     @property
     def tokens(self) -> int:
-        """``T``."""
-        return int(self.arrays["side"].shape[1])
+        """``T`` of the list that cross attention reads, the longest."""
+        return self._count(MID)
+
+    def _count(self, tokens: TokenList) -> int:
+        return int(self.arrays[tokens.side].shape[1])
 
     @property
     def nbytes(self) -> int:
@@ -54,13 +55,17 @@ class KeptState:
         """
         if sorted(self.arrays) != sorted(expected.arrays):
             raise SupportError(f"{what}: holds {sorted(self.arrays)}, expected {sorted(expected.arrays)}.")
-        side, mass = self.arrays["side"], self.arrays["mass"]
-        if side.ndim != 2 or not side.shape[1] or not (mass > 0).any() or (mass < 0).any():
-            raise SupportError(f"{what}: side {side.shape} must list tokens, and mass must be >= 0 and not all 0.")
+        for tokens in TOKEN_LISTS:
+            side, mass = self.arrays[tokens.side], self.arrays[tokens.mass]
+            if side.ndim != 2 or not side.shape[1] or not (mass > 0).any() or (mass < 0).any():
+                raise SupportError(
+                    f"{what}: {tokens.side} {side.shape} must list tokens; {tokens.mass} must be >= 0, not all 0."
+                )
+        counts = {name: self._count(tokens) for tokens in TOKEN_LISTS for name in tokens.axes}
         for name, array in expected.arrays.items():
             own, shape = self.arrays[name], list(array.shape)
             if name in TOKEN_AXIS:
-                shape[TOKEN_AXIS[name]] = self.tokens
+                shape[TOKEN_AXIS[name]] = counts[name]
             if (list(own.shape), own.dtype) != (shape, array.dtype):
                 raise SupportError(f"{what}: {name} is {own.shape} {own.dtype}, expected {tuple(shape)} {array.dtype}.")
             if not np.isfinite(own).all():
@@ -68,50 +73,64 @@ class KeptState:
 
     def with_mass(self) -> KeptState:
         """One task without the tokens that stand for nothing."""
-        held = np.flatnonzero(self.arrays["mass"][0].sum(0) > 0)
-        kept = {n: a.take(held, TOKEN_AXIS[n]) if n in TOKEN_AXIS else a for n, a in self.arrays.items()}
+        kept = dict(self.arrays)
+        for tokens in TOKEN_LISTS:
+            held = np.flatnonzero(kept[tokens.mass][0].sum(0) > 0)
+            kept |= {name: kept[name].take(held, axis) for name, axis in tokens.axes.items()}
         return KeptState(kept)
 
     def within(self, budget: int) -> KeptState:
-        """One task with at most ``budget`` tokens: similar ones of the same side are merged into their mean."""
-        if self.tokens <= budget:
-            return self
-        floats = {name: self.arrays[name].astype(np.float32) for name in TOKEN_AXIS}
-        mass = floats["mass"][0].sum(0)
-        assigned = merge_assignment(floats["dense_mid"][0], floats["side"][0], mass, budget)
-        merged = {n: merge_mean(floats[n], mass, assigned) for n in ("keys", "values")}
-        merged |= {n: unit(merge_mean(floats[n], mass, assigned)) for n in ("dense_mid", "dense_high")}
-        merged["side"] = merge_mean(floats["side"][..., None], mass, assigned)[..., 0]
-        merged["mass"] = merge_sum(floats["mass"][..., None], assigned)[..., 0]
-        return KeptState({**self.arrays, **{n: a.astype(np.float16) for n, a in merged.items()}})
+        """One task with at most ``budget`` tokens a list: similar ones of the same side are merged into their mean."""
+        merged = dict(self.arrays)
+        for tokens in TOKEN_LISTS:
+            if self._count(tokens) > budget:
+                merged |= self._merged(tokens, budget)
+        return KeptState(merged)
+
+    def _merged(self, tokens: TokenList, budget: int) -> Arrays:
+        floats = {name: self.arrays[name].astype(np.float32) for name in tokens.axes}
+        mass, side, features = floats[tokens.mass][0].sum(0), floats[tokens.side], floats[tokens.features]
+        assigned = merge_assignment(features[0], side[0], mass, budget)
+        merged = {name: merge_mean(floats[name], mass, assigned) for name in tokens.carried}
+        merged[tokens.features] = unit(merge_mean(features, mass, assigned))
+        merged[tokens.side] = merge_mean(side[..., None], mass, assigned)[..., 0]
+        merged[tokens.mass] = merge_sum(floats[tokens.mass][..., None], assigned)[..., 0]
+        return {name: array.astype(np.float16) for name, array in merged.items()}
 
 
 def join_shots(states: Sequence[KeptState]) -> KeptState:
     """One task from several states' shots: each keeps its own tokens."""
     if len(states) == 1:
         return states[0]
-    names = [n for n in states[0].arrays if n != "mass"]
+    masses = {tokens.mass: _block_diagonal([s.arrays[tokens.mass] for s in states]) for tokens in TOKEN_LISTS}
+    names = [name for name in states[0].arrays if name not in masses]
     joined = {n: np.concatenate([s.arrays[n] for s in states], TOKEN_AXIS.get(n, 1)) for n in names}
-    mass = np.zeros((1, sum(s.shots for s in states), joined["side"].shape[1]), states[0].arrays["mass"].dtype)
+    return KeptState({**joined, **masses})
+
+
+def _block_diagonal(masses: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Masses ``(1, K_i, T_i)`` as one ``(1, sum K_i, sum T_i)``: no shot has a share in another's tokens."""
+    joined = np.zeros((1, sum(m.shape[1] for m in masses), sum(m.shape[2] for m in masses)), masses[0].dtype)
     shot, token = 0, 0
-    for state in states:
-        mass[:, shot : shot + state.shots, token : token + state.tokens] = state.arrays["mass"]
-        shot, token = shot + state.shots, token + state.tokens
-    return KeptState({**joined, "mass": mass})
+    for mass in masses:
+        joined[:, shot : shot + mass.shape[1], token : token + mass.shape[2]] = mass
+        shot, token = shot + mass.shape[1], token + mass.shape[2]
+    return joined
 
 
 def join_tasks(states: Sequence[KeptState]) -> KeptState:
     """Several tasks with equally many shots; where one has fewer tokens, the missing ones have no mass."""
     if len(states) == 1:
         return states[0]
-    longest = max(state.tokens for state in states)
+    longest = {tokens: max(state._count(tokens) for state in states) for tokens in TOKEN_LISTS}
     parts = [_padded(state, longest) for state in states]
     return KeptState({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
 
 
-def _padded(state: KeptState, tokens: int) -> Arrays:
+def _padded(state: KeptState, counts: Mapping[TokenList, int]) -> Arrays:
     padded = dict(state.arrays)
-    for name, axis in TOKEN_AXIS.items():
-        room = [(0, tokens - state.tokens if a == axis else 0) for a in range(padded[name].ndim)]
-        padded[name] = np.pad(padded[name], room)
+    for tokens, count in counts.items():
+        missing = count - state._count(tokens)
+        for name, axis in tokens.axes.items() if missing else ():
+            padded[name] = np.pad(padded[name], [(0, missing if a == axis else 0) for a in range(padded[name].ndim)])
     return padded

@@ -25,6 +25,7 @@ from iir_sdk.weights.hub import HubOptions
 if TYPE_CHECKING:
     import torch
 
+    from iir_sdk.model.iir import IIR
     from iir_sdk.torch_engine import Precision, TorchEngine
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.entry import WeightsEntry
@@ -70,11 +71,9 @@ class FewShotSegmenter:
     ) -> None:
         if type(token_budget) is not int or token_budget < 2:
             raise ConfigError(f"token_budget={token_budget!r} must be an integer of at least 2.")
-        self.engine: Engine = (
-            weights
-            if isinstance(weights, Engine)
-            else open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
-        )
+        if not isinstance(weights, Engine):
+            weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
+        self.engine: Engine = weights
         self.token_budget = token_budget
         self._held = _Held()
         self._adding = threading.Lock()
@@ -144,7 +143,7 @@ class FewShotSegmenter:
         from iir_sdk.weights.saving import described, save_folder
 
         entry = described(self.checkpoint.entry, name, description, license, training_data)
-        return save_folder(replace(self.checkpoint, entry=entry, model=self.torch_engine.model), folder)
+        return save_folder(replace(self.checkpoint, entry=entry, model=self.model), folder)
 
     def push_to_hub(
         self,
@@ -171,7 +170,7 @@ class FewShotSegmenter:
         from iir_sdk.weights.saving import described, publish_checkpoint
 
         entry = described(self.checkpoint.entry, name, description, license, training_data)
-        checkpoint = replace(self.checkpoint, entry=entry, model=self.torch_engine.model)
+        checkpoint = replace(self.checkpoint, entry=entry, model=self.model)
         return publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=commit_message)
 
     @property
@@ -191,6 +190,21 @@ class FewShotSegmenter:
     def checkpoint(self) -> Checkpoint:
         """The verified weights; raises as :attr:`torch_engine` does."""
         return self.torch_engine.checkpoint
+
+    @property
+    def model(self) -> IIR:
+        """The network; raises as :attr:`torch_engine` does, likewise :attr:`device` and :attr:`dtype`."""
+        return self.torch_engine.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.torch_engine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.torch_engine.dtype
 
     @property
     def preprocessing(self) -> Preprocessing:

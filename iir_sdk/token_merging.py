@@ -80,4 +80,5 @@ def merge_mean(values: Floats, mass: Floats, assigned: Numbers) -> Floats:
 def unit(vectors: Floats) -> Floats:
     """Vectors of length 1 along the last axis; zero stays zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    scaled: Floats = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return scaled

@@ -26,9 +26,6 @@ from iir_sdk.model.state import SupportState
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
-_LARGEST_DECODE = 32
-"""Most labels decoded at once; bounds memory, not results."""
-
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Precision: TypeAlias = "torch.dtype | str | None"
@@ -96,7 +93,7 @@ class TorchEngine:
         """See :class:`iir_sdk.engine.Engine`; floats become float32 again where the model computes in it."""
         dtype = torch.float32 if self.dtype == torch.float32 else None
         groups = []
-        for columns in grouped(states, _LARGEST_DECODE):
+        for columns in grouped(states):
             arrays = join_tasks([states[c] for c in columns]).arrays
             state = SupportState.from_tensors({n: torch.from_numpy(a) for n, a in arrays.items()})
             groups.append(TaskGroup(columns, state.to(self.device, dtype)))
@@ -144,7 +141,8 @@ class TorchEngine:
         return logits[order], prior[order]
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        images = torch.stack([torch.from_numpy(self.preprocessing.image(p, size)) for p in pictures])
+        # Concatenated and not stacked, since that keeps their layout: channels last.
+        images = torch.cat([torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures])
         return images.to(self.device).contiguous(memory_format=torch.channels_last)
 
 

@@ -109,7 +109,7 @@ def test_without_classifier_the_support_gives_the_row(rng):
     expected = (high * share).sum((2, 3)) / share.sum()
     torch.testing.assert_close(found.weight, expected)
     assert found.index.tolist() == [-1]
-    cam = class_activation(net, "closed_form", mid, high, ProxyClass(found.index[:, None], found.weight[:, None]))
+    cam = class_activation(net, mid, net.pooled_map(high), ProxyClass(found.index[:, None], found.weight[:, None]))
     np.testing.assert_allclose(
         cam[0, 0], min_max(np.einsum("chw,c->hw", high[0].numpy(), expected[0].numpy())), atol=1e-4
     )

@@ -85,7 +85,7 @@ def test_restore_is_the_softmax_of_resized_logits():
 def test_an_upright_picture_stays_in_its_place():
     pixels = np.zeros((80, 120, 3), np.uint8)
     pixels[:40, :60, 0] = 255
-    image = Preprocessing(size=64).image(pixels)
+    image = Preprocessing(size=64).image(pixels) / 2 + 0.5
     assert image[0, :30, :30].min() > 0.99
     assert image[0, 34:, 34:].max() < 0.01
     assert image[1:].max() == 0

@@ -164,7 +164,7 @@ def test_a_disk_too_small_to_save_on(tiny_checkpoint, tmp_path):
 import resource
 from iir_sdk import FewShotSegmenter
 segmenter = FewShotSegmenter({str(tiny_checkpoint)!r}, device="cpu")
-next(segmenter.torch_engine.model.decoder.parameters()).data.mul_(2)
+next(segmenter.model.decoder.parameters()).data.mul_(2)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     segmenter.save_pretrained({str(tmp_path / "mine")!r})

@@ -96,13 +96,13 @@ def test_predict_many_reads_lazily_and_names_a_broken_picture(small_segmenter, s
 def test_predict_writes_nothing_and_carries_no_gradient(small_segmenter, scene):
     small_segmenter.add_support(*scene)
     before = dict(vars(small_segmenter))
-    weights = {n: t.clone() for n, t in small_segmenter.torch_engine.model.state_dict().items()}
+    weights = {n: t.clone() for n, t in small_segmenter.model.state_dict().items()}
     first = small_segmenter.predict(scene[0])
     second = small_segmenter.predict(scene[0])
     np.testing.assert_array_equal(first.probability, second.probability)
     assert vars(small_segmenter) == before
-    assert all(torch.equal(t, weights[n]) for n, t in small_segmenter.torch_engine.model.state_dict().items())
-    assert not any(p.requires_grad for p in small_segmenter.torch_engine.model.parameters())
+    assert all(torch.equal(t, weights[n]) for n, t in small_segmenter.model.state_dict().items())
+    assert not any(p.requires_grad for p in small_segmenter.model.parameters())
 
 
 def test_threads_get_what_one_gets(small_segmenter):

@@ -21,6 +21,8 @@ def state(seed: int, tokens: int, shots: int = 1) -> KeptState:
         "threshold": np.full((1, shots), 0.5, np.float16),
         "side": side,
         "mass": mass,
+        "side_high": side,
+        "mass_high": mass,
         "keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
         "values": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
         "dense_mid": unit(rng.normal(size=(1, tokens, 5)).astype(np.float32)).astype(np.float16),

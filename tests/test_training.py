@@ -208,7 +208,7 @@ def test_a_run_is_kept_resumed_and_exported(picture_folder, cutouts, tmp_path, r
     again.run(resume=True)
     assert again.step == 6
     segmenter = FewShotSegmenter(again.export().parent, device="cpu")
-    assert segmenter.torch_engine.model.config == TINY.model
+    assert segmenter.model.config == TINY.model
 
 
 def test_resume_goes_on_where_the_run_stopped(picture_folder, tmp_path, random_backbone, monkeypatch):

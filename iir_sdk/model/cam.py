@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Backbone
-from iir_sdk.model.config import CamForm
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, masked_average, resize_mask
 
@@ -50,23 +49,22 @@ def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> 
     return ProxyClass(index, backbone.class_weight[index].float())
 
 
-def class_activation(backbone: Backbone, form: CamForm, mid: Tensor, high: Tensor, proxy: ProxyClass) -> Tensor:
+def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None, proxy: ProxyClass) -> Tensor:
     """Class activation map of each image for each of ``K`` proxy classes (method, section 2, step 2).
 
-    ``closed_form`` works at the pooled map, ``grad`` at ``mid``.
+    In closed form at the pooled map; without one, Grad-CAM at ``mid``.
 
     Args:
         backbone: the network that made the taps.
-        form: which of the two.
         mid: ``(N, C_mid, h, w)``.
-        high: ``(N, C_high, h', w')``.
+        pooled_map: ``(N, C, h', w')``, what the classifier pools; None for Grad-CAM.
         proxy: ``index (N, K)`` and ``weight (N, K, C)``.
 
     Returns:
         ``(N, K, h', w')`` or ``(N, K, h, w)``, each map min-max normalised to [0, 1].
     """
-    if form == "closed_form":
-        return closed_form_cam(backbone.pooled_map(high), proxy.weight)
+    if pooled_map is not None:
+        return closed_form_cam(pooled_map, proxy.weight)
     return grad_cam(backbone, mid, proxy.index)
 
 

@@ -34,10 +34,17 @@ class Labels(NamedTuple):
     support: Tensor
 
 
-def attended_tokens(state: SupportState, weights: Tensor, fusion: ShotFusion) -> list[Attended]:
-    """All shots' tokens at once for ``concat``, each shot's own for ``average``; ``weights (N, K)`` sum to 1."""
+def attended_tokens(state: SupportState, weights: Tensor, bias: Tensor, fusion: ShotFusion) -> list[Attended]:
+    """All shots' tokens at once for ``concat``, each shot's own for ``average``.
+
+    Args:
+        state: of ``N`` tasks.
+        weights: ``(N, K)`` of the shots, each row sums to 1.
+        bias: ``(N, 1, T)`` that they give the tokens of all shots.
+        fusion: which of the two.
+    """
     if fusion == "concat" or weights.shape[1] == 1:
-        return [Attended(token_bias(weights, state.mass))]
+        return [Attended(bias)]
     one = torch.eye(weights.shape[1], device=weights.device)
     return [
         Attended(token_bias(one[k].expand_as(weights), state.mass), weights[:, k, None, None])

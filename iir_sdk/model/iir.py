@@ -18,13 +18,11 @@ from iir_sdk.model.cam import (
     ProxyClass,
     adaptive_threshold,
     class_activation,
-    closed_form_cam,
-    grad_cam,
     proxy_class,
     resize_map,
 )
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.cross_step import Labels, attended_tokens, support_labels
+from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, masked_average, resize_mask
@@ -149,7 +147,7 @@ class IIR(nn.Module):
             _concat(features, _spread(dual.whole, size), chosen, torch.cat([prior, maps.mask], 1))
         )
         known = torch.ones_like(masks) if known is None else known
-        layout = self._token_layout(maps.mask, resize_mask(known, size))
+        layout, at_high = self._token_layouts(taps, masks, known)
         keys, values, auxiliary = self._support_branch(fused, layout)
         state = SupportState(
             proxy_index=maps.proxy.index[:, None],
@@ -162,9 +160,11 @@ class IIR(nn.Module):
             local=dual.local[:, None],
             whole=dual.whole[:, None],
             dense_mid=F.normalize(layout.pool(_unit(taps.mid)), dim=2),
-            dense_high=F.normalize(layout.pool(_unit(high)), dim=2),
+            dense_high=F.normalize(at_high.pool(_unit(high if at_high is layout else taps.high)), dim=2),
             side=layout.side,
             mass=layout.mass[:, None],
+            side_high=at_high.side,
+            mass_high=at_high.mass[:, None],
             keys=keys,
             values=values,
         )
@@ -176,13 +176,11 @@ class IIR(nn.Module):
         if self.base_learner is not None:
             with torch.no_grad():
                 base = self.base_learner.base_probability(taps, own_class)
-        with torch.no_grad():
-            pooled_map = self.backbone.pooled_map(taps.high)
         return QueryFeatures(
             taps=taps,
             unit=Taps(*(_unit(t) for t in taps)),
             gram=priors.gram(taps.low),
-            pooled_map=pooled_map,
+            pooled_map=self._pooled_map(taps.high),
             fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
             detail=self.decoder.head.detail(taps.low),
             base=base,
@@ -212,9 +210,12 @@ class IIR(nn.Module):
         weights = priors.shot_weights(query.gram, state.gram_low, self.decoder.shot_scale_log.exp())
         activated = self._query_activation(query, state, size)
         prior = priors.mean_over_shots(self._shot_priors(query, state, activated, size), weights)
-        token_priors, head_priors = self._all_priors(prior, query, state, weights, size)
+        bias = token_bias(weights, state.mass)
+        token_priors, head_priors = self._all_priors(prior, query, state, weights, bias)
         x = self._fused(query, state, weights, activated, token_priors)
-        x, auxiliary = self._refined(x, state, weights, query_labels)
+        x, auxiliary = self._refined(
+            x, state, attended_tokens(state, weights, bias, self.config.shot_fusion), query_labels
+        )
         logits = self.decoder.head(x, query.detail, head_priors)
         if query.base is not None:
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
@@ -236,9 +237,8 @@ class IIR(nn.Module):
         return x.to(query.fused.dtype) + part("priors", token_priors.to(query.fused.dtype))
 
     def _refined(
-        self, x: Tensor, state: SupportState, weights: Tensor, query_labels: Tensor | None
+        self, x: Tensor, state: SupportState, attended: list[Attended], query_labels: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        attended = attended_tokens(state, weights, self.config.shot_fusion)
         labels = None if query_labels is None else Labels(query_labels, support_labels(state))
         auxiliary = [self.decoder.query_start(x)] if labels else []
         for i, block in enumerate(self.decoder.blocks):
@@ -247,15 +247,25 @@ class IIR(nn.Module):
                 auxiliary.append(block.query_aux(x))  # type: ignore[operator]
         return x, auxiliary
 
-    def _token_layout(self, mask: Tensor, known: Tensor) -> TokenLayout:
-        return (sides_of_cells if self.config.decoder == "light" else every_position)(mask, known)
+    @torch.no_grad()
+    def _pooled_map(self, high: Tensor) -> Tensor | None:
+        """What the closed-form CAM is read from; None for Grad-CAM, which runs the network's end by itself."""
+        return self.backbone.pooled_map(high) if self.config.cam == "closed_form" else None
+
+    def _token_layouts(self, taps: Taps, masks: Tensor, known: Tensor) -> tuple[TokenLayout, TokenLayout]:
+        """Of ``mid`` and of ``high``: one and the same in the light decoder, else every position of each grid."""
+        at_mid, at_high = ([resize_mask(m, grid_size(tap)) for m in (masks, known)] for tap in (taps.mid, taps.high))
+        if self.config.decoder == "light":
+            layout = sides_of_cells(*at_mid)
+            return layout, layout
+        return every_position(*at_mid), every_position(*at_high)
 
     def _support_maps(self, taps: Taps, masks: Tensor, size: tuple[int, int]) -> _SupportMaps:
         mask = resize_mask(masks, size)
         with torch.no_grad():
             proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
-            cam = resize_map(class_activation(self.backbone, self.config.cam, taps.mid, taps.high, shot), size)
+            cam = resize_map(class_activation(self.backbone, taps.mid, self._pooled_map(taps.high), shot), size)
             threshold = adaptive_threshold(cam, mask)
             if self.config.prototypes == "single":
                 # Everything counts as activated, so core is the whole mask and local falls back to it.
@@ -277,12 +287,9 @@ class IIR(nn.Module):
         return torch.stack(keys, 1), torch.stack(values, 1), tuple(auxiliary)
 
     def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
-        index, weight = _for_queries(query, state.proxy_index), _for_queries(query, state.proxy_weight)
+        proxy = ProxyClass(_for_queries(query, state.proxy_index), _for_queries(query, state.proxy_weight))
         with torch.no_grad():
-            if self.config.cam == "closed_form":
-                cam = closed_form_cam(query.pooled_map, weight)
-            else:
-                cam = grad_cam(self.backbone, query.taps.mid, index)
+            cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
             return resize_map(_by_task(query, cam, state), size) > state.threshold.float()[:, :, None, None]
 
     def _shot_priors(
@@ -295,18 +302,20 @@ class IIR(nn.Module):
         return priors.region_prior(core, local, activated)
 
     def _all_priors(
-        self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, size: tuple[int, int]
+        self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """IIR's prior and its companions: at ``mid``'s grid for the tokens, at ``low``'s for the head."""
-        fine = grid_size(query.taps.low)
+        size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
         if not self.config.companion_priors:
             return prior, resize_map(prior, fine)
         low, mid, high = (_similarities(query, name, state, weights) for name in Taps._fields)
         assert self.decoder.temperature_log is not None
-        temperature, bias = self.decoder.temperature_log.exp(), token_bias(weights, state.mass)
+        temperature = self.decoder.temperature_log.exp()
         dense = [
             priors.dense_prior(query.unit.mid, state.dense_mid, state.side, bias, temperature[0]),
-            priors.dense_prior(query.unit.high, state.dense_high, state.side, bias, temperature[1]),
+            priors.dense_prior(
+                query.unit.high, state.dense_high, state.side_high, token_bias(weights, state.mass_high), temperature[1]
+            ),
         ]
         at_tokens = [prior, area_average(low, size), mid, resize_map(high, size), dense[0]]
         tokens = torch.cat([*at_tokens, resize_map(dense[1], size)], 1)

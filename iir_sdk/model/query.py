@@ -16,7 +16,7 @@ class QueryFeatures(NamedTuple):
         taps: the backbone's.
         unit: the same with unit vectors, float32.
         gram: ``(N, C_low, C_low)``, their style.
-        pooled_map: ``(N, C, h', w')``, the map that the classifier pools.
+        pooled_map: ``(N, C, h', w')``, the map that the classifier pools; None for Grad-CAM.
         fused: ``(N, d, h, w)`` at ``mid``'s grid, what the decoder's features add to the fusion.
         detail: ``(N, m, 2h, 2w)``, what ``low`` adds in the mask head.
         base: ``(N, 1, h, w)``, summed probability of the base classes; None without a base learner.
@@ -25,7 +25,7 @@ class QueryFeatures(NamedTuple):
     taps: Taps
     unit: Taps
     gram: Tensor
-    pooled_map: Tensor
+    pooled_map: Tensor | None
     fused: Tensor
     detail: Tensor
     base: Tensor | None

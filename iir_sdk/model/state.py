@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from iir_sdk.model.attention import KeysValues
-
-_OF_TOKENS = ("dense_mid", "dense_high", "side", "mass", "keys", "values")
+from iir_sdk.model.token_lists import TOKEN_AXIS, TOKEN_LISTS, TokenList
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class SupportState:
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
         core: ``(B, K, d)`` core prototype in the decoder's features; likewise ``local`` and ``whole``.
         dense_mid: ``(B, T, C_mid)`` unit features of each token.
-        dense_high: ``(B, T, C_high)`` unit features of each token.
+        dense_high: ``(B, T', C_high)`` unit features of each token of the second list, with a side and a mass of its
+            own: ``side_high (B, T')`` and ``mass_high (B, K, T')``.
         side: ``(B, T)`` share of foreground in each token, in [0, 1].
         mass: ``(B, K, T)`` >= 0, how many positions of each shot a token stands for.
         keys: ``(B, L, T, d)`` cross-attention keys of the ``L`` blocks that have it.
@@ -54,6 +54,8 @@ class SupportState:
     dense_high: Tensor
     side: Tensor
     mass: Tensor
+    side_high: Tensor
+    mass_high: Tensor
     keys: Tensor
     values: Tensor
 
@@ -66,11 +68,6 @@ class SupportState:
     def shots(self) -> int:
         """``K``."""
         return self.threshold.shape[1]
-
-    @property
-    def tokens(self) -> int:
-        """``T``."""
-        return self.side.shape[1]
 
     def cross(self, block: int) -> KeysValues | None:
         """Keys and values ``(B, T, d)`` of a block; None where it has no cross attention."""
@@ -103,17 +100,25 @@ class SupportState:
         """``tasks * shots`` tasks of one shot as ``tasks`` of ``shots``, in order."""
         if shots == 1:
             return self
-        grouped = {n: t.reshape(tasks, shots, *t.shape[2:]) for n, t in self.tensors().items() if n not in _OF_TOKENS}
-        for name in ("side", "dense_mid", "dense_high"):
-            tensor = getattr(self, name)
-            grouped[name] = tensor.reshape(tasks, shots * self.tokens, *tensor.shape[2:])
-        for name in ("keys", "values"):
-            tensor = getattr(self, name)
-            apart = tensor.reshape(tasks, shots, *tensor.shape[1:]).transpose(1, 2)
-            grouped[name] = apart.reshape(tasks, tensor.shape[1], shots * self.tokens, tensor.shape[3])
-        own = torch.eye(shots, device=self.mass.device, dtype=self.mass.dtype)[None, :, :, None]
-        mass = self.mass.reshape(tasks, 1, shots, self.tokens) * own
-        return SupportState(**grouped, mass=mass.reshape(tasks, shots, shots * self.tokens))
+        grouped = {n: t.reshape(tasks, shots, *t.shape[2:]) for n, t in self.tensors().items() if n not in TOKEN_AXIS}
+        for tokens in TOKEN_LISTS:
+            grouped |= self._regrouped(tokens, tasks, shots)
+        return SupportState(**grouped)
+
+    def _regrouped(self, tokens: TokenList, tasks: int, shots: int) -> dict[str, Tensor]:
+        side, features, mass = (getattr(self, name) for name in (tokens.side, tokens.features, tokens.mass))
+        count = side.shape[1]
+        own = torch.eye(shots, device=mass.device, dtype=mass.dtype)[None, :, :, None]
+        grouped = {
+            tokens.side: side.reshape(tasks, shots * count),
+            tokens.features: features.reshape(tasks, shots * count, features.shape[2]),
+            tokens.mass: (mass.reshape(tasks, 1, shots, count) * own).reshape(tasks, shots, shots * count),
+        }
+        for name in tokens.carried:
+            carried = getattr(self, name)
+            apart = carried.reshape(tasks, shots, *carried.shape[1:]).transpose(1, 2)
+            grouped[name] = apart.reshape(tasks, carried.shape[1], shots * count, carried.shape[3])
+        return grouped
 
     @property
     def nbytes(self) -> int:

@@ -15,8 +15,6 @@ from iir_sdk.lap_clock import LapClock
 from iir_sdk.onnx.folder import ENCODER, PREDICTOR, OnnxExport
 from iir_sdk.preprocessing import Preprocessing, resized_map
 
-_LARGEST_DECODE = 32
-
 
 class OnnxEngine:
     """Runs an export on the CPU, in float32.
@@ -64,7 +62,7 @@ class OnnxEngine:
     def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
         """See :class:`iir_sdk.engine.Engine`."""
         groups = []
-        for columns in grouped(states, _LARGEST_DECODE):
+        for columns in grouped(states):
             arrays = join_tasks([states[c] for c in columns]).arrays
             groups.append(TaskGroup(columns, {n: arrays[n].astype(np.float32) for n in self._state}))
         return groups

@@ -19,6 +19,7 @@ from iir_sdk.images import load_mask, load_picture
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
+from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, OnnxExport, write_record
 from iir_sdk.torch_engine import TorchEngine
@@ -143,9 +144,11 @@ def _write(
 def _dynamic(name: str) -> dict[int, str]:
     if name in ("image", "mask", "logits", "prior"):
         return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
-    tokens = {"keys": 2, "values": 2, "dense_mid": 1, "dense_high": 1, "side": 1, "mass": 2}
-    shots = {} if name in ("keys", "values", "dense_mid", "dense_high", "side") else {1: "shots"}
-    return {0: "tasks", **shots, **({tokens[name]: "tokens"} if name in tokens else {})}
+    for tokens in TOKEN_LISTS:
+        if name in tokens.axes:
+            shots = {1: "shots"} if name == tokens.mass else {}
+            return {0: "tasks", **shots, tokens.axes[name]: f"{tokens.side}_tokens"}
+    return {0: "tasks", 1: "shots"}
 
 
 def _example(state: SupportState) -> list[Tensor]:

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.model.backbone import Backbone, Taps, taps_of
+from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
-from iir_sdk.training.frozen_taps import network_input
-from iir_sdk.training.optimisation import autocast
+from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker
 
 ClassKey = tuple[str, str]
@@ -101,9 +100,7 @@ class FeatureBank:
 
     def add(self, views: list[PackedView], number: int) -> None:
         """Compute and keep the taps of views ``number`` and following, each in place of the oldest."""
-        images = network_input(torch.stack([v.image for v in views]), self.config, self.device)
-        with torch.inference_mode(), autocast(self.config, self.device):
-            taps = taps_of(self.backbone, images)
+        taps = frozen_taps(self.backbone, torch.stack([v.image for v in views]), self.config, self.device)
         if not self._taps:
             self._taps = [
                 torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps

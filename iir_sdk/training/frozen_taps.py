@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Backbone, Taps, taps_of
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.optimisation import autocast
 
@@ -19,6 +19,6 @@ def network_input(images: Tensor, config: TrainingConfig, device: torch.device) 
 def frozen_taps(backbone: Backbone, images: Tensor, config: TrainingConfig, device: torch.device) -> Taps:
     """Float32 taps of pictures ``(B, 3, S, S)`` uint8, without gradients."""
     with torch.no_grad(), autocast(config, device):
-        taps = backbone(network_input(images, config, device))
+        taps = taps_of(backbone, network_input(images, config, device))
     # Plain layout, as the bank's: the backward pass of some layers crashes on the other (torch 2.13, CPU).
     return Taps(*(t.float().contiguous() for t in taps))
