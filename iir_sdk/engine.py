@@ -37,7 +37,7 @@ class Segmented:
 
     Attributes:
         probabilities: float32 ``(L, H, W)``.
-        priors: float32 ``(L, H, W)`` in [0, 1].
+        priors: float32 ``(L, h, w)`` in [0, 1], at the network's own grid.
     """
 
     probabilities: NDArray[np.float32]

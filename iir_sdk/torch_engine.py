@@ -113,8 +113,8 @@ class TorchEngine:
             logits, priors = self.decode(taps, tasks)
         clock.lap("decode")
         found = [
-            Segmented(_numpy(restore(own, size)), _numpy(_resized(prior, size)))
-            for own, prior, size in zip(logits, priors, (p.shape[:2] for p in pictures), strict=True)
+            Segmented(_numpy(restore(own, (p.shape[0], p.shape[1]))), _numpy(prior[:, 0]))
+            for own, prior, p in zip(logits, priors, pictures, strict=True)
         ]
         clock.lap("restore")
         return found, clock.laps
@@ -157,11 +157,8 @@ def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
         ``(N, H, W)`` float32 in [0, 1].
     """
     # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
-    return _resized((logits[:, 1:] - logits[:, :1]).float(), size).sigmoid()
-
-
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+    lead = (logits[:, 1:] - logits[:, :1]).float().contiguous()
+    return F.interpolate(lead, size, mode="bilinear", align_corners=False)[:, 0].sigmoid_()
 
 
 def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:

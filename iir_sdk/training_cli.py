@@ -147,6 +147,8 @@ def pretrain(
 )
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
 @_DEVICE
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="float32")
+@click.option("--token-budget", default=384, show_default=True, help="Tokens that a label's supports are merged to.")
 @click.option("--json", "json_file", type=_PATH, help="Write the scores here, too.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write a table here, too.")
 @click.option("--figures", type=_PATH, help="Folder for sheets of the best, median and worst episodes.")
@@ -163,6 +165,8 @@ def evaluate(
     scales: tuple[float, ...],
     output: str,
     device: str,
+    dtype: str,
+    token_budget: int,
     json_file: Path | None,
     markdown_file: Path | None,
     figures: Path | None,
@@ -176,7 +180,7 @@ def evaluate(
     sets = _sets(data, name, fold)
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
-    segmenter = FewShotSegmenter(weights, device=device)
+    segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
     scores = _score_sets(segmenter, sets, protocol, episodes_file)
     for score in scores:
         spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""

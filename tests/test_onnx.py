@@ -62,6 +62,14 @@ def test_both_backends_agree_on_shots_labels_and_sizes(exported):
         np.testing.assert_allclose(one.priors, other.priors, atol=5e-3)
 
 
+def test_a_batch_is_as_its_pictures_one_by_one(exported):
+    segmenter = FewShotSegmenter(exported[1], backend="onnxruntime")
+    segmenter.add_support(*scene(0))
+    queries = [scene(seed)[0][: 60 + 5 * seed] for seed in range(7)]
+    for query, found in zip(queries, segmenter.predict_many(queries, batch_size=4), strict=True):
+        np.testing.assert_allclose(found.probability, segmenter.predict(query).probability, atol=1e-5)
+
+
 def test_kept_supports_go_from_one_backend_to_the_other(exported, tmp_path):
     weights, graphs = exported
     torch_side, onnx_side = FewShotSegmenter(weights, device="cpu"), FewShotSegmenter(graphs, backend="onnxruntime")

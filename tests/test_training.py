@@ -28,6 +28,7 @@ from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
 from iir_sdk.training.feature_bank import FeatureBank, stream_views
+from iir_sdk.training.frozen_taps import compiled_backbone, frozen_taps
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import _bank_batch
 from iir_sdk.training.step import EpisodeBatch, TrainingStep
@@ -124,6 +125,19 @@ def test_pasting_covers_what_lies_below():
         assert torch.equal(pasted.masks[0], ~covered)
         assert torch.equal(pasted.image[0] > 0, covered)
     assert not base.image.any()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_a_compiled_backbone_sees_the_same():
+    torch.manual_seed(0)
+    backbone = build_backbone(TINY.model.backbone)
+    images = torch.randint(0, 256, (2, 3, TINY.view_size, TINY.view_size), dtype=torch.uint8)
+    device = torch.device("cpu")
+    compiled = compiled_backbone(backbone, TINY, device)
+    for own, expected in zip(
+        frozen_taps(compiled, images, TINY, device), frozen_taps(backbone, images, TINY, device), strict=True
+    ):
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_the_bank_replaces_the_oldest(bank, picture_folder):

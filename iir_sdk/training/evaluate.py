@@ -232,6 +232,8 @@ def evaluate_set(
             "min_share": protocol.min_share,
             "scales": list(protocol.scales),
             "output": protocol.output,
+            "precision": segmenter.engine.precision,
+            "token_budget": segmenter.token_budget,
             "classes": len(names),
             "checkpoint": segmenter.checkpoint.name,
             "sha256": segmenter.checkpoint.sha256,

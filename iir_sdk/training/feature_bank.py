@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Taps
 from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
@@ -92,7 +92,7 @@ class FeatureBank:
         device: where features are made and kept.
     """
 
-    def __init__(self, backbone: Backbone, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, backbone: nn.Module, config: TrainingConfig, device: torch.device) -> None:
         self.backbone, self.config, self.device = backbone, config, device
         self._taps: list[Tensor] = []
         self._views: list[PackedView | None] = [None] * config.views
@@ -100,17 +100,23 @@ class FeatureBank:
 
     def add(self, views: list[PackedView], number: int) -> None:
         """Compute and keep the taps of views ``number`` and following, each in place of the oldest."""
-        taps = frozen_taps(self.backbone, torch.stack([v.image for v in views]), self.config, self.device)
+        # One by one on a CPU: nothing is faster there in a batch, and its large buffers would leave the heap in holes.
+        size = 1 if self.device.type == "cpu" else len(views)
+        slots = [(number + i) % self.config.views for i in range(len(views))]
+        for at in range(0, len(views), size):
+            self._keep_taps(torch.stack([v.image for v in views[at : at + size]]), slots[at : at + size])
+        for slot, view in zip(slots, views, strict=True):
+            self._replace(slot, view)
+
+    def _keep_taps(self, images: Tensor, slots: list[int]) -> None:
+        taps = frozen_taps(self.backbone, images, self.config, self.device)
         if not self._taps:
             self._taps = [
                 torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps
             ]
-        slots = [(number + i) % self.config.views for i in range(len(views))]
         index = torch.tensor(slots, device=self.device)
         for kept, new in zip(self._taps, taps, strict=True):
             kept.index_copy_(0, index, new.to(torch.bfloat16))
-        for slot, view in zip(slots, views, strict=True):
-            self._replace(slot, view)
 
     def _replace(self, slot: int, view: PackedView) -> None:
         old = self._views[slot]

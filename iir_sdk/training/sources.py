@@ -16,7 +16,7 @@ from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
 from iir_sdk.training.feature_bank import FeatureBank, PackedView, stream_views
-from iir_sdk.training.frozen_taps import frozen_taps
+from iir_sdk.training.frozen_taps import compiled_backbone, frozen_taps
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.step import EpisodeBatch
 from iir_sdk.training.views import ViewMaker
@@ -73,7 +73,8 @@ class BankSource:
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Fill the bank as it was before step ``first``, then refresh it step by step."""
         config = self.config
-        bank = FeatureBank(self.backbone, config, self.device)
+        backbone = compiled_backbone(self.backbone, config, self.device) if config.compiled else self.backbone
+        bank = FeatureBank(backbone, config, self.device)
         self._fill(bank, first)
         # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
         ahead = config.views + first * config.refresh

@@ -1,0 +1,128 @@
+"""What is timed in one process: the segmenter on one of the demo's pictures, setting by setting."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch._inductor.config as inductor_config
+from interleaved import Row
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.demo.job import read_jobs
+from iir_sdk.devices import computes_in_bfloat16
+from iir_sdk.images import load_mask, load_picture
+from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.resolve import load_checkpoint
+
+SHOTS, LABELS, BATCHES, SIDES = (5, 20, 50), (5, 20), (8, 32), (256, 384, 512, 1024)
+
+
+class Scene:
+    """A support and a query, and segmenters that know the support."""
+
+    def __init__(self) -> None:
+        job = next(j for j in read_jobs() if j.name == "face")
+        picture = load_picture(job.support)
+        self.pixels, self.mask = picture.pixels, load_mask(job.support_mask, picture)
+        self.query = load_picture(job.query).pixels
+
+    def segmenter(self, *, shots: int = 1, labels: int = 1, **settings: Any) -> FewShotSegmenter:
+        """One with so many supports; further ones are the picture shifted, so that none is another's copy."""
+        segmenter = FewShotSegmenter(**{"device": "cpu", **settings})
+        for label in range(labels):
+            for shot in range(shots):
+                pixels, mask = (np.roll(a, 7 * (shot + shots * label), 1) for a in (self.pixels, self.mask))
+                segmenter.add_support(pixels, mask, label=f"label {label}")
+        return segmenter
+
+    def predicting(self, segmenter: FewShotSegmenter) -> Row:
+        """A row: one prediction."""
+        return lambda: segmenter.predict(self.query)
+
+    def many(self, segmenter: FewShotSegmenter, count: int) -> Row:
+        """A row: so many predictions as one batch."""
+        return lambda: list(segmenter.predict_many([self.query] * count, batch_size=count))
+
+    def backbone(self, segmenter: FewShotSegmenter, preprocessing: Preprocessing | None = None) -> Row:
+        """A row: the bare backbone's forward pass on the query as the network sees it."""
+        engine = segmenter.torch_engine
+        pixels = (preprocessing or engine.preprocessing).image(self.query)
+        images = torch.from_numpy(pixels)[None].to(engine.device, memory_format=torch.channels_last)
+
+        def run() -> object:
+            with torch.inference_mode(), engine.autocast():
+                return engine.model.backbone(images)
+
+        return run
+
+
+def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
+    """The bare backbone, the support, the uncached path, and one prediction by each way to run it."""
+
+    def uncached() -> object:
+        plain_once = FewShotSegmenter(plain.engine)
+        plain_once.add_support(scene.pixels, scene.mask)
+        return plain_once.predict(scene.query)
+
+    rows: dict[str, Row] = {
+        "bare backbone": scene.backbone(plain),
+        "add_support": lambda: plain.engine.encode(scene.pixels, scene.mask),
+        "uncached": uncached,
+        "predict": scene.predicting(plain),
+        "predict, Grad-CAM": scene.predicting(scene.segmenter(weights=_with_grad_cam(plain.checkpoint))),
+        "bare backbone, torch.compile": _compiled(scene, plain, scene.backbone),
+        "predict, torch.compile": _compiled(scene, plain, lambda segmenter: scene.predicting(segmenter)),
+    }
+    if computes_in_bfloat16(torch.device("cpu")):
+        lowered = scene.segmenter(dtype="bfloat16")
+        rows |= {"bare backbone, bf16": scene.backbone(lowered), "predict, bf16": scene.predicting(lowered)}
+    if importlib.util.find_spec("onnxruntime"):
+        onnx = scene.segmenter(backend="onnxruntime")
+        rows["predict, ONNX Runtime"] = scene.predicting(onnx)
+        for batch in BATCHES:
+            rows[f"batch of {batch}, ONNX Runtime"] = scene.many(onnx, batch)
+        rows["predict, 50 shots, ONNX Runtime"] = scene.predicting(scene.segmenter(shots=50, backend="onnxruntime"))
+        rows["predict, 20 labels, ONNX Runtime"] = scene.predicting(scene.segmenter(labels=20, backend="onnxruntime"))
+    return rows
+
+
+def growth_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
+    """More shots, labels, pictures at once and pixels; a batch's time is that of the whole batch."""
+    rows: dict[str, Row] = {}
+    for shots in SHOTS:
+        rows[f"predict, {shots} shots"] = scene.predicting(scene.segmenter(shots=shots))
+    for labels in LABELS:
+        rows[f"predict, {labels} labels"] = scene.predicting(scene.segmenter(labels=labels))
+    for batch in BATCHES:
+        rows[f"batch of {batch}"] = scene.many(plain, batch)
+    for side in SIDES:
+        resized = _at(plain.checkpoint, side)
+        rows[f"bare backbone, {side} px"] = scene.backbone(plain, resized.preprocessing)
+        rows[f"predict, {side} px"] = scene.predicting(scene.segmenter(weights=resized))
+    return rows
+
+
+def _at(checkpoint: Checkpoint, side: int) -> Checkpoint:
+    entry = checkpoint.entry
+    return replace(checkpoint, entry=replace(entry, preprocessing=replace(entry.preprocessing, size=side)))
+
+
+def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
+    model = IIR(replace(checkpoint.model.config, cam="grad"))
+    model.load_state_dict(checkpoint.model.state_dict())
+    return replace(checkpoint, model=model.eval())
+
+
+def _compiled(scene: Scene, plain: FewShotSegmenter, row: Callable[[FewShotSegmenter], Row]) -> Row:
+    """A row on a network of its own whose backbone is compiled with its weights frozen in."""
+    inductor_config.freezing = True
+    segmenter = scene.segmenter(weights=load_checkpoint(plain.checkpoint.name))
+    segmenter.model.backbone = torch.compile(segmenter.model.backbone)  # type: ignore[assignment]
+    return row(segmenter)

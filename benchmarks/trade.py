@@ -1,0 +1,95 @@
+"""Accuracy against time: ``python benchmarks/trade.py --out benchmarks/results`` plots every scored decoder.
+
+A point's mIoU comes from its evidence, its time is measured here, on a network of the same architecture: time does not
+depend on the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from interleaved import medians
+from rows import Scene
+
+from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
+
+EVIDENCE = Path(__file__).parent / "evidence"
+
+
+def scored_runs(score: str) -> list[dict[str, Any]]:
+    """Runs whose evidence holds a score file of that name, with recipe and mean mIoU."""
+    found = []
+    for file in sorted(EVIDENCE.glob(f"*/{score}.json")):
+        recipe = json.loads((file.parent / "recipe.json").read_text(encoding="utf-8"))
+        recipe["tensorboard"] = False
+        miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
+        found.append({"name": file.parent.name, "config": TrainingConfig.from_dict(recipe), "miou": miou})
+    return found
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of trade.json and trade.png.")
+@click.option("--score", default="fold3", show_default=True, help="Which score of the evidence.")
+@click.option("--repeats", default=15, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+def main(out: Path, score: str, repeats: int, threads: int) -> None:
+    """Time one prediction by each scored architecture, and draw mIoU over it."""
+    torch.set_num_threads(threads)
+    scene, runs, rows = Scene(), scored_runs(score), {}
+    out.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        segmenter = scene.segmenter(weights=_untrained(run["config"], out / "untrained.safetensors"))
+        rows["bare backbone"] = scene.backbone(segmenter)
+        rows[run["name"]] = scene.predicting(segmenter)
+    ms = medians(rows, repeats, warmup=3)
+    table = [{"name": r["name"], "miou": r["miou"], "milliseconds": ms[r["name"]]} for r in runs]
+    document = {"score": score, "bare_backbone": ms["bare backbone"], "runs": table}
+    (out / "trade.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw(document, out / "trade.png")
+    for row in table:
+        over = row["milliseconds"] / ms["bare backbone"]
+        click.echo(
+            f"{row['name']:20} mIoU {100 * row['miou']:5.1f}   {row['milliseconds']:6.1f} ms   {over:.2f} x backbone"
+        )
+
+
+def _untrained(config: TrainingConfig, file: Path) -> Any:
+    preprocessing: Preprocessing = config.preprocessing
+    try:
+        save_checkpoint(IIR(config.model), preprocessing, file)
+        return read_checkpoint(file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def draw(document: dict[str, Any], path: Path) -> None:
+    """One point a run; the bare backbone's time as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    bare = document["bare_backbone"]
+    for run in document["runs"]:
+        point = (run["milliseconds"] / bare, 100 * run["miou"])
+        axes.plot(*point, "o")
+        axes.annotate(run["name"], point, textcoords="offset points", xytext=(6, 4))
+    axes.axvline(1, color="0.6", linestyle=":")
+    axes.set_xlabel("time of one prediction / bare backbone")
+    axes.set_ylabel(f"mIoU, {document['score']}")
+    axes.margins(0.25)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
