@@ -94,7 +94,7 @@ class Segmentation:
     def label_map(self) -> NDArray[np.int32]:
         """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``, the most probable whose mask is there."""
         best = self.probabilities[0]
-        label_map = self.masks[0].astype(np.int32)
+        label_map: NDArray[np.int32] = self.masks[0].astype(np.int32)
         for i in range(1, len(self.labels)):
             better = self.masks[i] & (self.probabilities[i] > best)
             label_map[better] = i + 1
