@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.demo.job import read_jobs
+from iir_sdk.demo.job import Job
 
 COLD_START = """
 import resource, sys
@@ -56,9 +56,8 @@ class Processes:
     peak_megabytes: dict[str, float]
 
 
-def measure(repeats: int) -> Processes:
+def measure(job: Job, repeats: int) -> Processes:
     """Start Python, import, ask for help, load, and go from nothing to the first mask."""
-    job = next(j for j in read_jobs() if j.name == "face")
     pictures = [str(job.support), str(job.support_mask), str(job.query)]
     rows = {
         "python": ["-c", "pass"],

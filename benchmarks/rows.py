@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch._inductor.config as inductor_config
 from interleaved import Row
 
 from iir_sdk import FewShotSegmenter
@@ -28,10 +26,10 @@ class Scene:
     """A support and a query, and segmenters that know the support."""
 
     def __init__(self) -> None:
-        job = next(j for j in read_jobs() if j.name == "face")
-        picture = load_picture(job.support)
-        self.pixels, self.mask = picture.pixels, load_mask(job.support_mask, picture)
-        self.query = load_picture(job.query).pixels
+        self.job = next(j for j in read_jobs() if j.name == "face")
+        picture = load_picture(self.job.support)
+        self.pixels, self.mask = picture.pixels, load_mask(self.job.support_mask, picture)
+        self.query = load_picture(self.job.query).pixels
 
     def segmenter(self, *, shots: int = 1, labels: int = 1, **settings: Any) -> FewShotSegmenter:
         """One with so many supports; further ones are the picture shifted, so that none is another's copy."""
@@ -71,14 +69,15 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
         plain_once.add_support(scene.pixels, scene.mask)
         return plain_once.predict(scene.query)
 
+    compiled = _compiled(scene, plain)
     rows: dict[str, Row] = {
         "bare backbone": scene.backbone(plain),
         "add_support": lambda: plain.engine.encode(scene.pixels, scene.mask),
         "uncached": uncached,
         "predict": scene.predicting(plain),
         "predict, Grad-CAM": scene.predicting(scene.segmenter(weights=_with_grad_cam(plain.checkpoint))),
-        "bare backbone, torch.compile": _compiled(scene, plain, scene.backbone),
-        "predict, torch.compile": _compiled(scene, plain, lambda segmenter: scene.predicting(segmenter)),
+        "bare backbone, torch.compile": scene.backbone(compiled),
+        "predict, torch.compile": scene.predicting(compiled),
     }
     if computes_in_bfloat16(torch.device("cpu")):
         lowered = scene.segmenter(dtype="bfloat16")
@@ -120,9 +119,8 @@ def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, model=model.eval())
 
 
-def _compiled(scene: Scene, plain: FewShotSegmenter, row: Callable[[FewShotSegmenter], Row]) -> Row:
-    """A row on a network of its own whose backbone is compiled with its weights frozen in."""
-    inductor_config.freezing = True
+def _compiled(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:
+    """One with a network of its own whose backbone is compiled with its weights frozen in."""
     segmenter = scene.segmenter(weights=load_checkpoint(plain.checkpoint.name))
-    segmenter.model.backbone = torch.compile(segmenter.model.backbone)  # type: ignore[assignment]
-    return row(segmenter)
+    segmenter.model.backbone = torch.compile(segmenter.model.backbone, options={"freezing": True})  # type: ignore[assignment]
+    return segmenter

@@ -51,7 +51,7 @@ def main(out: Path, repeats: int, peer_repeats: int, threads: int, predictions: 
     ]
     if not peers:
         left_out.append("SegGPT and CLIPSeg, since transformers is not installed (extra bench)")
-    started = processes.measure(5)
+    started = processes.measure(scene.job, 5)
     document = {
         "machine": machine(threads),
         "milliseconds": ms | peers,

@@ -16,7 +16,6 @@ from interleaved import medians
 from rows import Scene
 
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
@@ -28,7 +27,6 @@ def scored_runs(score: str) -> list[dict[str, Any]]:
     found = []
     for file in sorted(EVIDENCE.glob(f"*/{score}.json")):
         recipe = json.loads((file.parent / "recipe.json").read_text(encoding="utf-8"))
-        recipe["tensorboard"] = False
         miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
         found.append({"name": file.parent.name, "config": TrainingConfig.from_dict(recipe), "miou": miou})
     return found
@@ -61,9 +59,8 @@ def main(out: Path, score: str, repeats: int, threads: int) -> None:
 
 
 def _untrained(config: TrainingConfig, file: Path) -> Any:
-    preprocessing: Preprocessing = config.preprocessing
     try:
-        save_checkpoint(IIR(config.model), preprocessing, file)
+        save_checkpoint(IIR(config.model), config.preprocessing, file)
         return read_checkpoint(file)
     finally:
         file.unlink(missing_ok=True)

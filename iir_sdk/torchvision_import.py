@@ -43,9 +43,9 @@ def _forget_partial_import() -> None:
 
 
 def _declare_schemas() -> None:
-    from torch.library import Library
+    from torch import library
 
-    library = Library("torchvision", "FRAGMENT")
+    declared = library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
-        library.define(schema)
-    _declared.append(library)
+        declared.define(schema)
+    _declared.append(declared)

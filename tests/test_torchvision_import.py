@@ -10,8 +10,8 @@ import pytest
 
 # A stand-in torchvision whose import fails as the real one does without its compiled operators.
 BROKEN = """
-from torch.library import register_fake
-@register_fake("torchvision::nms")
+from torch import library
+@library.register_fake("torchvision::nms")
 def nms(dets, scores, iou_threshold):
     return dets
 loaded = True

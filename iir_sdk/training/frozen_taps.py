@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch._inductor.config as inductor_config
 from torch import Tensor, nn
 
 from iir_sdk.errors import ConfigError
@@ -26,9 +25,8 @@ def compiled_backbone(backbone: nn.Module, config: TrainingConfig, device: torch
     Raises:
         ConfigError: this machine cannot compile, mostly for want of a C++ compiler.
     """
-    inductor_config.freezing = True
     # A module's compiled form, not the module's own: its weights must keep their names in the checkpoint.
-    compiled = cast(nn.Module, torch.compile(backbone))
+    compiled = cast(nn.Module, torch.compile(backbone, options={"freezing": True}))
     try:
         frozen_taps(compiled, torch.zeros(1, 3, config.view_size, config.view_size, dtype=torch.uint8), config, device)
     except RuntimeError as error:
