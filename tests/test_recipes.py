@@ -14,8 +14,8 @@ def test_every_recipe_of_the_package_is_valid():
     assert set(packaged_recipes()) == {
         "coco",
         "fss1000",
+        "light2",
         "lite2",
-        "lite2_full",
         "paco_part",
         "pascal",
         "pascal_dinov2",
