@@ -56,7 +56,7 @@ class Scene:
 
         def run() -> object:
             with torch.inference_mode(), engine.autocast():
-                return engine.model.backbone(images)
+                return engine.network.backbone(images)
 
         return run
 

@@ -1,4 +1,4 @@
-"""What runs a network: the seam between the segmenter and PyTorch or ONNX Runtime."""
+"""What runs a network: the seam between the segmenter and PyTorch, ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iir_sdk.kept_state import KeptState
 from iir_sdk.preprocessing import Preprocessing
 
-Backend = Literal["torch", "onnxruntime"]
+Backend = Literal["torch", "onnxruntime", "openvino"]
 
 _LARGEST_DECODE = 32
 """Most labels decoded at once; bounds memory, not results."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import SupportError
-from iir_sdk.model.token_lists import MID, TOKEN_AXIS, TOKEN_LISTS, TokenList
+from iir_sdk.model.token_lists import HIGH, MID, TOKEN_AXIS, TOKEN_LISTS, TokenList
 from iir_sdk.token_merging import merge_assignment, merge_mean, merge_sum, unit
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -82,15 +82,30 @@ class KeptState:
     def within(self, budget: int) -> KeptState:
         """One task with at most ``budget`` tokens a list: similar ones of the same side are merged into their mean."""
         merged = dict(self.arrays)
-        for tokens in TOKEN_LISTS:
+        if self._one_list():
+            # What is compared with both features together must stay one token in both.
+            alike = unit(np.concatenate([self._features(tokens) for tokens in TOKEN_LISTS], 1))
+            likened = dict.fromkeys(TOKEN_LISTS, alike)
+        else:
+            likened = {tokens: self._features(tokens) for tokens in TOKEN_LISTS}
+        for tokens, features in likened.items():
             if self._count(tokens) > budget:
-                merged |= self._merged(tokens, budget)
+                merged |= self._merged(tokens, features, budget)
         return KeptState(merged)
 
-    def _merged(self, tokens: TokenList, budget: int) -> Arrays:
+    def _one_list(self) -> bool:
+        """Whether all lists are of the same tokens, as the light decoder's are."""
+        pairs = ((getattr(MID, part), getattr(HIGH, part)) for part in ("side", "mass"))
+        return all(np.array_equal(self.arrays[a], self.arrays[b]) for a, b in pairs)
+
+    def _features(self, tokens: TokenList) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = self.arrays[tokens.features][0].astype(np.float32)
+        return features
+
+    def _merged(self, tokens: TokenList, likened: NDArray[np.float32], budget: int) -> Arrays:
         floats = {name: self.arrays[name].astype(np.float32) for name in tokens.axes}
         mass, side, features = floats[tokens.mass][0].sum(0), floats[tokens.side], floats[tokens.features]
-        assigned = merge_assignment(features[0], side[0], mass, budget)
+        assigned = merge_assignment(likened, side[0], mass, budget)
         merged = {name: merge_mean(floats[name], mass, assigned) for name in tokens.carried}
         merged[tokens.features] = unit(merge_mean(features, mass, assigned))
         merged[tokens.side] = merge_mean(side[..., None], mass, assigned)[..., 0]

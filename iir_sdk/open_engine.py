@@ -12,6 +12,7 @@ from iir_sdk.weights.hub import HubOptions
 if TYPE_CHECKING:
     import torch
 
+    from iir_sdk.onnx.runtime import GraphRuntime
     from iir_sdk.torch_engine import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
@@ -25,19 +26,28 @@ def open_engine(
     backend: Backend,
 ) -> Engine:
     """Load a checkpoint into the engine of a backend; arguments and errors as :class:`iir_sdk.FewShotSegmenter`'s."""
-    if backend == "onnxruntime":
+    if backend in ("onnxruntime", "openvino"):
         from iir_sdk.onnx.open import open_onnx
 
-        if str(device) not in ("auto", "cpu") or dtype not in (None, "auto", "float32"):
-            raise ConfigError(
-                f"device={str(device)!r}, dtype={str(dtype)!r}: backend='onnxruntime' runs on the CPU in float32."
-            )
-        return open_onnx(weights, options)
+        return open_onnx(weights, options, _graph_runtime(backend, device, dtype))
     if backend != "torch":
-        raise ConfigError(f"backend={backend!r} must be 'torch' or 'onnxruntime'.")
+        raise ConfigError(f"backend={backend!r} must be 'torch', 'onnxruntime' or 'openvino'.")
     from iir_sdk.torch_engine import TorchEngine
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
 
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
     return TorchEngine(checkpoint, device=device, dtype=dtype)
+
+
+def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precision) -> GraphRuntime:
+    from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
+
+    wanted = None if dtype is None else str(dtype).removeprefix("torch.")
+    known = (None, "auto", "float32") if backend == "onnxruntime" else (None, "auto", "float32", "bfloat16")
+    if str(device) not in ("auto", "cpu") or wanted not in known:
+        also = "" if backend == "onnxruntime" else " or bfloat16"
+        raise ConfigError(
+            f"device={str(device)!r}, dtype={str(dtype)!r}: backend={backend!r} runs on the CPU in float32{also}."
+        )
+    return OnnxRuntime() if backend == "onnxruntime" else OpenVino(wanted)

@@ -110,9 +110,12 @@ class Preprocessing:
 
     def _resized(self, pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
         resized = Image.fromarray(pixels).resize((side, side), _FILTERS[self.interpolation])
-        scale, shift = self.scale_and_shift
-        normalised: NDArray[np.float32] = np.asarray(resized, np.float32) * scale + shift
-        return normalised.transpose(2, 0, 1)
+        # By whole rows: numpy is four times slower where the last axis is three channels.
+        scale, shift = (np.tile(values, side) for values in self.scale_and_shift)
+        normalised = np.asarray(resized).reshape(side, 3 * side).astype(np.float32)
+        normalised *= scale
+        normalised += shift
+        return normalised.reshape(side, side, 3).transpose(2, 0, 1)
 
     @property
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

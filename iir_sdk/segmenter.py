@@ -39,12 +39,13 @@ class FewShotSegmenter:
 
     Args:
         weights: a checkpoint's name, ``.safetensors`` file, folder or ``owner/name`` on the Hub, or a loaded
-            :class:`Checkpoint` or engine; None is the embedded default. With ``onnxruntime`` also a folder that
+            :class:`Checkpoint` or engine; None is the embedded default. With the other backends also a folder that
             ``iir-sdk export onnx`` wrote.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: None or ``float32``; ``bfloat16`` or ``float16`` for autocast; ``auto`` for bfloat16 where the device
             computes in it, else float32. Torch's own dtypes do as well.
-        backend: ``torch``, or ``onnxruntime``: faster on most CPUs, and without torch once it is exported.
+        backend: ``torch``; or ``openvino``, the fastest on a CPU, or ``onnxruntime``: both without torch once the
+            weights are exported, which the first use does.
         token_budget: most tokens that a label's supports are compared by; beyond it similar ones are merged, so that
             fifty shots cost what a few do. A single support is never merged.
 

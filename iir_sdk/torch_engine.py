@@ -20,6 +20,7 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.kept_state import KeptState, join_tasks
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.model.backbone import Taps, taps_of
+from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
@@ -50,6 +51,8 @@ class TorchEngine:
         self.checkpoint = checkpoint
         self.model: IIR = checkpoint.model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # What runs; the model itself stays as it was loaded, which is what is saved.
+        self.network = with_folded_norms(self.model)
 
     @property
     def name(self) -> str:
@@ -83,20 +86,19 @@ class TorchEngine:
         image, share = self.preprocessing.support(pixels, mask)
         images, shares = (torch.from_numpy(a).to(self.device)[None, None] for a in (image, share))
         with self.autocast():
-            state = self.model.encode_support(images, shares)
+            state = self.network.encode_support(images, shares)
         # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
         halved = state.to("cpu", torch.float16).tensors()
         return KeptState({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
 
     @torch.inference_mode()
     def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
-        """See :class:`iir_sdk.engine.Engine`; floats become float32 again where the model computes in it."""
-        dtype = torch.float32 if self.dtype == torch.float32 else None
+        """See :class:`iir_sdk.engine.Engine`; floats become float32 again."""
         groups = []
         for columns in grouped(states):
             arrays = join_tasks([states[c] for c in columns]).arrays
             state = SupportState.from_tensors({n: torch.from_numpy(a) for n, a in arrays.items()})
-            groups.append(TaskGroup(columns, state.to(self.device, dtype)))
+            groups.append(TaskGroup(columns, state.to(self.device, torch.float32)))
         return groups
 
     @torch.inference_mode()
@@ -108,7 +110,7 @@ class TorchEngine:
         images = self._images(pictures)
         clock.lap("preprocess")
         with self.autocast():
-            taps = taps_of(self.model.backbone, images)
+            taps = taps_of(self.network.backbone, images)
             clock.lap("backbone")
             logits, priors = self.decode(taps, tasks)
         clock.lap("decode")
@@ -123,27 +125,28 @@ class TorchEngine:
     def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
         """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
         with self.autocast():
-            return taps_of(self.model.backbone, self._images(pictures, size))
+            return taps_of(self.network.backbone, self._images(pictures, size))
 
     def decode(self, taps: Taps, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
         """Logits ``(B, L, 2, h, w)`` and priors ``(B, L, 1, h', w')`` of every query and label."""
-        query = self.model.read_query(taps)
+        query = self.network.read_query(taps)
         if sum(len(t.columns) for t in tasks) == 1:
-            found = self.model.decode(query, tasks[0].state)
+            found = self.network.decode(query, tasks[0].state)
             return found.logits[:, None], found.prior[:, None]
         each = [self._decode_labels(query.one(i), tasks) for i in range(len(taps.mid))]
         return torch.stack([logits for logits, _ in each]), torch.stack([prior for _, prior in each])
 
     def _decode_labels(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
-        outcomes = [self.model.decode(query, task.state) for task in tasks]
+        outcomes = [self.network.decode(query, task.state) for task in tasks]
         order = torch.tensor([c for task in tasks for c in task.columns], device=self.device).argsort()
         logits, prior = torch.cat([o.logits for o in outcomes]), torch.cat([o.prior for o in outcomes])
         return logits[order], prior[order]
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
+        images = [torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures]
         # Concatenated and not stacked, since that keeps their layout: channels last.
-        images = torch.cat([torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures])
-        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+        joined = images[0] if len(images) == 1 else torch.cat(images)
+        return joined.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
 def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,9 +1,10 @@
-"""The network as ONNX graphs: the same masks, and no torch."""
+"""The network as ONNX graphs, in both runtimes: the same masks, and no torch."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,33 @@ from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main
-from iir_sdk.errors import ConfigError, IntegrityError
+from iir_sdk.errors import ConfigError, IntegrityError, MissingDependencyError, WeightsError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.onnx.export import export_onnx
 from iir_sdk.onnx.folder import PREDICTOR
+from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
+BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
 def save(path: Path, **changes: object) -> Path:
     torch.manual_seed(0)
     config = ModelConfig(
-        backbone="test_efficientnet", decoder="light", width=16, blocks=2, cross_blocks=1, head_width=8, **changes
+        **{
+            "backbone": "test_efficientnet",
+            "decoder": "light",
+            "width": 16,
+            "blocks": 2,
+            "cross_blocks": 1,
+            "head_width": 8,
+            "joint_priors": True,
+            **changes,
+        }
     )
     save_checkpoint(IIR(config), Preprocessing(size=96, support_size=64), path)
     return path
@@ -49,9 +62,10 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (90, 120, 3)).astype(np.uint8), mask
 
 
-def test_both_backends_agree_on_shots_labels_and_sizes(exported):
+@BACKENDS
+def test_backends_agree_on_shots_labels_and_sizes(exported, backend):
     weights, graphs = exported
-    segmenters = [FewShotSegmenter(weights, device="cpu"), FewShotSegmenter(graphs, backend="onnxruntime")]
+    segmenters = [FewShotSegmenter(weights, device="cpu"), FewShotSegmenter(graphs, backend=backend)]
     for segmenter in segmenters:
         for seed, label in ((0, "a"), (1, "a"), (2, "b"), (3, "c")):
             segmenter.add_support(*scene(seed), label=label)
@@ -62,17 +76,19 @@ def test_both_backends_agree_on_shots_labels_and_sizes(exported):
         np.testing.assert_allclose(one.priors, other.priors, atol=5e-3)
 
 
-def test_a_batch_is_as_its_pictures_one_by_one(exported):
-    segmenter = FewShotSegmenter(exported[1], backend="onnxruntime")
+@BACKENDS
+def test_a_batch_is_as_its_pictures_one_by_one(exported, backend):
+    segmenter = FewShotSegmenter(exported[1], backend=backend)
     segmenter.add_support(*scene(0))
     queries = [scene(seed)[0][: 60 + 5 * seed] for seed in range(7)]
     for query, found in zip(queries, segmenter.predict_many(queries, batch_size=4), strict=True):
         np.testing.assert_allclose(found.probability, segmenter.predict(query).probability, atol=1e-5)
 
 
-def test_kept_supports_go_from_one_backend_to_the_other(exported, tmp_path):
+@BACKENDS
+def test_kept_supports_go_from_one_backend_to_the_other(exported, tmp_path, backend):
     weights, graphs = exported
-    torch_side, onnx_side = FewShotSegmenter(weights, device="cpu"), FewShotSegmenter(graphs, backend="onnxruntime")
+    torch_side, onnx_side = FewShotSegmenter(weights, device="cpu"), FewShotSegmenter(graphs, backend=backend)
     onnx_side.add_support(*scene(0))
     onnx_side.save_supports(tmp_path / "kept.safetensors")
     torch_side.load_supports(tmp_path / "kept.safetensors")
@@ -80,10 +96,11 @@ def test_kept_supports_go_from_one_backend_to_the_other(exported, tmp_path):
     np.testing.assert_allclose(torch_side.predict(query).probability, onnx_side.predict(query).probability, atol=2e-3)
 
 
-def test_an_exported_folder_runs_without_torch(exported):
+@BACKENDS
+def test_an_exported_folder_runs_without_torch(exported, backend):
     program = (
         "import sys, numpy as np; sys.modules['torch'] = None; from iir_sdk import FewShotSegmenter; "
-        f"s = FewShotSegmenter({str(exported[1])!r}, backend='onnxruntime'); "
+        f"s = FewShotSegmenter({str(exported[1])!r}, backend={backend!r}, dtype='auto'); "
         "p = np.zeros((70, 80, 3), np.uint8); p[20:40, 20:50] = 200; m = p[..., 0] > 0; "
         "s.add_support(p, m); print(s.predict(p).mask.shape)"
     )
@@ -100,8 +117,47 @@ def test_a_changed_graph_is_refused(exported, tmp_path):
         FewShotSegmenter(tmp_path, backend="onnxruntime")
 
 
+def test_threads_may_predict_at_once(exported):
+    segmenter = FewShotSegmenter(exported[1], backend="openvino")
+    segmenter.add_support(*scene(0))
+    queries = [scene(seed)[0] for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(segmenter.predict, queries))
+    for query, one in zip(queries, found, strict=True):
+        np.testing.assert_array_equal(one.probability, segmenter.predict(query).probability)
+
+
+def test_openvino_lowers_to_bfloat16_only_where_the_cpu_computes_in_it(exported, monkeypatch):
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert FewShotSegmenter(exported[1], backend="openvino", dtype="auto").engine.precision == (
+        "bfloat16" if able else "float32"
+    )
+    assert FewShotSegmenter(exported[1], backend="openvino").engine.precision == "float32"
+
+    class Unable:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ["FP32"]
+
+    monkeypatch.setattr(openvino, "Core", Unable)
+    assert OpenVino("auto").precision == "float32"
+    with pytest.raises(ConfigError, match="no instructions"):
+        OpenVino("bfloat16")
+    with pytest.raises(ConfigError, match="float32 or bfloat16"):
+        FewShotSegmenter(exported[1], backend="openvino", dtype="float16")
+
+
+@pytest.mark.parametrize(("library", "runtime"), [("onnxruntime", OnnxRuntime), ("openvino", OpenVino)])
+def test_a_missing_runtime_and_a_broken_graph_say_what_to_do(monkeypatch, tmp_path, library, runtime):
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(WeightsError, match=r"broken\.onnx"):
+        runtime().open(tmp_path / "broken.onnx")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        runtime()
+
+
 def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
-    checkpoint = read_checkpoint(save(tmp_path / "grad.safetensors", cam="grad"))
+    checkpoint = read_checkpoint(save(tmp_path / "grad.safetensors", cam="grad", joint_priors=False))
     with pytest.raises(ConfigError, match="closed_form"):
         export_onnx(checkpoint, tmp_path / "graphs")
     with pytest.raises(ConfigError, match="CPU"):

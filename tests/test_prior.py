@@ -49,13 +49,12 @@ def test_dense_prior_equals_loops(rng):
     query, support, mask = rng.normal(size=(4, 2, 3)), rng.normal(size=(5, 4)), rng.uniform(size=5)
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     mass = rng.uniform(0.5, 4, size=5)
-    found = priors.dense_prior(
+    affinity = priors.token_affinity(
         torch.nn.functional.normalize(torch.tensor(query).float()[None], dim=1),
         torch.tensor(support).float()[None],
-        torch.tensor(mask)[None],
-        torch.tensor(mass).float().log()[None, None],
         torch.tensor(0.1),
     )
+    found = priors.dense_prior(affinity, torch.tensor(mask)[None], torch.tensor(mass).float().log()[None, None])
     for y in range(2):
         for x in range(3):
             weights = mass * np.exp([cosine(query[:, y, x], s) / 0.1 for s in support])

@@ -63,6 +63,16 @@ def test_equal_tokens_fall_into_one_cluster(rng):
     assert all(len(set(assigned[i : i + 10])) == 1 for i in (0, 10, 20))
 
 
+def test_lists_of_the_same_tokens_stay_so():
+    whole = state(3, 40)
+    merged = whole.within(12).arrays
+    np.testing.assert_array_equal(merged["mass"], merged["mass_high"])
+    np.testing.assert_array_equal(merged["side"], merged["side_high"])
+    # Without masses in common they are merged each by its own features.
+    apart = {**whole.arrays, "mass_high": whole.arrays["mass_high"] * np.float16(2)}
+    assert not np.array_equal(KeptState(apart).within(12).arrays["mass_high"], 2 * merged["mass"])
+
+
 def test_one_side_leaves_its_room_to_the_other(rng):
     features = unit(rng.normal(size=(100, 8)).astype(np.float32))
     side = (np.arange(100) < 4).astype(np.float32)

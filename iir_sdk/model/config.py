@@ -47,6 +47,8 @@ class ModelConfig:
         shot_fusion: ``concat`` attends over all shots' tokens at once, ``average`` runs each shot and averages.
         shared_projection: one 1x1 projection for query and support, or one each.
         companion_priors: feed similarity priors beside IIR's own prior.
+        joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
+            classifier pools; only of the light decoder with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
         decoder: ``full`` is the paper's: self and cross attention between all positions, 3x3 convolutions. ``light``
@@ -66,6 +68,7 @@ class ModelConfig:
     shot_fusion: ShotFusion = "concat"
     shared_projection: bool = True
     companion_priors: bool = True
+    joint_priors: bool = False
     dropout: float = 0.1
     prototypes: Prototypes = "dual"
     decoder: DecoderKind = "full"
@@ -93,6 +96,10 @@ class ModelConfig:
             raise ConfigError(f"model config: head_width={self.head_width} is not a multiple of 8.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model config: dropout={reprlib.repr(self.dropout)} is outside [0, 1).")
+        if self.joint_priors and (self.decoder, self.cam, self.companion_priors) != ("light", "closed_form", True):
+            raise ConfigError(
+                "model config: joint_priors needs decoder='light', cam='closed_form' and companion_priors=true."
+            )
         if not self.classifier and self.cam == "grad":
             raise ConfigError("model config: cam='grad' needs a classifier; use cam='closed_form'.")
 

@@ -36,8 +36,10 @@ class FeatureProjection(nn.Module):
         # Group norm is slow on the channels-last maps that a backbone gives.
         low, mid, high = (norm(tap.contiguous()) for norm, tap in zip(self.norms, taps, strict=True))
         size = (mid.shape[2], mid.shape[3])
-        maps = torch.cat([area_average(low, size), mid, resize_map(high, size)], 1)
-        projected: Tensor = self.dropout(self.mix(maps).relu())
+        of_low, of_mid, of_high = self.mix.weight.split([low.shape[1], mid.shape[1], high.shape[1]], 1)
+        # The convolution is linear in its three groups of channels, and enlarging after it moves fewer of them.
+        mixed = F.conv2d(mid, of_mid, self.mix.bias) + F.conv2d(area_average(low, size), of_low)
+        projected: Tensor = self.dropout((mixed + resize_map(F.conv2d(high, of_high), size)).relu())
         return projected
 
 
@@ -161,6 +163,8 @@ class Decoder(nn.Module):
         self.head = head(width, channels[0], head_priors, config.head_width)
         # Of the dense companion priors.
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
+        # Of the joint one, of its two summands.
+        self.joint_temperature_log = nn.Parameter(torch.tensor(0.1).log().repeat(2)) if config.joint_priors else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def query_features(self, taps: Taps) -> Tensor:

@@ -92,7 +92,7 @@ class IIR(nn.Module):
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
                 "so no closed-form CAM exists; use cam='grad'."
             )
-        companions = 8 if config.companion_priors else 0
+        companions = (8 if config.companion_priors else 0) + (3 if config.joint_priors else 0)
         self.decoder = Decoder(config, self.backbone.channels, 1 + companions, 3 if companions else 1)
         self.base_learner: BaseLearner | None = None
         if config.base_classes:
@@ -155,7 +155,9 @@ class IIR(nn.Module):
             threshold=maps.threshold[:, None],
             core_high=dual_high.core[:, None],
             local_high=dual_high.local[:, None],
-            **_companion_prototypes(taps, masks, known),
+            **_companion_prototypes(
+                taps, self._pooled_map(taps.high) if self.config.joint_priors else None, masks, known
+            ),
             core=dual.core[:, None],
             local=dual.local[:, None],
             whole=dual.whole[:, None],
@@ -172,15 +174,19 @@ class IIR(nn.Module):
 
     def read_query(self, taps: Taps, own_class: Tensor | None = None) -> QueryFeatures:
         """All of a query that no support changes; see :meth:`decode` for the arguments."""
+        # Once and for all: what follows is slow on the channels-last maps that a backbone gives.
+        taps = Taps(*(tap.contiguous() for tap in taps))
         base = None
         if self.base_learner is not None:
             with torch.no_grad():
                 base = self.base_learner.base_probability(taps, own_class)
+        pooled_map = self._pooled_map(taps.high)
         return QueryFeatures(
             taps=taps,
             unit=Taps(*(_unit(t) for t in taps)),
+            unit_pooled=_unit(pooled_map) if self.config.joint_priors and pooled_map is not None else None,
             gram=priors.gram(taps.low),
-            pooled_map=self._pooled_map(taps.high),
+            pooled_map=pooled_map,
             fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
             detail=self.decoder.head.detail(taps.low),
             base=base,
@@ -295,10 +301,9 @@ class IIR(nn.Module):
     def _shot_priors(
         self, query: QueryFeatures, state: SupportState, activated: Tensor, size: tuple[int, int]
     ) -> Tensor:
-        core, local = (
-            resize_map(_by_task(query, priors.similarity_map(query.unit.high, _for_queries(query, p)), state), size)
-            for p in (state.core_high, state.local_high)
-        )
+        both = _for_queries(query, torch.cat([state.core_high, state.local_high], 1))
+        found = _by_task(query, priors.similarity_map(query.unit.high, both), state, 2)
+        core, local = resize_map(found, size).chunk(2, 1)
         return priors.region_prior(core, local, activated)
 
     def _all_priors(
@@ -308,23 +313,28 @@ class IIR(nn.Module):
         size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
         if not self.config.companion_priors:
             return prior, resize_map(prior, fine)
-        low, mid, high = (_similarities(query, name, state, weights) for name in Taps._fields)
+        low, mid, high = (_similarities(query, u, n, state, weights) for n, u in query.unit._asdict().items())
         assert self.decoder.temperature_log is not None
         temperature = self.decoder.temperature_log.exp()
-        dense = [
-            priors.dense_prior(query.unit.mid, state.dense_mid, state.side, bias, temperature[0]),
-            priors.dense_prior(
-                query.unit.high, state.dense_high, state.side_high, token_bias(weights, state.mass_high), temperature[1]
-            ),
-        ]
-        at_tokens = [prior, area_average(low, size), mid, resize_map(high, size), dense[0]]
-        tokens = torch.cat([*at_tokens, resize_map(dense[1], size)], 1)
-        return tokens, torch.cat([resize_map(prior, fine), low], 1)
+        at_mid = priors.token_affinity(query.unit.mid, state.dense_mid, temperature[0])
+        at_high = priors.token_affinity(query.unit.high, state.dense_high, temperature[1])
+        dense_mid = priors.dense_prior(at_mid, state.side, bias)
+        dense_high = priors.dense_prior(at_high, state.side_high, token_bias(weights, state.mass_high))
+        tokens = [prior, area_average(low, size), mid, resize_map(high, size), dense_mid, resize_map(dense_high, size)]
+        if self.decoder.joint_temperature_log is not None:
+            share = temperature / self.decoder.joint_temperature_log.exp()
+            joint = at_mid * share[0] + resize_map(at_high * share[1], size)
+            assert query.unit_pooled is not None
+            pooled = resize_map(_similarities(query, query.unit_pooled, "pooled", state, weights), size)
+            tokens += [priors.dense_prior(joint, state.side, bias), pooled]
+        return torch.cat(tokens, 1), torch.cat([resize_map(prior, fine), low], 1)
 
 
 @full_precision
 def _unit(maps: Tensor) -> Tensor:
-    return F.normalize(maps.float(), dim=1)
+    # A sum of squares: torch's own norm along the channels is ten times slower.
+    maps = maps.float()
+    return maps * maps.square().sum(1, keepdim=True).clamp_min(1e-24).rsqrt()
 
 
 def _for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
@@ -332,9 +342,9 @@ def _for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
     return vectors.flatten(0, 1)[None] if len(query.gram) == 1 else vectors
 
 
-def _by_task(query: QueryFeatures, maps: Tensor, state: SupportState) -> Tensor:
-    """The inverse, of maps: ``(1, N * K, h, w)`` as ``(N, K, h, w)``."""
-    return maps.reshape(state.tasks, state.shots, *maps.shape[2:]) if len(query.gram) == 1 else maps
+def _by_task(query: QueryFeatures, maps: Tensor, state: SupportState, each: int = 1) -> Tensor:
+    """The inverse, of maps: ``(1, N * K * each, h, w)`` as ``(N, K * each, h, w)``."""
+    return maps.reshape(state.tasks, state.shots * each, *maps.shape[2:]) if len(query.gram) == 1 else maps
 
 
 def _spread(prototype: Tensor, size: tuple[int, int]) -> Tensor:
@@ -354,21 +364,20 @@ def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tens
     return (rest + lead).reshape(lead.shape[0], -1, *grid_size(activated))
 
 
-def _similarities(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:
+def _similarities(query: QueryFeatures, unit: Tensor, name: str, state: SupportState, weights: Tensor) -> Tensor:
     """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``."""
-    unit = getattr(query.unit, name)
-    foreground, background = (
-        _by_task(query, priors.similarity_map(unit, _for_queries(query, getattr(state, f"{side}_{name}"))), state)
-        for side in _SIDES
-    )
+    both = torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1)
+    found = priors.similarity_map(unit, _for_queries(query, both))
+    foreground, background = _by_task(query, found, state, 2).chunk(2, 1)
     pair = (priors.similarity_prior(foreground), foreground - background)
     return torch.cat([priors.mean_over_shots(maps, weights) for maps in pair], 1)
 
 
-def _companion_prototypes(taps: Taps, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+def _companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
     """Prototypes that the companion priors compare with, and the style that weighs the shots, ``(N, 1, ...)``."""
     state = {"gram_low": priors.gram(taps.low)}
-    for name, tap in taps._asdict().items():
+    pooled = taps.high[:, :0] if pooled_map is None else pooled_map
+    for name, tap in {**taps._asdict(), "pooled": pooled}.items():
         mask = resize_mask(masks, grid_size(tap))
         whole = resize_mask(known, grid_size(tap))
         state[f"foreground_{name}"] = masked_average(tap, mask)

@@ -63,26 +63,39 @@ def similarity_prior(similarity: Tensor) -> Tensor:
 
 
 @full_precision
-def dense_prior(unit: Tensor, tokens: Tensor, side: Tensor, bias: Tensor, temperature: Tensor) -> Tensor:
-    """Share of foreground among the support tokens that each query position resembles.
-
-    A softmax over the tokens of cosine / temperature, summed over their sides (the dense attention of DCAMA, Shi et
-    al., ECCV 2022, without learned projections).
+def token_affinity(unit: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
+    """Cosine over temperature of each query position with each support token.
 
     Args:
         unit: ``(N, C, h, w)`` unit vectors of the queries, or of one query for all.
         tokens: ``(N, T, C)`` unit vectors.
-        side: ``(N, T)`` foreground share of each, in [0, 1].
-        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
         temperature: scalar > 0.
+
+    Returns:
+        ``(N, T, h, w)`` float32.
+    """
+    affinity = tokens.float() / temperature @ unit.flatten(2)
+    return affinity.reshape(*affinity.shape[:2], *unit.shape[2:])
+
+
+@full_precision
+def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
+    """Share of foreground among the support tokens that each query position resembles.
+
+    A softmax over the tokens of their affinity, summed over their sides (the dense attention of DCAMA, Shi et al.,
+    ECCV 2022, without learned projections).
+
+    Args:
+        affinity: ``(N, T, h, w)``, of :func:`token_affinity` or the sum of several.
+        side: ``(N, T)`` foreground share of each token, in [0, 1].
+        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
 
     Returns:
         ``(N, 1, h, w)`` float32 in [0, 1].
     """
-    queries = unit.flatten(2).transpose(1, 2)
-    attention = (queries @ tokens.float().transpose(1, 2) / temperature + bias).softmax(2)
-    share = attention @ side.float()[..., None]
-    return share.reshape(share.shape[0], 1, *unit.shape[2:])
+    attention = (affinity.flatten(2) + bias.transpose(1, 2)).softmax(1)
+    share = side.float()[:, None] @ attention
+    return share.reshape(share.shape[0], 1, *affinity.shape[2:])
 
 
 @full_precision

@@ -15,6 +15,7 @@ class QueryFeatures(NamedTuple):
     Attributes:
         taps: the backbone's.
         unit: the same with unit vectors, float32.
+        unit_pooled: ``(N, C, h', w')``, likewise of ``pooled_map``; None where no prior is made of it.
         gram: ``(N, C_low, C_low)``, their style.
         pooled_map: ``(N, C, h', w')``, the map that the classifier pools; None for Grad-CAM.
         fused: ``(N, d, h, w)`` at ``mid``'s grid, what the decoder's features add to the fusion.
@@ -24,6 +25,7 @@ class QueryFeatures(NamedTuple):
 
     taps: Taps
     unit: Taps
+    unit_pooled: Tensor | None
     gram: Tensor
     pooled_map: Tensor | None
     fused: Tensor

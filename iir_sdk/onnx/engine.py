@@ -1,45 +1,44 @@
-"""The network in ONNX Runtime; imports no torch."""
+"""The network as exported graphs, in ONNX Runtime or OpenVINO; imports no torch."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.engine import Segmented, TaskGroup, grouped
-from iir_sdk.errors import MissingDependencyError, WeightsError
 from iir_sdk.kept_state import KeptState, join_tasks
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.onnx.folder import ENCODER, PREDICTOR, OnnxExport
+from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.preprocessing import Preprocessing, resized_map
 
 
 class OnnxEngine:
-    """Runs an export on the CPU, in float32.
+    """Runs an export on the CPU.
 
     Args:
         export: verified graphs.
+        runtime: what executes them.
 
     Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        WeightsError: ONNX Runtime cannot run the graphs.
+        WeightsError: it cannot run the graphs.
     """
 
-    precision = "float32"
-
-    def __init__(self, export: OnnxExport) -> None:
-        self.export = export
-        self._encoder = _session(export.folder / ENCODER)
-        self._predictor = _session(export.folder / PREDICTOR)
-        self._on_one: Any = None
+    def __init__(self, export: OnnxExport, runtime: GraphRuntime) -> None:
+        self.export, self.runtime = export, runtime
+        self._predictor = runtime.open(export.folder / PREDICTOR, image_side=self.preprocessing.size)
+        self._opened: dict[str, Graph] = {}
         self._opening = Lock()
-        self._state = [i.name for i in self._predictor.get_inputs() if i.name != "image"]
+        self._state = [name for name in self._predictor.inputs if name != "image"]
+
+    @property
+    def precision(self) -> str:
+        """What the runtime computes in."""
+        return self.runtime.precision
 
     @property
     def name(self) -> str:
@@ -59,9 +58,9 @@ class OnnxEngine:
     def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
         image, share = self.preprocessing.support(pixels, mask)
-        names = [o.name for o in self._encoder.get_outputs()]
+        encoder = self._when_needed(ENCODER)
         inputs = {"image": np.ascontiguousarray(image)[None], "mask": share[None, None]}
-        found = dict(zip(names, self._encoder.run(names, inputs), strict=True))
+        found = dict(zip(encoder.outputs, encoder.run(encoder.outputs, inputs), strict=True))
         kept = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in found.items()}
         return KeptState(kept).with_mass()
 
@@ -84,20 +83,23 @@ class OnnxEngine:
         if len(pictures) == 1:
             found = [self._segmented(self._predictor, pictures[0], tasks)]
         else:
-            predictor = self._predictor_on_one()
-            with ThreadPoolExecutor(min(len(pictures), _processors())) as pool:
+            predictor = self._when_needed(PREDICTOR)
+            with ThreadPoolExecutor(min(len(pictures), processors())) as pool:
                 found = list(pool.map(lambda pixels: self._segmented(predictor, pixels, tasks), pictures))
         clock.lap("all")
         return found, clock.laps
 
-    def _predictor_on_one(self) -> Any:
-        """The predictor's session on one processor, opened when first needed."""
+    def _when_needed(self, file: str) -> Graph:
+        """A further graph, opened once: the encoder, or the predictor for pictures side by side."""
         with self._opening:
-            if self._on_one is None:
-                self._on_one = _session(self.export.folder / PREDICTOR, threads=1)
-            return self._on_one
+            if file not in self._opened:
+                side = self.preprocessing.support_size if file == ENCODER else self.preprocessing.size
+                self._opened[file] = self.runtime.open(
+                    self.export.folder / file, image_side=side, side_by_side=file == PREDICTOR
+                )
+            return self._opened[file]
 
-    def _segmented(self, predictor: Any, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
+    def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
         image = np.ascontiguousarray(self.preprocessing.image(pixels))[None]
         outcomes = [predictor.run(["logits", "prior"], {"image": image, **task.state}) for task in tasks]
         order = np.argsort([c for task in tasks for c in task.columns])
@@ -114,25 +116,3 @@ def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
         np.exp(values, out=values)
     np.add(values, 1, out=values)
     return np.reciprocal(values, out=values)
-
-
-def _processors() -> int:
-    """How many this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-def _session(path: Path, threads: int = 0) -> Any:
-    """A graph on so many threads; 0 leaves their number to ONNX Runtime."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"
-        ) from error
-    try:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise WeightsError(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}: {error}") from error

@@ -22,6 +22,7 @@ from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, OnnxExport, write_record
+from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
@@ -52,8 +53,17 @@ class _QueryPredictor(nn.Module):
         tensors = dict(zip(_READ, state, strict=True))
         # Which class it was matters only to Grad-CAM, which no graph can hold.
         index = torch.zeros_like(tensors["threshold"], dtype=torch.long)
-        found = self.model.decode(self.model.backbone(image), SupportState(proxy_index=index, **tensors))
+        query = self.model.read_query(self.model.backbone(image))
+        # One for each task: OpenVINO fuses the sum that it goes into, and then takes one query's for all of them.
+        query = query._replace(detail=_for_each(query.detail, tensors["threshold"]))
+        found = self.model.decode(query, SupportState(proxy_index=index, **tensors))
         return found.logits, found.prior
+
+
+def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
+    """Maps of one query or of several, as many as there are tasks, or as queries that ask for one task."""
+    pairs = torch.zeros_like(maps[:, 0, 0, 0]) + torch.ones_like(of_tasks[:, 0])
+    return maps.index_select(0, (pairs.cumsum(0).long() - 1) % maps.shape[0])
 
 
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
@@ -89,7 +99,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), ("logits", "prior")
     )
     export = OnnxExport(folder, checkpoint.entry)
-    write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export)))
+    write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
     return export
 
 

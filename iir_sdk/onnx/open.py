@@ -1,4 +1,4 @@
-"""From what a user names to an engine on ONNX Runtime: an export on disk, one kept from before, or a new one."""
+"""From what a user names to an engine on exported graphs: an export on disk, one kept from before, or a new one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import iir_sdk
 from iir_sdk.errors import IirError, OutputError
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
+from iir_sdk.onnx.runtime import GraphRuntime
 from iir_sdk.weights.hub import HubOptions
 from iir_sdk.weights.manifest import DEFAULT, known_weights
 
@@ -20,29 +21,31 @@ if TYPE_CHECKING:
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
 
-def open_onnx(weights: str | os.PathLike[str] | Checkpoint | None, options: HubOptions) -> OnnxEngine:
+def open_onnx(
+    weights: str | os.PathLike[str] | Checkpoint | None, options: HubOptions, runtime: GraphRuntime
+) -> OnnxEngine:
     """An engine for a folder that ``iir-sdk export onnx`` wrote, or for a checkpoint, exported at its first use.
 
     Exports are kept among the Hub client's cached assets; torch is imported only to make one.
 
     Raises:
-        MissingDependencyError: onnxruntime is not installed, or onnx where an export is to be made.
+        MissingDependencyError: onnx or onnxruntime is not installed, where an export is to be made.
         IntegrityError, WeightsError: the graphs are not what they should be.
         OutputError: an export cannot be kept.
     """
     if isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
-        return OnnxEngine(read_export(Path(weights)))
+        return OnnxEngine(read_export(Path(weights)), runtime)
     name = DEFAULT if weights is None else weights
     entry = known_weights().get(name) if isinstance(name, str) else None
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
         kept = _kept(entry.sha256)
         if kept is not None:
-            return OnnxEngine(kept)
+            return OnnxEngine(kept, runtime)
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
 
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint))
+    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
 
 
 def _place(sha256: str) -> Path:

@@ -26,7 +26,7 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
 _AT_LEAST_ZERO = ("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay")
-_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "blur", "momentum")
+_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class TrainingConfig:
         cutout_classes: number of cut-outs used, each a class of its own.
         main_set: the set that ``main_weight`` of the bank's episodes come from; the others share the rest evenly.
         main_weight: that share.
+        cutout_weight: share of the bank's episodes that ask for a cut-out; 0 draws them as one of the other sets.
         validate_every: steps between validations, whose best weights are kept; 0 for none.
         validate_episodes: episodes of a validation.
         log_every: steps between lines of the log.
@@ -119,6 +120,7 @@ class TrainingConfig:
     cutout_classes: int = 400
     main_set: str = "coco"
     main_weight: float = 0.5
+    cutout_weight: float = 0.0
     validate_every: int = 0
     validate_episodes: int = 200
     log_every: int = 20
@@ -141,6 +143,10 @@ class TrainingConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"recipe: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
+        if self.main_weight + self.cutout_weight > 1:
+            raise ConfigError(
+                f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more than 1."
+            )
         if self.view_size < 64:
             raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")
         if not self.shots or min(self.shots) < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,6 +81,19 @@ def stream_views(maker: ViewMaker, first: int, count: int, *, batch: int, worker
         _ViewStream(maker, first, count), batch_size=batch, num_workers=workers, collate_fn=list, shuffle=False
     )
     yield from loader
+
+
+def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
+    """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
+    weighted = {config.main_set: config.main_weight, CUTOUT_SET: config.cutout_weight}
+    weighted = {name: weight for name, weight in weighted.items() if name in names and weight}
+    others = [name for name in names if name not in weighted]
+    at = rng.random() * (1 if others else sum(weighted.values()))
+    for name, weight in weighted.items():
+        at -= weight
+        if at < 0:
+            return name
+    return rng.choice(others or list(weighted))
 
 
 class FeatureBank:
@@ -174,10 +187,7 @@ class FeatureBank:
             DatasetError: no class is seen in enough of them.
         """
         by_set = self.usable(shots)
-        main = self.config.main_set
-        others = [name for name in by_set if name != main]
-        is_main = main in by_set and (not others or rng.random() < self.config.main_weight)
-        key = rng.choice(by_set[main if is_main else rng.choice(others)])
+        key = rng.choice(by_set[draw_set(list(by_set), self.config, rng)])
         slots = sorted(self._members[key])
         rng.shuffle(slots)
         chosen = self._distinct(key, slots, shots + 1)

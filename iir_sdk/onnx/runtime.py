@@ -1,0 +1,160 @@
+"""What executes an exported graph: the seam between ONNX Runtime and OpenVINO; imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from iir_sdk.errors import ConfigError, MissingDependencyError, WeightsError
+
+RuntimeName = Literal["onnxruntime", "openvino"]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Graph(Protocol):
+    """An opened graph; several threads may run it at once."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """The named outputs, in that order."""
+        ...
+
+
+class GraphRuntime(Protocol):
+    """Opens graphs on the CPU.
+
+    Attributes:
+        precision: what it computes in, as ``float32``.
+    """
+
+    precision: str
+
+    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+        """Open a graph.
+
+        Args:
+            path: of the ``.onnx`` file.
+            image_side: pictures will be one at a time and of this size; a runtime may build on it.
+            side_by_side: threads will run it at the same time, and each run gets one processor of its own.
+
+        Raises:
+            WeightsError: the runtime cannot run it.
+        """
+        ...
+
+
+class OnnxRuntime:
+    """ONNX Runtime, in float32.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+
+    precision = "float32"
+
+    def __init__(self) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                "backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"
+            ) from error
+        self._library = onnxruntime
+
+    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+        """See :class:`GraphRuntime`."""
+        options = self._library.SessionOptions()
+        # 0 leaves their number to the library.
+        options.intra_op_num_threads = int(side_by_side)
+        try:
+            return _Session(self._library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+        except Exception as error:
+            raise WeightsError(f"ONNX Runtime {self._library.__version__} cannot run {path}: {error}") from error
+
+
+class _Session:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(i.name for i in session.get_inputs())
+        self.outputs = tuple(o.name for o in session.get_outputs())
+
+    def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs))
+        return found
+
+
+class OpenVino:
+    """OpenVINO, in float32, or in bfloat16 where the CPU computes in it.
+
+    Args:
+        dtype: None or ``float32``; ``bfloat16``; ``auto`` for bfloat16 where the CPU has instructions for it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        ConfigError: bfloat16 on a CPU without it.
+    """
+
+    def __init__(self, dtype: str | None = None) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingDependencyError(
+                "backend='openvino' needs OpenVINO. Install it: pip install 'iir-sdk[openvino]'"
+            ) from error
+        self._library, self._core = openvino, openvino.Core()
+        able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if dtype == "bfloat16" and not able:
+            raise ConfigError("dtype='bfloat16': this CPU has no instructions for it; use dtype='auto' or None.")
+        self.precision = "bfloat16" if able and dtype in ("bfloat16", "auto") else "float32"
+
+    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+        """See :class:`GraphRuntime`."""
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
+        if side_by_side:
+            count = processors()
+            settings |= {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count}
+        else:
+            settings["PERFORMANCE_HINT"] = "LATENCY"
+        try:
+            model = self._core.read_model(path)
+            if image_side is not None:
+                model.reshape({"image": self._library.PartialShape([1, 3, image_side, image_side])})
+            return _Compiled(self._core.compile_model(model, "CPU", settings))
+        except Exception as error:
+            raise WeightsError(f"OpenVINO {self._library.__version__} cannot run {path}: {error}") from error
+
+
+class _Compiled:
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self.inputs = tuple(_exported_name(port) for port in compiled.inputs)
+        self.outputs = tuple(_exported_name(port) for port in compiled.outputs)
+
+    def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        # A request of its own, since one cannot serve two threads; its outputs are copied out.
+        found = self._compiled.create_infer_request().infer(dict(inputs))
+        return [found[name] for name in outputs]
+
+
+def _exported_name(port: Any) -> str:
+    """The name that the export gave: steps inside the graph, which a port may stand for as well, begin with a slash."""
+    return next(str(name) for name in sorted(port.get_names()) if not name.startswith("/"))
+
+
+def processors() -> int:
+    """How many this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
