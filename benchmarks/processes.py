@@ -17,12 +17,13 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import Job
 
 COLD_START = """
-import resource, sys
+import sys
+from pathlib import Path
 from iir_sdk import FewShotSegmenter
 segmenter = FewShotSegmenter(device="cpu", backend=sys.argv[4])
 segmenter.add_support(*sys.argv[1:3])
 segmenter.predict(sys.argv[3]).mask
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
 """
 IMPORTS = """
 from iir_sdk.torchvision_import import ensure_torchvision
@@ -67,8 +68,9 @@ def measure(job: Job, repeats: int) -> Processes:
         "load checkpoint": ["-c", LOAD],
         "cold start": ["-c", COLD_START, *pictures, "torch"],
     }
-    if importlib.util.find_spec("onnxruntime"):
-        rows["cold start, ONNX Runtime"] = ["-c", COLD_START, *pictures, "onnxruntime"]
+    for name, backend in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
+        if importlib.util.find_spec(backend):
+            rows[f"cold start, {name}"] = ["-c", COLD_START, *pictures, backend]
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     peaks: dict[str, list[float]] = {name: [] for name in rows if name.startswith("cold start")}
     for turn in range(repeats + 1):

@@ -20,6 +20,11 @@ from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
 
 SHOTS, LABELS, BATCHES, SIDES = (5, 20, 50), (5, 20), (8, 32), (256, 384, 512, 1024)
+RUNTIMES = {
+    "ONNX Runtime": {"backend": "onnxruntime"},
+    "OpenVINO": {"backend": "openvino"},
+    "OpenVINO bf16": {"backend": "openvino", "dtype": "bfloat16"},
+}
 
 
 class Scene:
@@ -75,6 +80,7 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
         "add_support": lambda: plain.engine.encode(scene.pixels, scene.mask),
         "uncached": uncached,
         "predict": scene.predicting(plain),
+        "predict, as loaded": scene.predicting(_as_loaded(scene, plain)),
         "predict, Grad-CAM": scene.predicting(scene.segmenter(weights=_with_grad_cam(plain.checkpoint))),
         "bare backbone, torch.compile": scene.backbone(compiled),
         "predict, torch.compile": scene.predicting(compiled),
@@ -82,13 +88,23 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
     if computes_in_bfloat16(torch.device("cpu")):
         lowered = scene.segmenter(dtype="bfloat16")
         rows |= {"bare backbone, bf16": scene.backbone(lowered), "predict, bf16": scene.predicting(lowered)}
-    if importlib.util.find_spec("onnxruntime"):
-        onnx = scene.segmenter(backend="onnxruntime")
-        rows["predict, ONNX Runtime"] = scene.predicting(onnx)
+    return rows
+
+
+def runtime_rows(scene: Scene) -> dict[str, Row]:
+    """The same by each runtime of exported graphs that is installed."""
+    rows: dict[str, Row] = {}
+    for name, settings in RUNTIMES.items():
+        if not importlib.util.find_spec(settings["backend"]):
+            continue
+        if settings.get("dtype") == "bfloat16" and not computes_in_bfloat16(torch.device("cpu")):
+            continue
+        one = scene.segmenter(**settings)
+        rows[f"predict, {name}"] = scene.predicting(one)
         for batch in BATCHES:
-            rows[f"batch of {batch}, ONNX Runtime"] = scene.many(onnx, batch)
-        rows["predict, 50 shots, ONNX Runtime"] = scene.predicting(scene.segmenter(shots=50, backend="onnxruntime"))
-        rows["predict, 20 labels, ONNX Runtime"] = scene.predicting(scene.segmenter(labels=20, backend="onnxruntime"))
+            rows[f"batch of {batch}, {name}"] = scene.many(one, batch)
+        rows[f"predict, 50 shots, {name}"] = scene.predicting(scene.segmenter(shots=50, **settings))
+        rows[f"predict, 20 labels, {name}"] = scene.predicting(scene.segmenter(labels=20, **settings))
     return rows
 
 
@@ -120,7 +136,17 @@ def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _compiled(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:
-    """One with a network of its own whose backbone is compiled with its weights frozen in."""
+    """One whose backbone is compiled with its weights frozen in."""
     segmenter = scene.segmenter(weights=load_checkpoint(plain.checkpoint.name))
-    segmenter.model.backbone = torch.compile(segmenter.model.backbone, options={"freezing": True})  # type: ignore[assignment]
+    network = segmenter.torch_engine.network
+    network.backbone = torch.compile(network.backbone, options={"freezing": True})  # type: ignore[assignment]
+    return segmenter
+
+
+def _as_loaded(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:
+    """One that runs the checkpoint's network as PyTorch does by itself: plain layout, batch norms as they are."""
+    segmenter = scene.segmenter(weights=load_checkpoint(plain.checkpoint.name))
+    engine = segmenter.torch_engine
+    engine.network = engine.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    engine.network.backbone.register_forward_pre_hook(lambda module, args: (args[0].contiguous(),))
     return segmenter

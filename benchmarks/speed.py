@@ -11,7 +11,7 @@ import processes
 import torch
 from interleaved import medians
 from peers import peer_rows
-from rows import Scene, growth_rows, settings_rows
+from rows import Scene, growth_rows, runtime_rows, settings_rows
 from speed_report import draw, markdown
 
 from iir_sdk import __version__
@@ -25,7 +25,7 @@ def machine(threads: int) -> str:
         named = [line for line in cpu.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         model = named[0].split(":")[1].strip() if named else model
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{model} ({capability}), {threads} threads, torch {torch.__version__}, iir_sdk {__version__}, float32"
+    return f"{model} ({capability}), {threads} threads, torch {torch.__version__}, iir_sdk {__version__}"
 
 
 @click.command()
@@ -39,13 +39,15 @@ def main(out: Path, repeats: int, peer_repeats: int, threads: int, predictions: 
     torch.set_num_threads(threads)
     scene = Scene()
     plain = scene.segmenter()
-    ms = medians({**settings_rows(scene, plain), **growth_rows(scene, plain)}, repeats, warmup=3)
+    rows = {**settings_rows(scene, plain), **runtime_rows(scene), **growth_rows(scene, plain)}
+    ms = medians(rows, repeats, warmup=3)
     peers = medians(peer_rows(scene), peer_repeats, warmup=1)
     left_out = [
         reason
         for name, reason in (
             ("predict, bf16", "bf16, which this CPU only emulates, many times slower than float32"),
             ("predict, ONNX Runtime", "ONNX Runtime, which is not installed (extra onnx)"),
+            ("predict, OpenVINO", "OpenVINO, which is not installed (extra openvino)"),
         )
         if name not in ms
     ]

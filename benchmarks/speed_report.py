@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ("predict, bf16", "predict, torch.compile", "predict, ONNX Runtime")
+RUNTIMES = ("ONNX Runtime", "OpenVINO", "OpenVINO bf16")
+SETTINGS = ("predict, bf16", "predict, torch.compile", *(f"predict, {name}" for name in RUNTIMES))
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,18 @@ def bars(document: Mapping[str, Any]) -> list[Bar]:
         Bar("predict / uncached", predict / ms["uncached"], 0.55),
         Bar("50 shots / 1 shot", ms["predict, 50 shots"] / predict, 1.25),
         Bar("20 labels / 1 label", ms["predict, 20 labels"] / predict, 3),
-        Bar(f"best setting ({best.removeprefix('predict, ')}) / float32 eager", ms[best] / predict, 0.5),
+        Bar(f"best setting ({best.removeprefix('predict, ')}) / the default", ms[best] / predict, 0.5),
+        Bar(
+            f"best setting ({best.removeprefix('predict, ')}) / as loaded, without layout and folding",
+            ms[best] / ms["predict, as loaded"],
+            0.5,
+        ),
         Bar("batch of 32, per picture / 1", ms["batch of 32"] / 32 / predict, 0.7),
     ]
-    if "predict, ONNX Runtime" in ms:
-        one, many = ms["predict, ONNX Runtime"], ms["batch of 32, ONNX Runtime"] / 32
-        found.append(Bar("batch of 32, per picture / 1, both ONNX Runtime", many / one, 0.7))
+    for name in RUNTIMES:
+        if f"predict, {name}" in ms:
+            one, many = ms[f"predict, {name}"], ms[f"batch of 32, {name}"] / 32
+            found.append(Bar(f"batch of 32, per picture / 1, both {name}", many / one, 0.7))
     if "SegGPT (ViT-L)" in ms:
         found.append(Bar("SegGPT (ViT-L) / predict", ms["SegGPT (ViT-L)"] / predict, 50, at_least=True))
     found += [
@@ -84,7 +91,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     ms = document["milliseconds"]
-    ways = {n: v for n, v in ms.items() if n in ("bare backbone", "predict", "uncached", *SETTINGS)}
+    ways = {
+        n: v for n, v in ms.items() if n in ("bare backbone", "predict", "predict, as loaded", "uncached", *SETTINGS)
+    }
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.2), width_ratios=(3, 2))
     left.barh(list(ways), list(ways.values()), color=["0.6" if n == "bare backbone" else "C0" for n in ways])
     left.invert_yaxis()

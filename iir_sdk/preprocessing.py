@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.errors import ConfigError
+
+Resize: TypeAlias = Callable[[NDArray[np.uint8], int, str], NDArray[np.uint8]]
+"""From ``(H, W, 3)`` uint8 to a square of so many pixels a side, by ``bilinear`` or ``bicubic``, antialiased."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -82,9 +85,14 @@ class Preprocessing:
         """The plain values, as :meth:`from_dict` takes them."""
         return asdict(self)
 
-    def image(self, pixels: NDArray[np.uint8], size: int | None = None) -> NDArray[np.float32]:
-        """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last."""
-        return self._resized(pixels, size or self.size)
+    def image(
+        self, pixels: NDArray[np.uint8], size: int | None = None, *, resize: Resize | None = None
+    ) -> NDArray[np.float32]:
+        """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last.
+
+        ``resize`` does the first step; None is PIL.
+        """
+        return self._resized(pixels, size or self.size, resize)
 
     def scaled_size(self, factor: float) -> int:
         """The query's input size times ``factor``, in steps that keep the size's own divisor of 32, 14 or 8."""
@@ -92,13 +100,14 @@ class Preprocessing:
         return max(64, step * round(self.size * factor / step))
 
     def support(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], *, resize: Resize | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A support and its mask, cut to the object's surroundings and resized.
 
         Args:
             pixels: ``(H, W, 3)`` uint8 RGB.
             mask: ``(H, W)`` bool, neither empty nor full.
+            resize: as in :meth:`image`.
 
         Returns:
             Picture ``(3, support_size, support_size)`` float32, normalised, and mask
@@ -106,13 +115,13 @@ class Preprocessing:
         """
         rows, columns = _surroundings(mask, self.support_context)
         share = resized_map(mask[rows, columns].astype(np.float32), (self.support_size, self.support_size))
-        return self._resized(pixels[rows, columns], self.support_size), share
+        return self._resized(pixels[rows, columns], self.support_size, resize), share
 
-    def _resized(self, pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-        resized = Image.fromarray(pixels).resize((side, side), _FILTERS[self.interpolation])
+    def _resized(self, pixels: NDArray[np.uint8], side: int, resize: Resize | None) -> NDArray[np.float32]:
+        resized = (resize or resized_by_pil)(pixels, side, self.interpolation)
         # By whole rows: numpy is four times slower where the last axis is three channels.
         scale, shift = (np.tile(values, side) for values in self.scale_and_shift)
-        normalised = np.asarray(resized).reshape(side, 3 * side).astype(np.float32)
+        normalised = resized.reshape(side, 3 * side).astype(np.float32)
         normalised *= scale
         normalised += shift
         return normalised.reshape(side, side, 3).transpose(2, 0, 1)
@@ -122,6 +131,11 @@ class Preprocessing:
         """What normalising multiplies 8-bit values by, and then adds, per channel."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def resized_by_pil(pixels: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:
+    """See :data:`Resize`."""
+    return np.asarray(Image.fromarray(pixels).resize((side, side), _FILTERS[interpolation]))
 
 
 def resized_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.preprocessing import Preprocessing, Resize
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,16 +39,24 @@ class TorchEngine:
         checkpoint: verified weights.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: see :class:`iir_sdk.FewShotSegmenter`.
+        resize: of pictures to the network's input; None is :func:`resized_by_torch`.
 
     Raises:
         DeviceError: the device is not there.
         ConfigError: the dtype does not fit.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str | torch.device = "auto", dtype: Precision = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str | torch.device = "auto",
+        dtype: Precision = None,
+        resize: Resize | None = None,
+    ) -> None:
         self.device = pick_device(device)
         self.dtype = _picked_dtype(dtype, self.device)
-        self.checkpoint = checkpoint
+        self.checkpoint, self._resize = checkpoint, resize or resized_by_torch
         self.model: IIR = checkpoint.model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # What runs; the model itself stays as it was loaded, which is what is saved.
@@ -83,7 +91,7 @@ class TorchEngine:
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
-        image, share = self.preprocessing.support(pixels, mask)
+        image, share = self.preprocessing.support(pixels, mask, resize=self._resize)
         images, shares = (torch.from_numpy(a).to(self.device)[None, None] for a in (image, share))
         with self.autocast():
             state = self.network.encode_support(images, shares)
@@ -143,7 +151,7 @@ class TorchEngine:
         return logits[order], prior[order]
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        images = [torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures]
+        images = [torch.from_numpy(self.preprocessing.image(p, size, resize=self._resize))[None] for p in pictures]
         # Concatenated and not stacked, since that keeps their layout: channels last.
         joined = images[0] if len(images) == 1 else torch.cat(images)
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -162,6 +170,13 @@ def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
     # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
     lead = (logits[:, 1:] - logits[:, :1]).float().contiguous()
     return F.interpolate(lead, size, mode="bilinear", align_corners=False)[:, 0].sigmoid_()
+
+
+def resized_by_torch(pixels: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:
+    """See :data:`iir_sdk.preprocessing.Resize`: what PIL does, to within one level, ten times faster on photos."""
+    maps = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    resized = F.interpolate(maps, (side, side), mode=interpolation, antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:

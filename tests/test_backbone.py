@@ -97,6 +97,8 @@ def test_closed_form_on_a_nonlinear_head_is_refused():
         {"dropout": 1.0},
         {"cam": "magic"},
         {"head_width": 12},
+        {"joint_priors": True},
+        {"joint_priors": True, "decoder": "light", "cam": "grad"},
     ],
 )
 def test_config_refuses_what_cannot_be_built(bad):

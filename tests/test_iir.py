@@ -16,6 +16,7 @@ SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
 
 LIGHT = replace(SMALL, decoder="light", blocks=3, cross_blocks=2)
+JOINT = replace(LIGHT, joint_priors=True)
 
 
 def kept(state: SupportState, task: int) -> KeptState:
@@ -48,9 +49,11 @@ def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tenso
         replace(SMALL, backbone="resnet50"),
         LIGHT,
         replace(LIGHT, blocks=2, shot_fusion="average"),
+        JOINT,
+        replace(JOINT, classifier=False),
         replace(SMALL, backbone="vgg16_bn", cam="grad"),
     ],
-    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}",
+    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}-{c.joint_priors}",
 )
 def test_every_architecture_predicts(config):
     torch.manual_seed(0)
@@ -118,7 +121,7 @@ def test_the_order_of_shots_does_not_matter(config):
         torch.testing.assert_close(model(queries, turned).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, LIGHT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
 def test_shots_encoded_apart_or_together_are_the_same(config):
     torch.manual_seed(0)
     model = IIR(config).eval()

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_map
-from iir_sdk.torch_engine import restore
+from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_by_pil, resized_map
+from iir_sdk.torch_engine import resized_by_torch, restore
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,3 +100,16 @@ def test_settings_out_of_range_are_refused(bad):
         Preprocessing.from_dict(bad)
     with pytest.raises(ConfigError, match="crop"):
         Preprocessing.from_dict({"crop": 1})
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(40, 70), (96, 96), (333, 517), (1200, 900)])
+def test_torch_resizes_as_pil_does(rng, size, interpolation):
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    pixels = np.asarray(smooth)
+    for part in (pixels, pixels[3:-5, 2:]):
+        one, other = (resize(part, 96, interpolation) for resize in (resized_by_pil, resized_by_torch))
+        assert one.shape == other.shape == (96, 96, 3)
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1

@@ -84,3 +84,11 @@ def test_a_mean_over_equal_shots_is_the_shot(rng):
     maps = torch.tensor(rng.uniform(size=(1, 1, 3, 3)), dtype=torch.float32).expand(1, 5, 3, 3)
     weights = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]])
     torch.testing.assert_close(priors.mean_over_shots(maps, weights), maps[:, :1])
+
+
+def test_similarity_priors_span_each_map_and_flat_ones_are_zero(rng):
+    maps = torch.tensor(rng.uniform(-1, 1, (2, 3, 4, 5)), dtype=torch.float32)
+    maps[1, 2] = 0.3
+    found = priors.similarity_prior(maps)
+    torch.testing.assert_close(found, priors.min_max(maps, torch.ones_like(maps, dtype=torch.bool)))
+    assert not found[1, 2].any()

@@ -14,7 +14,7 @@ def test_every_recipe_of_the_package_is_valid():
     assert set(packaged_recipes()) == {
         "coco",
         "fss1000",
-        "light2",
+        "full2",
         "lite2",
         "paco_part",
         "pascal",

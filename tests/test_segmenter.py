@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from iir_sdk import FewShotSegmenter, IirError
+from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import (
     ConfigError,
     DeviceError,
@@ -281,13 +282,17 @@ def test_bad_devices_dtypes_and_names(small_checkpoint):
         FewShotSegmenter.from_pretrained("iir-giant")
 
 
-def test_bfloat16_is_close_to_float32(small_checkpoint, scene):
-    exact = FewShotSegmenter.from_pretrained(small_checkpoint, device="cpu")
-    fast = FewShotSegmenter.from_pretrained(small_checkpoint, device="cpu", dtype=torch.bfloat16)
-    for segmenter in (exact, fast):
-        segmenter.add_support(*scene)
-    difference = exact.predict(scene[0]).probability - fast.predict(scene[0]).probability
-    assert np.abs(difference).mean() < 0.02
+@pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
+def test_bfloat16_is_close_to_float32():
+    # By trained weights: a random network's features differ so little from place to place that rounding shows.
+    job = next(j for j in read_jobs() if j.name == "face")
+    found = []
+    for dtype in (None, torch.bfloat16):
+        segmenter = FewShotSegmenter(device="cpu", dtype=dtype)
+        segmenter.add_support(job.support, job.support_mask)
+        found.append(segmenter.predict(job.query))
+    assert np.abs(found[0].probability - found[1].probability).mean() < 0.01
+    assert (found[0].mask & found[1].mask).sum() / (found[0].mask | found[1].mask).sum() > 0.95
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -27,7 +27,7 @@ from iir_sdk.training.config import TrainingConfig, read_recipe
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.training.feature_bank import FeatureBank, stream_views
+from iir_sdk.training.feature_bank import FeatureBank, draw_set, stream_views
 from iir_sdk.training.frozen_taps import compiled_backbone, frozen_taps
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import _bank_batch
@@ -164,6 +164,22 @@ def test_an_episode_pairs_different_pictures_of_one_class(bank):
             shown += 1
             assert bank._source(query, key) not in sources
     assert shown > 0.8 * len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("cutout_weight", "names", "expected"),
+    [
+        (0.2, ("coco", "cutouts", "a", "b"), {"coco": 0.5, "cutouts": 0.2, "a": 0.15, "b": 0.15}),
+        (0.0, ("coco", "cutouts", "a", "b"), {"coco": 0.5, "cutouts": 1 / 6, "a": 1 / 6, "b": 1 / 6}),
+        (0.3, ("coco", "cutouts"), {"coco": 0.625, "cutouts": 0.375}),
+        (0.3, ("cutouts",), {"cutouts": 1.0}),
+        (0.3, ("a", "b"), {"a": 0.5, "b": 0.5}),
+    ],
+)
+def test_sets_are_drawn_by_their_weights(cutout_weight, names, expected):
+    config, rng = replace(TINY, main_set="coco", main_weight=0.5, cutout_weight=cutout_weight), random.Random(0)
+    drawn = [draw_set(names, config, rng) for _ in range(6000)]
+    assert {name: drawn.count(name) / 6000 for name in set(drawn)} == pytest.approx(expected, abs=0.03)
 
 
 def test_absent_queries_lack_the_object(picture_folder):

@@ -13,7 +13,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, cross_step
 from iir_sdk.model.light import LightBlock, LightHead
 from iir_sdk.model.prototypes import area_average
-from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
 
 class FeatureProjection(nn.Module):
@@ -33,8 +33,7 @@ class FeatureProjection(nn.Module):
 
     def forward(self, taps: Taps) -> Tensor:
         """Taps -> ``(N, d, h, w)`` at ``mid``'s grid."""
-        # Group norm is slow on the channels-last maps that a backbone gives.
-        low, mid, high = (norm(tap.contiguous()) for norm, tap in zip(self.norms, taps, strict=True))
+        low, mid, high = (norm(tap) for norm, tap in zip(self.norms, taps, strict=True))
         size = (mid.shape[2], mid.shape[3])
         of_low, of_mid, of_high = self.mix.weight.split([low.shape[1], mid.shape[1], high.shape[1]], 1)
         # The convolution is linear in its three groups of channels, and enlarging after it moves fewer of them.
@@ -120,14 +119,14 @@ class MaskHead(nn.Module):
 
     def detail(self, low: Tensor) -> Tensor:
         """What ``low (N, C, 2h, 2w)`` adds, ``(N, hidden, 2h, 2w)``, whatever the label."""
-        added: Tensor = self.low(low.contiguous())
+        added: Tensor = self.low(low)
         return added
 
     def forward(self, x: Tensor, detail: Tensor, priors: Tensor) -> Tensor:
         """``x (N, d, h, w)``, ``detail`` of N or of one query, ``priors (N, P, 2h, 2w)`` -> ``(N, 2, 2h, 2w)``."""
         enlarged = resize_map(x, (detail.shape[2], detail.shape[3]))
         detail = detail.expand(x.shape[0], -1, -1, -1)
-        logits: Tensor = self.layers(torch.cat([enlarged, detail, priors.to(x.dtype)], 1))
+        logits: Tensor = self.layers(torch.cat([enlarged, detail, laid_out_like(detail, priors.to(x.dtype))], 1))
         return logits
 
 

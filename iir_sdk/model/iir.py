@@ -28,7 +28,14 @@ from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, masked_average, resize_mask
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
-from iir_sdk.model.tokens import TokenLayout, every_position, sides_of_cells, token_bias
+from iir_sdk.model.tokens import (
+    TokenLayout,
+    every_position,
+    laid_out_like,
+    sides_of_cells,
+    token_bias,
+    tokens_to_map,
+)
 
 _SIDES = ("foreground", "background")
 
@@ -174,8 +181,6 @@ class IIR(nn.Module):
 
     def read_query(self, taps: Taps, own_class: Tensor | None = None) -> QueryFeatures:
         """All of a query that no support changes; see :meth:`decode` for the arguments."""
-        # Once and for all: what follows is slow on the channels-last maps that a backbone gives.
-        taps = Taps(*(tap.contiguous() for tap in taps))
         base = None
         if self.base_learner is not None:
             with torch.no_grad():
@@ -240,7 +245,7 @@ class IIR(nn.Module):
             part("chosen", p.float().flatten(0, 1)[..., None, None]).reshape(p.shape) for p in (state.core, state.local)
         )
         x = query.fused + part("whole", whole) + _core_or_local(activated, core, local, weights)
-        return x.to(query.fused.dtype) + part("priors", token_priors.to(query.fused.dtype))
+        return x.to(query.fused.dtype) + part("priors", laid_out_like(query.fused, token_priors.to(query.fused.dtype)))
 
     def _refined(
         self, x: Tensor, state: SupportState, attended: list[Attended], query_labels: Tensor | None
@@ -358,10 +363,9 @@ def _concat(features: Tensor, whole: Tensor, chosen: Tensor, maps: Tensor) -> Te
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:
     """Core prototype where activated, local elsewhere, mean over shots: ``(N, K, ...)`` -> ``(N, d, h, w)``."""
     # local + activated * (core - local), weighted over the shots as one product of matrices.
-    shares = (activated.float() * weights[:, :, None, None]).flatten(2)
-    lead = (core.float() - local.float()).transpose(1, 2) @ shares
-    rest = (weights[:, None] @ local.float()).transpose(1, 2)
-    return (rest + lead).reshape(lead.shape[0], -1, *grid_size(activated))
+    shares = (activated.float() * weights[:, :, None, None]).flatten(2).transpose(1, 2)
+    tokens = shares @ (core.float() - local.float()) + weights[:, None] @ local.float()
+    return tokens_to_map(tokens, grid_size(activated))
 
 
 def _similarities(query: QueryFeatures, unit: Tensor, name: str, state: SupportState, weights: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from iir_sdk.model.attention import Attention, CrossAttention, KeysValues
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.cross_step import Attended, Labels, cross_step
-from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
 
 class HalvedSelfAttention(nn.Module):
@@ -107,13 +107,13 @@ class LightHead(nn.Module):
 
     def detail(self, low: Tensor) -> Tensor:
         """What ``low (N, C, 2h, 2w)`` adds, ``(N, hidden, 2h, 2w)``, whatever the label."""
-        added: Tensor = self.low(low.contiguous())
+        added: Tensor = self.low(low)
         return added
 
     def forward(self, x: Tensor, detail: Tensor, priors: Tensor) -> Tensor:
         """``x (N, d, h, w)``, ``detail`` of N or of one query, ``priors (N, P, 2h, 2w)`` -> ``(N, 2, 2h, 2w)``."""
         enlarged = resize_map(self.reduce(x), (detail.shape[2], detail.shape[3]))
-        logits: Tensor = self.layers(enlarged + detail + self.priors(priors.to(x.dtype)))
+        logits: Tensor = self.layers(enlarged + detail + self.priors(laid_out_like(detail, priors.to(x.dtype))))
         return logits
 
 

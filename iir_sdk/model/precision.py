@@ -17,8 +17,10 @@ def full_precision(function: Callable[Arguments, Tensor]) -> Callable[Arguments,
 
     @wraps(function)
     def outside_autocast(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
-        tensor = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
-        with torch.autocast(tensor.device.type, enabled=False):
+        device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
     return outside_autocast

@@ -59,7 +59,9 @@ def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: T
 
 def similarity_prior(similarity: Tensor) -> Tensor:
     """Min-max over each whole map: ``(N, K, h, w)`` to [0, 1]."""
-    return min_max(similarity, torch.ones_like(similarity, dtype=torch.bool))
+    low, high = similarity.amin((2, 3), keepdim=True), similarity.amax((2, 3), keepdim=True)
+    spread = high - low
+    return torch.where(spread > 1e-6, (similarity - low) / spread.clamp_min(1e-6), 0)
 
 
 @full_precision

@@ -13,13 +13,22 @@ _CELL = 2
 
 
 def map_to_tokens(maps: Tensor) -> Tensor:
-    """``(N, C, h, w)`` -> ``(N, h*w, C)``, contiguous: norms are ten times slower on a transposed view."""
+    """``(N, C, h, w)`` -> ``(N, h*w, C)``, contiguous: norms are ten times slower on a transposed view.
+
+    Maps whose channels lie last in memory, as a backbone gives them, are not copied.
+    """
     return maps.flatten(2).transpose(1, 2).contiguous()
 
 
 def tokens_to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`map_to_tokens`."""
+    """The inverse of :func:`map_to_tokens`; a view whose channels lie last."""
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *size)
+
+
+def laid_out_like(other: Tensor, maps: Tensor) -> Tensor:
+    """``maps (N, C, h, w)`` in memory as ``other`` is: sums and convolutions are slow where layouts differ."""
+    last = other.is_contiguous(memory_format=torch.channels_last) and not other.is_contiguous()
+    return maps.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class TokenLayout(NamedTuple):

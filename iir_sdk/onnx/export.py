@@ -23,6 +23,7 @@ from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, OnnxExport, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
+from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
@@ -87,7 +88,8 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error}.") from error
-    torch_engine = TorchEngine(checkpoint, device="cpu")
+    # Both sides are to see the same pixels.
+    torch_engine = TorchEngine(checkpoint, device="cpu", resize=resized_by_pil)
     model, side = torch_engine.model, checkpoint.preprocessing
     image, mask = torch.rand(2, 3, side.support_size, side.support_size), torch.zeros(2, 1, *[side.support_size] * 2)
     mask[:, :, : side.support_size // 2] = 1
