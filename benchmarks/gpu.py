@@ -32,10 +32,10 @@ class Network:
         shape: Callable[[Any], Any] = (
             (lambda f: torch.compile(f, mode="reduce-overhead", dynamic=False)) if compiled else (lambda f: f)
         )
-        self._backbone, self._decode = shape(engine.model.backbone), shape(self._logits)
+        self._backbone, self._decode = shape(engine.network.backbone), shape(self._logits)
 
     def _logits(self, *taps: torch.Tensor) -> torch.Tensor:
-        model = self.engine.model
+        model = self.engine.network
         return model.decode(model.read_query(Taps(*taps)), self.state).logits
 
     def images(self, batch: int) -> torch.Tensor:
