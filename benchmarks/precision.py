@@ -19,6 +19,7 @@ from iir_sdk.errors import IirError
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.data.episodes import large_enough, sample_episodes
 from iir_sdk.training.data.folder import read_picture_sets
+from iir_sdk.training.metrics import SegmentationScore
 
 REFERENCE = "PyTorch float32"
 
@@ -37,24 +38,10 @@ def segmenters() -> dict[str, FewShotSegmenter]:
     return found
 
 
-class Overlap:
-    """Intersection and union by class."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-
-    def add(self, name: str, one: np.ndarray, other: np.ndarray) -> None:
-        self._sums[name] += (one & other).sum(), (one | other).sum()
-
-    def mean(self) -> float:
-        """Mean over the classes of intersection over union."""
-        return float(np.mean([inter / max(1, union) for inter, union in self._sums.values()]))
-
-
 def masks(
     pictures: FewShotDataset, ways: dict[str, FewShotSegmenter], episodes: int
 ) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
-    """Class, true mask and found masks of each 1-shot episode."""
+    """Class, labels in {0, 1, 255} and found masks of each 1-shot episode."""
     for episode in sample_episodes(large_enough(pictures, 0.01), shots=1, count=episodes, seed=0):
         (support,) = episode.supports
         found = {}
@@ -62,7 +49,7 @@ def masks(
             segmenter.clear_supports()
             segmenter.add_support(pictures.picture(support), pictures.mask(episode.name, support) == 1)
             found[name] = segmenter.predict(pictures.picture(episode.query)).mask
-        yield episode.name, pictures.mask(episode.name, episode.query) == 1, found
+        yield episode.name, pictures.mask(episode.name, episode.query), found
 
 
 @click.command()
@@ -73,13 +60,13 @@ def main(data: Path, out: Path, episodes: int) -> None:
     """Score every setting on the same episodes, print the table and write it."""
     ways, rows = segmenters(), defaultdict(list)
     for pictures in read_picture_sets(data):
-        truth, alike = ({name: Overlap() for name in ways} for _ in range(2))
+        truth, alike = ({name: SegmentationScore() for name in ways} for _ in range(2))
         for label, mask, found in masks(pictures, ways, episodes):
             for name in ways:
-                truth[name].add(label, mask, found[name])
-                alike[name].add(label, found[REFERENCE], found[name])
+                truth[name].add(label, found[name], mask)
+                alike[name].add(label, found[name], found[REFERENCE].astype(np.uint8))
         for name in ways:
-            rows[name].append((truth[name].mean(), alike[name].mean()))
+            rows[name].append((truth[name].miou, alike[name].miou))
     lines = [
         f"{episodes} episodes a set",
         "",

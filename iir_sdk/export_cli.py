@@ -30,4 +30,4 @@ def onnx(weights: str | None, out: Path) -> None:
         f"against PyTorch on the demo's pictures: mask IoU at least {found['mask_iou']:.4f}, "
         f"probability differs by at most {found['probability_difference']:.1e}"
     )
-    click.echo(f"FewShotSegmenter({str(out)!r}, backend='onnxruntime') loads it")
+    click.echo(f"FewShotSegmenter({str(out)!r}, backend='onnxruntime') or backend='openvino' loads it")

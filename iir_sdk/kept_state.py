@@ -83,18 +83,20 @@ class KeptState:
         """One task with at most ``budget`` tokens a list: similar ones of the same side are merged into their mean."""
         merged = dict(self.arrays)
         if self._one_list():
-            # What is compared with both features together must stay one token in both.
-            alike = unit(np.concatenate([self._features(tokens) for tokens in TOKEN_LISTS], 1))
-            likened = dict.fromkeys(TOKEN_LISTS, alike)
-        else:
-            likened = {tokens: self._features(tokens) for tokens in TOKEN_LISTS}
-        for tokens, features in likened.items():
+            if self.tokens > budget:
+                # One token in one list must stay one in both: they are compared by the features of both together.
+                alike = unit(np.concatenate([self._features(tokens) for tokens in TOKEN_LISTS], 1))
+                assigned = self._assignment(MID, alike, budget)
+                for tokens in TOKEN_LISTS:
+                    merged |= self._merged(tokens, assigned)
+            return KeptState(merged)
+        for tokens in TOKEN_LISTS:
             if self._count(tokens) > budget:
-                merged |= self._merged(tokens, features, budget)
+                merged |= self._merged(tokens, self._assignment(tokens, self._features(tokens), budget))
         return KeptState(merged)
 
     def _one_list(self) -> bool:
-        """Whether all lists are of the same tokens, as the light decoder's are."""
+        """Whether both lists are of the same tokens, as the light decoder's and those on one grid are."""
         pairs = ((getattr(MID, part), getattr(HIGH, part)) for part in ("side", "mass"))
         return all(np.array_equal(self.arrays[a], self.arrays[b]) for a, b in pairs)
 
@@ -102,10 +104,13 @@ class KeptState:
         features: NDArray[np.float32] = self.arrays[tokens.features][0].astype(np.float32)
         return features
 
-    def _merged(self, tokens: TokenList, likened: NDArray[np.float32], budget: int) -> Arrays:
+    def _assignment(self, tokens: TokenList, features: NDArray[np.float32], budget: int) -> NDArray[np.int64]:
+        side, mass = (self.arrays[name][0].astype(np.float32) for name in (tokens.side, tokens.mass))
+        return merge_assignment(features, side, mass.sum(0), budget)
+
+    def _merged(self, tokens: TokenList, assigned: NDArray[np.int64]) -> Arrays:
         floats = {name: self.arrays[name].astype(np.float32) for name in tokens.axes}
         mass, side, features = floats[tokens.mass][0].sum(0), floats[tokens.side], floats[tokens.features]
-        assigned = merge_assignment(likened, side[0], mass, budget)
         merged = {name: merge_mean(floats[name], mass, assigned) for name in tokens.carried}
         merged[tokens.features] = unit(merge_mean(features, mass, assigned))
         merged[tokens.side] = merge_mean(side[..., None], mass, assigned)[..., 0]

@@ -194,10 +194,7 @@ class FewShotSegmenter:
 
     @property
     def model(self) -> IIR:
-        """The network as it was loaded, which is what is saved; pictures run through the engine's folded copy of it.
-
-        Raises as :attr:`torch_engine` does, likewise :attr:`device` and :attr:`dtype`.
-        """
+        """The network as loaded; raises as :attr:`torch_engine` does, likewise :attr:`device` and :attr:`dtype`."""
         return self.torch_engine.model
 
     @property

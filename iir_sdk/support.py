@@ -18,7 +18,7 @@ from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
 from iir_sdk.kept_state import KeptState, join_shots
 
-FORMAT = "iir_sdk.supports/2"
+FORMAT = "iir_sdk.supports/3"
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,10 @@ def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str)
 
 def _check_origin(path: str | os.PathLike[str], metadata: Mapping[str, str], checkpoint: str, sha256: str) -> None:
     if metadata.get("format") != FORMAT:
-        raise SupportError(f"{os.fspath(path)!r} is not a support file (format {metadata.get('format')!r}).")
+        raise SupportError(
+            f"{os.fspath(path)!r} has format {metadata.get('format')!r}, expected {FORMAT!r}: not a support file, "
+            "or one of another version; add the supports again from their pictures."
+        )
     if metadata.get("sha256") != sha256:
         raise SupportError(
             f"{os.fspath(path)!r} was made with checkpoint {metadata.get('checkpoint')!r} "

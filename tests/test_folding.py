@@ -58,6 +58,16 @@ def test_a_network_that_runs_in_another_order_is_left_as_it_is():
     assert with_folded_norms(original) is original
 
 
+def test_a_network_that_takes_other_sizes_only_is_left_as_it_is():
+    original = model("test_efficientnet")
+
+    def refuse(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert inputs[0].shape[-1] % 7 == 0, "windows of 7"
+
+    original.backbone.register_forward_pre_hook(refuse)
+    assert with_folded_norms(original) is original
+
+
 def test_a_network_without_batch_norms_is_left_as_it_is():
     original = model("test_vit")
     assert with_folded_norms(original) is original

@@ -99,7 +99,7 @@ def test_the_support_changes_the_answer(small_model):
     assert (one - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT], ids=str)
 def test_equal_shots_count_as_one(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -111,7 +111,7 @@ def test_equal_shots_count_as_one(config):
         torch.testing.assert_close(model(queries, three).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT], ids=str)
 def test_the_order_of_shots_does_not_matter(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -136,9 +136,26 @@ def test_shots_encoded_apart_or_together_are_the_same(config):
         torch.testing.assert_close(torch.from_numpy(array), together.tensors()[name], atol=1e-4, rtol=1e-3)
 
 
-def test_one_query_by_many_tasks_is_each_query_by_its_own():
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
+def test_the_layout_of_a_querys_maps_changes_nothing(config):
     torch.manual_seed(0)
-    model = IIR(LIGHT).eval()
+    model = IIR(config).eval()
+    images, masks, queries = episode(shots=2)
+    with torch.inference_mode():
+        state = model.encode_support(images, masks)
+        taps = model.backbone(queries)
+        plain, last = (
+            model.decode(type(taps)(*(t.contiguous(memory_format=layout) for t in taps)), state)
+            for layout in (torch.contiguous_format, torch.channels_last)
+        )
+    torch.testing.assert_close(plain.logits, last.logits, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(plain.prior, last.prior, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
+def test_one_query_by_many_tasks_is_each_query_by_its_own(config):
+    torch.manual_seed(0)
+    model = IIR(config).eval()
     images, masks, queries = episode(tasks=3, shots=2)
     with torch.inference_mode():
         state = model.encode_support(images, masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from iir_sdk.errors import ConfigError, IntegrityError, MissingDependencyError, 
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.onnx.export import export_onnx
-from iir_sdk.onnx.folder import PREDICTOR
+from iir_sdk.onnx.folder import PREDICTOR, RECORD
 from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
 from iir_sdk.preprocessing import Preprocessing, resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -47,13 +48,17 @@ def save(path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("onnx")
-    weights = save(folder / "light.safetensors")
+def export(folder: Path, **changes: object) -> tuple[Path, Path]:
+    """A random network's weights, and its graphs as the command writes them."""
+    weights = save(folder / "weights.safetensors", **changes)
     result = CliRunner().invoke(main, ["export", "onnx", "--weights", str(weights), "--out", str(folder / "graphs")])
     assert result.exit_code == 0, result.output
     return weights, folder / "graphs"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("onnx"))
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,9 +73,16 @@ def on_torch(weights: Path) -> FewShotSegmenter:
     return FewShotSegmenter(TorchEngine(read_checkpoint(weights), device="cpu", resize=resized_by_pil))
 
 
+@pytest.fixture(scope="module", params=["joint", "light", "full"])
+def each_exported(request, tmp_path_factory, exported):
+    if request.param == "joint":
+        return exported
+    return export(tmp_path_factory.mktemp(request.param), decoder=request.param, joint_priors=False)
+
+
 @BACKENDS
-def test_backends_agree_on_shots_labels_and_sizes(exported, backend):
-    weights, graphs = exported
+def test_backends_agree_on_shots_labels_and_sizes(each_exported, backend):
+    weights, graphs = each_exported
     segmenters = [on_torch(weights), FewShotSegmenter(graphs, backend=backend)]
     for segmenter in segmenters:
         for seed, label in ((0, "a"), (1, "a"), (2, "b"), (3, "c")):
@@ -160,6 +172,15 @@ def test_a_missing_runtime_and_a_broken_graph_say_what_to_do(monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         runtime()
+
+
+def test_an_export_of_another_version_is_refused(exported, tmp_path):
+    for file in exported[1].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps({**record, "format": "iir_sdk.onnx/1"}))
+    with pytest.raises(WeightsError, match="export again"):
+        FewShotSegmenter(tmp_path, backend="openvino")
 
 
 def test_what_no_graph_can_hold_is_refused(exported, tmp_path):

@@ -174,10 +174,14 @@ def test_an_episode_pairs_different_pictures_of_one_class(bank):
         (0.3, ("coco", "cutouts"), {"coco": 0.625, "cutouts": 0.375}),
         (0.3, ("cutouts",), {"cutouts": 1.0}),
         (0.3, ("a", "b"), {"a": 0.5, "b": 0.5}),
+        (0.3, ("main of weight 0", "a", "b"), {"a": 0.5, "b": 0.5}),
+        (0.3, ("main of weight 0",), {"main of weight 0": 1.0}),
     ],
 )
 def test_sets_are_drawn_by_their_weights(cutout_weight, names, expected):
-    config, rng = replace(TINY, main_set="coco", main_weight=0.5, cutout_weight=cutout_weight), random.Random(0)
+    zero = "main of weight 0" in names
+    main = {"main_set": names[0], "main_weight": 0.0} if zero else {"main_set": "coco", "main_weight": 0.5}
+    config, rng = replace(TINY, cutout_weight=cutout_weight, **main), random.Random(0)
     drawn = [draw_set(names, config, rng) for _ in range(6000)]
     assert {name: drawn.count(name) / 6000 for name in set(drawn)} == pytest.approx(expected, abs=0.03)
 

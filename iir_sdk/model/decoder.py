@@ -125,8 +125,8 @@ class MaskHead(nn.Module):
     def forward(self, x: Tensor, detail: Tensor, priors: Tensor) -> Tensor:
         """``x (N, d, h, w)``, ``detail`` of N or of one query, ``priors (N, P, 2h, 2w)`` -> ``(N, 2, 2h, 2w)``."""
         enlarged = resize_map(x, (detail.shape[2], detail.shape[3]))
-        detail = detail.expand(x.shape[0], -1, -1, -1)
-        logits: Tensor = self.layers(torch.cat([enlarged, detail, laid_out_like(detail, priors.to(x.dtype))], 1))
+        rest = (detail.expand(x.shape[0], -1, -1, -1), priors.to(x.dtype))
+        logits: Tensor = self.layers(torch.cat([enlarged, *(laid_out_like(enlarged, maps) for maps in rest)], 1))
         return logits
 
 

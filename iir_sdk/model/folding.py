@@ -13,7 +13,8 @@ from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.iir import IIR
 
 _SIDE = 96
-_TOLERANCE = 1e-3
+# Of the largest value: a wrong folding is off by far more, the rounding of a graphics card (TF32) by less.
+_TOLERANCE = 2e-2
 
 
 def with_folded_norms(model: IIR) -> IIR:
@@ -21,7 +22,8 @@ def with_folded_norms(model: IIR) -> IIR:
 
     A convolution listed right before a batch norm takes up its scale and shift. That the listed order is the order
     of running is not certain for every network, so the outcome is compared with the original's on a random picture;
-    where they differ, or there is nothing to fold, the model itself is returned: slower, and right.
+    where they differ, the network does not take that picture, or there is nothing to fold, the model itself is
+    returned: slower, and right.
 
     Args:
         model: in evaluation mode; left as it is.
@@ -56,5 +58,9 @@ def _fold_children(module: nn.Module) -> None:
 def _alike(one: Backbone, other: Backbone) -> bool:
     device = next(one.parameters()).device
     images = torch.randn(1, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(device)
-    maps = [[*taps, backbone.pooled_map(taps.high)] for backbone in (one, other) for taps in (backbone(images),)]
+    try:
+        maps = [[*taps, backbone.pooled_map(taps.high)] for backbone in (one, other) for taps in (backbone(images),)]
+    except (RuntimeError, AssertionError):
+        # Networks with windows of a fixed size refuse pictures that these do not divide.
+        return False
     return all(bool((a - b).abs().max() <= _TOLERANCE * a.abs().max()) for a, b in zip(*maps, strict=True))

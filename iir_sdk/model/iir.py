@@ -137,7 +137,8 @@ class IIR(nn.Module):
         ``known (N, 1, H, W)`` in [0, 1] is 0 where a support's label is to be ignored: no part of the background.
         """
         size = grid_size(taps.mid)
-        maps = self._support_maps(taps, masks, size)
+        pooled_map = self._pooled_map(taps.high)
+        maps = self._support_maps(taps, pooled_map, masks, size)
         high = resize_map(taps.high.float(), size)
         dual_high = dual_prototypes(high, maps.mask, maps.activated)
         prior = priors.region_prior(
@@ -162,9 +163,7 @@ class IIR(nn.Module):
             threshold=maps.threshold[:, None],
             core_high=dual_high.core[:, None],
             local_high=dual_high.local[:, None],
-            **_companion_prototypes(
-                taps, self._pooled_map(taps.high) if self.config.joint_priors else None, masks, known
-            ),
+            **_companion_prototypes(taps, pooled_map, masks, known),
             core=dual.core[:, None],
             local=dual.local[:, None],
             whole=dual.whole[:, None],
@@ -271,12 +270,14 @@ class IIR(nn.Module):
             return layout, layout
         return every_position(*at_mid), every_position(*at_high)
 
-    def _support_maps(self, taps: Taps, masks: Tensor, size: tuple[int, int]) -> _SupportMaps:
+    def _support_maps(
+        self, taps: Taps, pooled_map: Tensor | None, masks: Tensor, size: tuple[int, int]
+    ) -> _SupportMaps:
         mask = resize_mask(masks, size)
         with torch.no_grad():
             proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
-            cam = resize_map(class_activation(self.backbone, taps.mid, self._pooled_map(taps.high), shot), size)
+            cam = resize_map(class_activation(self.backbone, taps.mid, pooled_map, shot), size)
             threshold = adaptive_threshold(cam, mask)
             if self.config.prototypes == "single":
                 # Everything counts as activated, so core is the whole mask and local falls back to it.
@@ -380,7 +381,7 @@ def _similarities(query: QueryFeatures, unit: Tensor, name: str, state: SupportS
 def _companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
     """Prototypes that the companion priors compare with, and the style that weighs the shots, ``(N, 1, ...)``."""
     state = {"gram_low": priors.gram(taps.low)}
-    pooled = taps.high[:, :0] if pooled_map is None else pooled_map
+    pooled = taps.high if pooled_map is None else pooled_map
     for name, tap in {**taps._asdict(), "pooled": pooled}.items():
         mask = resize_mask(masks, grid_size(tap))
         whole = resize_mask(known, grid_size(tap))

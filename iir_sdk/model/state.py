@@ -24,8 +24,8 @@ class SupportState:
         local_high: ``(B, K, C_high)`` local prototype for the prior.
         foreground_low: ``(B, K, C_low)`` whole-mask prototype at ``low``; likewise ``_mid`` and ``_high``.
         background_low: ``(B, K, C_low)`` mean outside the mask at ``low``; likewise ``_mid`` and ``_high``.
-        foreground_pooled: ``(B, K, C)`` the same of the map that the classifier pools; ``C`` is 0 where no prior is
-            made of it. Likewise ``background_pooled``.
+        foreground_pooled: ``(B, K, C)`` the same of the map that the classifier pools, with Grad-CAM of ``high``.
+            Likewise ``background_pooled``.
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
         core: ``(B, K, d)`` core prototype in the decoder's features; likewise ``local`` and ``whole``.
         dense_mid: ``(B, T, C_mid)`` unit features of each token.

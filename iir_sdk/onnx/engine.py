@@ -30,8 +30,10 @@ class OnnxEngine:
 
     def __init__(self, export: OnnxExport, runtime: GraphRuntime) -> None:
         self.export, self.runtime = export, runtime
-        self._predictor = runtime.open(export.folder / PREDICTOR, image_side=self.preprocessing.size)
-        self._opened: dict[str, Graph] = {}
+        sides = self.preprocessing
+        self._encoder = runtime.open(export.folder / ENCODER, image_side=sides.support_size)
+        self._predictor = runtime.open(export.folder / PREDICTOR, image_side=sides.size)
+        self._side_by_side: Graph | None = None
         self._opening = Lock()
         self._state = [name for name in self._predictor.inputs if name != "image"]
 
@@ -58,7 +60,7 @@ class OnnxEngine:
     def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
         image, share = self.preprocessing.support(pixels, mask)
-        encoder = self._when_needed(ENCODER)
+        encoder = self._encoder
         inputs = {"image": np.ascontiguousarray(image)[None], "mask": share[None, None]}
         found = dict(zip(encoder.outputs, encoder.run(encoder.outputs, inputs), strict=True))
         kept = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in found.items()}
@@ -83,21 +85,19 @@ class OnnxEngine:
         if len(pictures) == 1:
             found = [self._segmented(self._predictor, pictures[0], tasks)]
         else:
-            predictor = self._when_needed(PREDICTOR)
+            predictor = self._predictor_side_by_side()
             with ThreadPoolExecutor(min(len(pictures), processors())) as pool:
                 found = list(pool.map(lambda pixels: self._segmented(predictor, pixels, tasks), pictures))
         clock.lap("all")
         return found, clock.laps
 
-    def _when_needed(self, file: str) -> Graph:
-        """A further graph, opened once: the encoder, or the predictor for pictures side by side."""
+    def _predictor_side_by_side(self) -> Graph:
+        """The predictor for several pictures at once, opened when first needed."""
         with self._opening:
-            if file not in self._opened:
-                side = self.preprocessing.support_size if file == ENCODER else self.preprocessing.size
-                self._opened[file] = self.runtime.open(
-                    self.export.folder / file, image_side=side, side_by_side=file == PREDICTOR
-                )
-            return self._opened[file]
+            if self._side_by_side is None:
+                path, side = self.export.folder / PREDICTOR, self.preprocessing.size
+                self._side_by_side = self.runtime.open(path, image_side=side, side_by_side=True)
+            return self._side_by_side
 
     def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
         image = np.ascontiguousarray(self.preprocessing.image(pixels))[None]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from iir_sdk.errors import ConfigError, MissingDependencyError, WeightsError
 
-RuntimeName = Literal["onnxruntime", "openvino"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -140,8 +139,8 @@ class OpenVino:
 class _Compiled:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
-        self.inputs = tuple(_exported_name(port) for port in compiled.inputs)
-        self.outputs = tuple(_exported_name(port) for port in compiled.outputs)
+        self.inputs = tuple(name for port in compiled.inputs for name in _exported_names(port))
+        self.outputs = tuple(name for port in compiled.outputs for name in _exported_names(port))
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         # A request of its own, since one cannot serve two threads; its outputs are copied out.
@@ -149,9 +148,12 @@ class _Compiled:
         return [found[name] for name in outputs]
 
 
-def _exported_name(port: Any) -> str:
-    """The name that the export gave: steps inside the graph, which a port may stand for as well, begin with a slash."""
-    return next(str(name) for name in sorted(port.get_names()) if not name.startswith("/"))
+def _exported_names(port: Any) -> list[str]:
+    """The names that the export gave, several where outputs are equal.
+
+    A port also stands for steps inside the graph, whose names hold a slash.
+    """
+    return sorted(str(name) for name in port.get_names() if "/" not in name)
 
 
 def processors() -> int:

@@ -145,7 +145,8 @@ class TrainingConfig:
                 raise ConfigError(f"recipe: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
         if self.main_weight + self.cutout_weight > 1:
             raise ConfigError(
-                f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more than 1."
+                f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more "
+                "than 1; lower one of them."
             )
         if self.view_size < 64:
             raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")

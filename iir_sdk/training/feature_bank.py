@@ -85,8 +85,10 @@ def stream_views(maker: ViewMaker, first: int, count: int, *, batch: int, worker
 
 def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
     """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
-    weighted = {config.main_set: config.main_weight, CUTOUT_SET: config.cutout_weight}
-    weighted = {name: weight for name, weight in weighted.items() if name in names and weight}
+    weighted = {config.main_set: config.main_weight}
+    if config.cutout_weight and config.main_set != CUTOUT_SET:
+        weighted[CUTOUT_SET] = config.cutout_weight
+    weighted = {name: weight for name, weight in weighted.items() if name in names}
     others = [name for name in names if name not in weighted]
     at = rng.random() * (1 if others else sum(weighted.values()))
     for name, weight in weighted.items():
