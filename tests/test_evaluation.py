@@ -15,8 +15,11 @@ from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional as F
 
+from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.preprocessing import resized_by_pil
+from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, ablate, varied
 from iir_sdk.training.bounded_cache import BoundedCache
@@ -91,9 +94,9 @@ def test_every_scale_is_made_from_the_picture_itself(small_segmenter, picture_fo
     """The mean of single scales computed apart, and not scales of scales."""
     pictures = read_picture_set(picture_folder / "coco")
     episode = Episode("cat", ("cat1",), "cat2")
-    found = Evaluator(small_segmenter, pictures, scales=(0.67, 1.0, 1.34)).probability(episode)
+    engine = TorchEngine(small_segmenter.checkpoint, device="cpu", resize=resized_by_pil)
+    found = Evaluator(FewShotSegmenter(engine), pictures, scales=(0.67, 1.0, 1.34)).probability(episode)
     pixels = pictures.picture("cat2")
-    engine = small_segmenter.torch_engine
     (task,) = engine.prepare([engine.encode(pictures.picture("cat1"), pictures.mask("cat", "cat1") == 1)])
     expected = []
     for side in (64, 96, 128):

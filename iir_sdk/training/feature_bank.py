@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
 from iir_sdk.training.frozen_taps import frozen_taps
-from iir_sdk.training.views import CUTOUT_SET, ViewMaker
+from iir_sdk.training.views import CUTOUT_SET, ViewMaker, draw_set
 
 ClassKey = tuple[str, str]
 
@@ -81,21 +81,6 @@ def stream_views(maker: ViewMaker, first: int, count: int, *, batch: int, worker
         _ViewStream(maker, first, count), batch_size=batch, num_workers=workers, collate_fn=list, shuffle=False
     )
     yield from loader
-
-
-def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
-    """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
-    weighted = {config.main_set: config.main_weight}
-    if config.cutout_weight and config.main_set != CUTOUT_SET:
-        weighted[CUTOUT_SET] = config.cutout_weight
-    weighted = {name: weight for name, weight in weighted.items() if name in names}
-    others = [name for name in names if name not in weighted]
-    at = rng.random() * (1 if others else sum(weighted.values()))
-    for name, weight in weighted.items():
-        at -= weight
-        if at < 0:
-            return name
-    return rng.choice(others or list(weighted))
 
 
 class FeatureBank:

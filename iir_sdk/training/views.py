@@ -72,6 +72,21 @@ def read_cutouts(root: Path) -> list[Path]:
     return files
 
 
+def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
+    """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
+    weighted = {config.main_set: config.main_weight}
+    if config.cutout_weight and config.main_set != CUTOUT_SET:
+        weighted[CUTOUT_SET] = config.cutout_weight
+    weighted = {name: weight for name, weight in weighted.items() if name in names}
+    others = [name for name in names if name not in weighted]
+    at = rng.random() * (1 if others else sum(weighted.values()))
+    for name, weight in weighted.items():
+        at -= weight
+        if at < 0:
+            return name
+    return rng.choice(others or list(weighted))
+
+
 class ViewMaker:
     """Makes view number ``i`` from (seed, i) alone.
 
@@ -97,7 +112,7 @@ class ViewMaker:
         """View number ``index``."""
         rng = random.Random(f"{self.config.seed}/{index}")
         torch.manual_seed(rng.getrandbits(62))
-        set_name = self._draw_set(rng)
+        set_name = draw_set(sorted(self.sets), self.config, rng)
         name, stem = self._draw_object(set_name, rng)
         image, masks, ignored = self._read(set_name, stem)
         names = self._classes_of[set_name, stem]
@@ -119,12 +134,6 @@ class ViewMaker:
         """Number of masks by set and class, and of cut-outs: what a run was made of."""
         sets = {s.name: {name: len(stems) for name, stems in s.classes.items()} for s in self.sets.values()}
         return {"sets": sets, "cutouts": [f.stem for f in self.cutouts]}
-
-    def _draw_set(self, rng: random.Random) -> str:
-        main, others = self.config.main_set, sorted(n for n in self.sets if n != self.config.main_set)
-        if main in self.sets and (not others or rng.random() < self.config.main_weight):
-            return main
-        return rng.choice(others)
 
     def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
         classes = self.sets[set_name].classes
@@ -158,7 +167,7 @@ class ViewMaker:
             label = (CUTOUT_SET, f"{file.parent.name}/{file.stem}", f"{file.stem}/{index}")
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
-            set_name = self._draw_set(rng)
+            set_name = draw_set(sorted(self.sets), self.config, rng)
             name, stem = self._draw_object(set_name, rng)
             image, masks, _ = self._read(set_name, stem)
             mask = masks[self._classes_of[set_name, stem].index(name)]
