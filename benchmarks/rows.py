@@ -130,9 +130,8 @@ def _at(checkpoint: Checkpoint, side: int) -> Checkpoint:
 
 
 def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
-    model = IIR(replace(checkpoint.model.config, cam="grad"))
-    model.load_state_dict(checkpoint.model.state_dict())
-    return replace(checkpoint, model=model.eval())
+    """The same network but for the CAM and the priors that need the other; untrained, since only time is measured."""
+    return replace(checkpoint, model=IIR(replace(checkpoint.model.config, cam="grad", joint_priors=False)).eval())
 
 
 def _compiled(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:
