@@ -13,6 +13,7 @@ from interleaved import Row
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.devices import computes_in_bfloat16
+from iir_sdk.errors import ConfigError
 from iir_sdk.images import load_mask, load_picture
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
@@ -97,9 +98,11 @@ def runtime_rows(scene: Scene) -> dict[str, Row]:
     for name, settings in RUNTIMES.items():
         if not importlib.util.find_spec(settings["backend"]):
             continue
-        if settings.get("dtype") == "bfloat16" and not computes_in_bfloat16(torch.device("cpu")):
+        try:
+            one = scene.segmenter(**settings)
+        except ConfigError:
+            # A precision that this runtime does not have on this CPU.
             continue
-        one = scene.segmenter(**settings)
         rows[f"predict, {name}"] = scene.predicting(one)
         for batch in BATCHES:
             rows[f"batch of {batch}, {name}"] = scene.many(one, batch)

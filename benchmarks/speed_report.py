@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RUNTIMES = ("ONNX Runtime", "OpenVINO", "OpenVINO bf16")
+from rows import RUNTIMES
+
 SETTINGS = ("predict, bf16", "predict, torch.compile", *(f"predict, {name}" for name in RUNTIMES))
 
 

@@ -81,18 +81,18 @@ class KeptState:
 
     def within(self, budget: int) -> KeptState:
         """One task with at most ``budget`` tokens a list: similar ones of the same side are merged into their mean."""
+        long = [tokens for tokens in TOKEN_LISTS if self._count(tokens) > budget]
+        if not long:
+            return self
         merged = dict(self.arrays)
         if self._one_list():
-            if self.tokens > budget:
-                # One token in one list must stay one in both: they are compared by the features of both together.
-                alike = unit(np.concatenate([self._features(tokens) for tokens in TOKEN_LISTS], 1))
-                assigned = self._assignment(MID, alike, budget)
-                for tokens in TOKEN_LISTS:
-                    merged |= self._merged(tokens, assigned)
-            return KeptState(merged)
-        for tokens in TOKEN_LISTS:
-            if self._count(tokens) > budget:
-                merged |= self._merged(tokens, self._assignment(tokens, self._features(tokens), budget))
+            # One token in one list must stay one in both: they are compared by the features of both together.
+            alike = unit(np.concatenate([self._features(tokens) for tokens in TOKEN_LISTS], 1))
+            assigned = dict.fromkeys(TOKEN_LISTS, self._assignment(MID, alike, budget))
+        else:
+            assigned = {tokens: self._assignment(tokens, self._features(tokens), budget) for tokens in long}
+        for tokens, joined in assigned.items():
+            merged |= self._merged(tokens, joined)
         return KeptState(merged)
 
     def _one_list(self) -> bool:

@@ -18,7 +18,7 @@ from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
 from iir_sdk.kept_state import KeptState, join_shots
 
-FORMAT = "iir_sdk.supports/3"
+FORMAT = "iir_sdk.supports/4"
 
 
 @dataclass(frozen=True)

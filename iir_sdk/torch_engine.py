@@ -29,6 +29,8 @@ from iir_sdk.weights.checkpoint_file import Checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_FEW = 8
+
 Precision: TypeAlias = "torch.dtype | str | None"
 
 
@@ -137,12 +139,17 @@ class TorchEngine:
 
     def decode(self, taps: Taps, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
         """Logits ``(B, L, 2, h, w)`` and priors ``(B, L, 1, h', w')`` of every query and label."""
-        query = self.network.read_query(taps)
         if sum(len(t.columns) for t in tasks) == 1:
-            found = self.network.decode(query, tasks[0].state)
-            return found.logits[:, None], found.prior[:, None]
+            found = [self.network.decode(few, tasks[0].state) for few in self._few_at_once(taps)]
+            return torch.cat([f.logits for f in found])[:, None], torch.cat([f.prior for f in found])[:, None]
+        query = self.network.read_query(taps)
         each = [self._decode_labels(query.one(i), tasks) for i in range(len(taps.mid))]
         return torch.stack([logits for logits, _ in each]), torch.stack([prior for _, prior in each])
+
+    def _few_at_once(self, taps: Taps) -> list[Taps]:
+        """Taps of a few queries each: on a CPU the maps of more leave the cache."""
+        count = _FEW if self.device.type == "cpu" else len(taps.mid)
+        return [Taps(*maps) for maps in zip(*(tap.split(count) for tap in taps), strict=True)]
 
     def _decode_labels(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> tuple[Tensor, Tensor]:
         outcomes = [self.network.decode(query, task.state) for task in tasks]

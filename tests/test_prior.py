@@ -49,8 +49,10 @@ def test_dense_prior_equals_loops(rng):
     query, support, mask = rng.normal(size=(4, 2, 3)), rng.normal(size=(5, 4)), rng.uniform(size=5)
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     mass = rng.uniform(0.5, 4, size=5)
+    maps = torch.tensor(query).float()[None]
     affinity = priors.token_affinity(
-        torch.nn.functional.normalize(torch.tensor(query).float()[None], dim=1),
+        maps,
+        priors.vector_lengths(maps),
         torch.tensor(support).float()[None],
         torch.tensor(0.1),
     )

@@ -38,7 +38,7 @@ class FeatureProjection(nn.Module):
         of_low, of_mid, of_high = self.mix.weight.split([low.shape[1], mid.shape[1], high.shape[1]], 1)
         # The convolution is linear in its three groups of channels, and enlarging after it moves fewer of them.
         mixed = F.conv2d(mid, of_mid, self.mix.bias) + F.conv2d(area_average(low, size), of_low)
-        projected: Tensor = self.dropout((mixed + resize_map(F.conv2d(high, of_high), size)).relu())
+        projected: Tensor = self.dropout((mixed + resize_map(F.conv2d(high, of_high), size)).relu_())
         return projected
 
 

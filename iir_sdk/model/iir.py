@@ -24,20 +24,33 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
-from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, masked_average, resize_mask
+from iir_sdk.model.prototypes import (
+    DualPrototypes,
+    area_average,
+    dual_prototypes,
+    grid_size,
+    resize_mask,
+)
 from iir_sdk.model.query import QueryFeatures
+from iir_sdk.model.query_priors import (
+    Temperatures,
+    by_task,
+    companion_priors,
+    companion_prototypes,
+    for_queries,
+    iir_prior,
+    similarity_priors,
+)
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.tokens import (
     TokenLayout,
     every_position,
     laid_out_like,
+    map_to_tokens,
     sides_of_cells,
     token_bias,
     tokens_to_map,
 )
-
-_SIDES = ("foreground", "background")
 
 
 @dataclass(frozen=True)
@@ -161,14 +174,12 @@ class IIR(nn.Module):
             proxy_index=maps.proxy.index[:, None],
             proxy_weight=maps.proxy.weight[:, None],
             threshold=maps.threshold[:, None],
-            core_high=dual_high.core[:, None],
-            local_high=dual_high.local[:, None],
-            **_companion_prototypes(taps, pooled_map, masks, known),
-            core=dual.core[:, None],
-            local=dual.local[:, None],
-            whole=dual.whole[:, None],
-            dense_mid=F.normalize(layout.pool(_unit(taps.mid)), dim=2),
-            dense_high=F.normalize(at_high.pool(_unit(high if at_high is layout else taps.high)), dim=2),
+            core_high=F.normalize(dual_high.core, dim=1)[:, None],
+            local_high=F.normalize(dual_high.local, dim=1)[:, None],
+            **companion_prototypes(taps, pooled_map, masks, known),
+            **self._fused_prototypes(dual),
+            dense_mid=_pooled_units(layout, taps.mid),
+            dense_high=_pooled_units(at_high, high if at_high is layout else taps.high),
             side=layout.side,
             mass=layout.mass[:, None],
             side_high=at_high.side,
@@ -187,10 +198,9 @@ class IIR(nn.Module):
         pooled_map = self._pooled_map(taps.high)
         return QueryFeatures(
             taps=taps,
-            unit=Taps(*(_unit(t) for t in taps)),
-            unit_pooled=_unit(pooled_map) if self.config.joint_priors and pooled_map is not None else None,
-            gram=priors.gram(taps.low),
+            lengths=Taps(*(priors.vector_lengths(tap) for tap in taps)),
             pooled_map=pooled_map,
+            pooled_lengths=None if pooled_map is None else priors.vector_lengths(pooled_map),
             fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
             detail=self.decoder.head.detail(taps.low),
             base=base,
@@ -214,12 +224,12 @@ class IIR(nn.Module):
         """
         if not isinstance(query, QueryFeatures):
             query = self.read_query(query, own_class)
-        if state.tasks == 1:
-            state = state.expand(len(query.gram))
+        if state.tasks == 1 and query.queries > 1:
+            state = state.expand(query.queries)
         size = grid_size(query.taps.mid)
-        weights = priors.shot_weights(query.gram, state.gram_low, self.decoder.shot_scale_log.exp())
+        weights = self._shot_weights(query, state)
         activated = self._query_activation(query, state, size)
-        prior = priors.mean_over_shots(self._shot_priors(query, state, activated, size), weights)
+        prior = iir_prior(query, state, activated, weights)
         bias = token_bias(weights, state.mass)
         token_priors, head_priors = self._all_priors(prior, query, state, weights, bias)
         x = self._fused(query, state, weights, activated, token_priors)
@@ -231,20 +241,32 @@ class IIR(nn.Module):
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
         return Prediction(logits, prior, weights, tuple(auxiliary))
 
+    def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
+        if state.shots == 1 and not self.training:
+            return torch.ones_like(state.threshold)
+        return priors.shot_weights(priors.gram(query.taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
+
     def _fused(
         self, query: QueryFeatures, state: SupportState, weights: Tensor, activated: Tensor, token_priors: Tensor
     ) -> Tensor:
-        """The 1x1 fusion of features, whole prototype, core or local prototype and priors, group by group.
-
-        The convolution is linear, so prototypes pass it as vectors and not spread over a map.
-        """
-        part = self.decoder.fuse_query_part
+        """The 1x1 fusion of features, whole prototype, core or local prototype and priors, group by group."""
         whole = (weights[:, None] @ state.whole.float())[:, 0, :, None, None]
-        core, local = (
-            part("chosen", p.float().flatten(0, 1)[..., None, None]).reshape(p.shape) for p in (state.core, state.local)
+        x = query.fused + whole + _core_or_local(activated, state.core, state.local, weights)
+        priors_part = self.decoder.fuse_query_part(
+            "priors", laid_out_like(query.fused, token_priors.to(query.fused.dtype))
         )
-        x = query.fused + part("whole", whole) + _core_or_local(activated, core, local, weights)
-        return x.to(query.fused.dtype) + part("priors", laid_out_like(query.fused, token_priors.to(query.fused.dtype)))
+        return x.to(query.fused.dtype) + priors_part
+
+    def _fused_prototypes(self, dual: DualPrototypes) -> dict[str, Tensor]:
+        """What the decoder's prototypes ``(N, d)`` add to the query's fusion, ``(N, 1, d)``.
+
+        The convolution is linear, so they pass it once and as vectors, not at every query and spread over a map.
+        """
+        parts = {"core": "chosen", "local": "chosen", "whole": "whole"}
+        return {
+            name: self.decoder.fuse_query_part(part, getattr(dual, name)[:, :, None, None]).flatten(1)[:, None]
+            for name, part in parts.items()
+        }
 
     def _refined(
         self, x: Tensor, state: SupportState, attended: list[Attended], query_labels: Tensor | None
@@ -298,59 +320,31 @@ class IIR(nn.Module):
             return none, none, tuple(auxiliary)
         return torch.stack(keys, 1), torch.stack(values, 1), tuple(auxiliary)
 
-    def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
-        proxy = ProxyClass(_for_queries(query, state.proxy_index), _for_queries(query, state.proxy_weight))
-        with torch.no_grad():
-            cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
-            return resize_map(_by_task(query, cam, state), size) > state.threshold.float()[:, :, None, None]
-
-    def _shot_priors(
-        self, query: QueryFeatures, state: SupportState, activated: Tensor, size: tuple[int, int]
-    ) -> Tensor:
-        both = _for_queries(query, torch.cat([state.core_high, state.local_high], 1))
-        found = _by_task(query, priors.similarity_map(query.unit.high, both), state, 2)
-        core, local = resize_map(found, size).chunk(2, 1)
-        return priors.region_prior(core, local, activated)
-
     def _all_priors(
         self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """IIR's prior and its companions: at ``mid``'s grid for the tokens, at ``low``'s for the head."""
         size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
-        if not self.config.companion_priors:
+        if self.decoder.temperature_log is None:
             return prior, resize_map(prior, fine)
-        low, mid, high = (_similarities(query, u, n, state, weights) for n, u in query.unit._asdict().items())
-        assert self.decoder.temperature_log is not None
-        temperature = self.decoder.temperature_log.exp()
-        at_mid = priors.token_affinity(query.unit.mid, state.dense_mid, temperature[0])
-        at_high = priors.token_affinity(query.unit.high, state.dense_high, temperature[1])
-        dense_mid = priors.dense_prior(at_mid, state.side, bias)
-        dense_high = priors.dense_prior(at_high, state.side_high, token_bias(weights, state.mass_high))
-        tokens = [prior, area_average(low, size), mid, resize_map(high, size), dense_mid, resize_map(dense_high, size)]
-        if self.decoder.joint_temperature_log is not None:
-            share = temperature / self.decoder.joint_temperature_log.exp()
-            joint = at_mid * share[0] + resize_map(at_high * share[1], size)
-            assert query.unit_pooled is not None
-            pooled = resize_map(_similarities(query, query.unit_pooled, "pooled", state, weights), size)
-            tokens += [priors.dense_prior(joint, state.side, bias), pooled]
-        return torch.cat(tokens, 1), torch.cat([resize_map(prior, fine), low], 1)
+        # The light decoder's two lists of tokens are one.
+        bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
+        temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
+        low = similarity_priors(query, "low", state, weights)
+        companions = companion_priors(query, state, weights, (bias, bias_high), temperatures)
+        return torch.cat([prior, area_average(low, size), *companions], 1), torch.cat([resize_map(prior, fine), low], 1)
+
+    def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
+        proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
+        with torch.no_grad():
+            cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
+            return resize_map(by_task(query, cam, state), size) > state.threshold.float()[:, :, None, None]
 
 
-@full_precision
-def _unit(maps: Tensor) -> Tensor:
-    # A sum of squares: torch's own norm along the channels is ten times slower.
+def _pooled_units(layout: TokenLayout, maps: Tensor) -> Tensor:
+    """Unit vector of each token, the mean of its positions' unit vectors: ``(N, T, C)`` float32."""
     maps = maps.float()
-    return maps * maps.square().sum(1, keepdim=True).clamp_min(1e-24).rsqrt()
-
-
-def _for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
-    """Vectors ``(N, K, ...)`` of all tasks as those of the one query they ask for, ``(1, N * K, ...)``."""
-    return vectors.flatten(0, 1)[None] if len(query.gram) == 1 else vectors
-
-
-def _by_task(query: QueryFeatures, maps: Tensor, state: SupportState, each: int = 1) -> Tensor:
-    """The inverse, of maps: ``(1, N * K * each, h, w)`` as ``(N, K * each, h, w)``."""
-    return maps.reshape(state.tasks, state.shots * each, *maps.shape[2:]) if len(query.gram) == 1 else maps
+    return F.normalize(layout.pool(maps / priors.vector_lengths(maps)), dim=2)
 
 
 def _spread(prototype: Tensor, size: tuple[int, int]) -> Tensor:
@@ -363,28 +357,10 @@ def _concat(features: Tensor, whole: Tensor, chosen: Tensor, maps: Tensor) -> Te
 
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:
     """Core prototype where activated, local elsewhere, mean over shots: ``(N, K, ...)`` -> ``(N, d, h, w)``."""
+    if activated.shape[1] == 1:
+        chosen = torch.where(map_to_tokens(activated).bool(), core.float(), local.float())
+        return tokens_to_map(chosen, grid_size(activated))
     # local + activated * (core - local), weighted over the shots as one product of matrices.
     shares = (activated.float() * weights[:, :, None, None]).flatten(2).transpose(1, 2)
     tokens = shares @ (core.float() - local.float()) + weights[:, None] @ local.float()
     return tokens_to_map(tokens, grid_size(activated))
-
-
-def _similarities(query: QueryFeatures, unit: Tensor, name: str, state: SupportState, weights: Tensor) -> Tensor:
-    """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``."""
-    both = torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1)
-    found = priors.similarity_map(unit, _for_queries(query, both))
-    foreground, background = _by_task(query, found, state, 2).chunk(2, 1)
-    pair = (priors.similarity_prior(foreground), foreground - background)
-    return torch.cat([priors.mean_over_shots(maps, weights) for maps in pair], 1)
-
-
-def _companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Prototypes that the companion priors compare with, and the style that weighs the shots, ``(N, 1, ...)``."""
-    state = {"gram_low": priors.gram(taps.low)}
-    pooled = taps.high if pooled_map is None else pooled_map
-    for name, tap in {**taps._asdict(), "pooled": pooled}.items():
-        mask = resize_mask(masks, grid_size(tap))
-        whole = resize_mask(known, grid_size(tap))
-        state[f"foreground_{name}"] = masked_average(tap, mask)
-        state[f"background_{name}"] = masked_average(tap, (whole - mask).clamp_min(0))
-    return {name: tensor[:, None] for name, tensor in state.items()}

@@ -40,7 +40,7 @@ class ConvFeedForward(nn.Module):
             nn.GroupNorm(1, width),
             nn.Conv2d(width, inner, 1),
             nn.Conv2d(inner, inner, 3, padding=1, groups=inner),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(inner, width, 1),
         )
 
@@ -103,7 +103,9 @@ class LightHead(nn.Module):
         self.low = nn.Sequential(nn.GroupNorm(1, low), nn.Conv2d(low, hidden, 1))
         self.reduce = nn.Conv2d(width, hidden, 1, bias=False)
         self.priors = nn.Conv2d(priors, hidden, 1, bias=False)
-        self.layers = nn.Sequential(nn.ReLU(), *_separable(hidden), *_separable(hidden), nn.Conv2d(hidden, 2, 1))
+        self.layers = nn.Sequential(
+            nn.ReLU(inplace=True), *_separable(hidden), *_separable(hidden), nn.Conv2d(hidden, 2, 1)
+        )
 
     def detail(self, low: Tensor) -> Tensor:
         """What ``low (N, C, 2h, 2w)`` adds, ``(N, hidden, 2h, 2w)``, whatever the label."""
@@ -122,5 +124,5 @@ def _separable(width: int) -> tuple[nn.Module, ...]:
         nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
         nn.Conv2d(width, width, 1),
         nn.GroupNorm(8, width),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prototypes import grid_size
+from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
 
 
 @full_precision
@@ -20,14 +22,21 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
     Returns:
         ``(N, K, h, w)`` float32 in [-1, 1].
     """
-    return similarity_map(F.normalize(features.float(), dim=1), prototypes)
+    return similarity_map(features, vector_lengths(features), F.normalize(prototypes.float(), dim=2))
 
 
 @full_precision
-def similarity_map(unit: Tensor, prototypes: Tensor) -> Tensor:
-    """As :func:`cosine_map`, of unit vectors ``(N, C, h, w)``."""
-    found = F.normalize(prototypes.float(), dim=2) @ unit.flatten(2)
-    return found.reshape(*found.shape[:2], *unit.shape[2:])
+def similarity_map(features: Tensor, lengths: Tensor, prototypes: Tensor) -> Tensor:
+    """As :func:`cosine_map`, where ``lengths`` are known, of :func:`vector_lengths`, and prototypes have length 1."""
+    found = prototypes.float() @ features.float().flatten(2)
+    return found.reshape(*found.shape[:2], *features.shape[2:]) / lengths
+
+
+@full_precision
+def vector_lengths(maps: Tensor) -> Tensor:
+    """Length of each position's vector of ``(N, C, h, w)``, ``(N, 1, h, w)`` float32, at least 1e-12."""
+    # A sum of squares: torch's own norm along the channels is ten times slower.
+    return maps.float().square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
 def min_max(values: Tensor, region: Tensor) -> Tensor:
@@ -35,12 +44,13 @@ def min_max(values: Tensor, region: Tensor) -> Tensor:
 
     A region without spread (one position, or none) gives zero, never NaN.
     """
-    low = values.masked_fill(~region, torch.inf).amin((2, 3), keepdim=True)
-    high = values.masked_fill(~region, -torch.inf).amax((2, 3), keepdim=True)
+    outside = ~region
+    low = values.masked_fill(outside, torch.inf).amin((2, 3), keepdim=True)
+    high = values.masked_fill(outside, -torch.inf).amax((2, 3), keepdim=True)
     spread = high - low
     flat = ~(spread > 1e-6)
     scaled = (values - low.masked_fill(flat, 0)) / spread.masked_fill(flat, 1)
-    return scaled.masked_fill(~region | flat, 0)
+    return scaled.masked_fill(outside | flat, 0)
 
 
 def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: Tensor) -> Tensor:
@@ -54,7 +64,9 @@ def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: T
     Returns:
         ``(N, K, h, w)`` float32 in [0, 1].
     """
-    return min_max(core_similarity, activated) + min_max(local_similarity, ~activated)
+    regions = torch.cat([activated, ~activated], 1)
+    core, local = min_max(torch.cat([core_similarity, local_similarity], 1), regions).chunk(2, 1)
+    return core + local
 
 
 def similarity_prior(similarity: Tensor) -> Tensor:
@@ -65,19 +77,20 @@ def similarity_prior(similarity: Tensor) -> Tensor:
 
 
 @full_precision
-def token_affinity(unit: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
+def token_affinity(features: Tensor, lengths: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
     """Cosine over temperature of each query position with each support token.
 
     Args:
-        unit: ``(N, C, h, w)`` unit vectors of the queries, or of one query for all.
+        features: ``(N, C, h, w)`` of the queries, or of one query for all.
+        lengths: ``(N, 1, h, w)``, of :func:`vector_lengths`.
         tokens: ``(N, T, C)`` unit vectors.
         temperature: scalar > 0.
 
     Returns:
-        ``(N, T, h, w)`` float32.
+        ``(N, T, h, w)`` float32, channels last in memory: a softmax over the tokens reads them in a row.
     """
-    affinity = tokens.float() / temperature @ unit.flatten(2)
-    return affinity.reshape(*affinity.shape[:2], *unit.shape[2:])
+    affinity = map_to_tokens(features.float()) @ (tokens.float() / temperature).transpose(1, 2)
+    return tokens_to_map(affinity / map_to_tokens(lengths), grid_size(features))
 
 
 @full_precision
@@ -95,9 +108,8 @@ def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
     Returns:
         ``(N, 1, h, w)`` float32 in [0, 1].
     """
-    attention = (affinity.flatten(2) + bias.transpose(1, 2)).softmax(1)
-    share = side.float()[:, None] @ attention
-    return share.reshape(share.shape[0], 1, *affinity.shape[2:])
+    attention = (map_to_tokens(affinity) + bias).softmax(2)
+    return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
 
 
 @full_precision
@@ -133,5 +145,7 @@ def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Te
 @full_precision
 def mean_over_shots(maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of ``maps (N, K, h, w)`` with ``weights (N, K)``: ``(N, 1, h, w)``."""
+    if maps.shape[1] == 1:
+        return maps.float()
     mean = weights.float()[:, None] @ maps.float().flatten(2)
     return mean.reshape(mean.shape[0], 1, *maps.shape[2:])

@@ -20,14 +20,15 @@ class SupportState:
         proxy_index: ``(B, K)`` int64, proxy class; -1 without a classifier.
         proxy_weight: ``(B, K, C)``, its row of the classifier.
         threshold: ``(B, K)`` in [0, 1], binarises the class activation.
-        core_high: ``(B, K, C_high)`` core prototype for the prior.
+        core_high: ``(B, K, C_high)`` core prototype for the prior, a unit vector as the next ones.
         local_high: ``(B, K, C_high)`` local prototype for the prior.
         foreground_low: ``(B, K, C_low)`` whole-mask prototype at ``low``; likewise ``_mid`` and ``_high``.
         background_low: ``(B, K, C_low)`` mean outside the mask at ``low``; likewise ``_mid`` and ``_high``.
         foreground_pooled: ``(B, K, C)`` the same of the map that the classifier pools, with Grad-CAM of ``high``.
             Likewise ``background_pooled``.
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
-        core: ``(B, K, d)`` core prototype in the decoder's features; likewise ``local`` and ``whole``.
+        core: ``(B, K, d)`` what the core prototype in the decoder's features adds to the query's fusion; likewise
+            ``local`` and ``whole``.
         dense_mid: ``(B, T, C_mid)`` unit features of each token.
         dense_high: ``(B, T', C_high)`` unit features of each token of the second list, with a side and a mass of its
             own: ``side_high (B, T')`` and ``mass_high (B, K, T')``.

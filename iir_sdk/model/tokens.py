@@ -22,7 +22,8 @@ def map_to_tokens(maps: Tensor) -> Tensor:
 
 def tokens_to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """The inverse of :func:`map_to_tokens`; a view whose channels lie last."""
-    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *size)
+    # Not a transpose and a reshape: of a single map that makes strides which torch takes for the plain layout's.
+    return tokens.reshape(tokens.shape[0], *size, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 def laid_out_like(other: Tensor, maps: Tensor) -> Tensor:

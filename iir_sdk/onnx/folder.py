@@ -16,7 +16,7 @@ from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/2"
+FORMAT = "iir_sdk.onnx/3"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
