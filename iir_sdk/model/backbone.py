@@ -38,12 +38,15 @@ class Backbone(nn.Module):
     Args:
         name: timm model name, e.g. ``tf_efficientnet_lite2``, ``resnet50``, ``vgg16_bn``.
         classifier: keep the 1000-way head.
+        late: ``high`` holds the channels of the stage before the last one too, in front of the last one's own and, at
+            each position, as long as they are, so that a cosine counts both alike.
 
     Raises:
-        ConfigError: a name timm does not know, a network without three taps, or one that cannot be split at them.
+        ConfigError: a name timm does not know, a network without three taps, or one that cannot be split at them;
+            ``late`` where ``high`` has but one stage.
     """
 
-    def __init__(self, name: str, *, classifier: bool = True) -> None:
+    def __init__(self, name: str, *, classifier: bool = True, late: bool = False) -> None:
         super().__init__()
         self.net = create_network(name, **({} if classifier else {"num_classes": 0}))
         info = cast(Any, self.net).feature_info
@@ -58,6 +61,10 @@ class Backbone(nn.Module):
         mid, high = (path.index(entries[i]["module"]) for i in (-2, -1))
         # Paths, not modules: registering a module twice would store its weights twice.
         self._after_mid, self._after_high = path[mid + 1 : high + 1], path[high + 1 :]
+        self._own_high = self.channels[2]
+        self._late = self._after_mid[:-1] if late else []
+        if late:
+            self.channels = (*self.channels[:2], self._own_high + self._late_channels(name))
         self.requires_grad_(False)
         self.eval()
 
@@ -67,18 +74,25 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Taps:
         """Taps of normalised images ``(B, 3, H, W)``."""
-        low, mid, high = cast(Any, self.net).forward_intermediates(
-            images, indices=self._tap_indices, intermediates_only=True, stop_early=True
+        count = 2 if self._late else 3
+        low, mid, *high = cast(Any, self.net).forward_intermediates(
+            images, indices=self._tap_indices[:count], intermediates_only=True, stop_early=True
         )
-        return Taps(low, mid, high)
+        return Taps(low, mid, self.high_from_mid(mid) if self._late else high[0])
 
     def high_from_mid(self, mid: Tensor) -> Tensor:
         """Run the last stage: ``mid (B, C_mid, h, w)`` -> ``high (B, C_high, h/2, w/2)``."""
-        return self._run(self._after_mid, mid)
+        if not self._late:
+            return self._run(self._after_mid, mid)
+        late = self._run(self._late, mid)
+        high = self._run(self._after_mid[-1:], late)
+        return torch.cat([late * (_lengths(high) / _lengths(late)), high], 1)
 
     def pooled_map(self, high: Tensor) -> Tensor:
         """The map that the classifier pools, ``(B, C, h, w)``; ``high`` itself without a classifier."""
-        return self._run(self._after_high, high) if self.has_classifier else high
+        if not self.has_classifier:
+            return high
+        return self._run(self._after_high, high[:, -self._own_high :] if self._late else high)
 
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
@@ -129,10 +143,21 @@ class Backbone(nn.Module):
         split = self._run(self._after_high, high)
         return bool(split.shape == own.shape and (split - own).abs().max() <= 1e-4 * own.abs().max())
 
+    def _late_channels(self, name: str) -> int:
+        last = self._late[-1] if self._late else None
+        found = [] if last is None else [m for m in self.net.get_submodule(last).modules() if isinstance(m, nn.Conv2d)]
+        if not found:
+            raise ConfigError(f"backbone {name!r} has no two stages at one stride; set late_features=false.")
+        return found[-1].out_channels
+
     def _run(self, paths: list[str], x: Tensor) -> Tensor:
         for path in paths:
             x = self.net.get_submodule(path)(x)
         return x
+
+
+def _lengths(maps: Tensor) -> Tensor:
+    return maps.float().square().sum(1, keepdim=True).clamp_min(1e-12).sqrt().to(maps.dtype)
 
 
 def taps_of(backbone: nn.Module, images: Tensor) -> Taps:

@@ -47,6 +47,8 @@ class ModelConfig:
         shot_fusion: ``concat`` attends over all shots' tokens at once, ``average`` runs each shot and averages.
         shared_projection: one 1x1 projection for query and support, or one each.
         companion_priors: feed similarity priors beside IIR's own prior.
+        late_features: ``high`` also holds the features of the stage before the last one, of backbones with two stages
+            at that stride: they still tell apart what the last stage takes for one class.
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).
@@ -68,6 +70,7 @@ class ModelConfig:
     shot_fusion: ShotFusion = "concat"
     shared_projection: bool = True
     companion_priors: bool = True
+    late_features: bool = False
     joint_priors: bool = False
     dropout: float = 0.1
     prototypes: Prototypes = "dual"

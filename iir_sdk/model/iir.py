@@ -106,7 +106,7 @@ class IIR(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, classifier=config.classifier)
+        self.backbone = build_backbone(config.backbone, classifier=config.classifier, late=config.late_features)
         if config.cam == "closed_form" and not self.backbone.supports_closed_form:
             raise ConfigError(
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
