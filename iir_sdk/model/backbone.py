@@ -90,9 +90,7 @@ class Backbone(nn.Module):
 
     def pooled_map(self, high: Tensor) -> Tensor:
         """The map that the classifier pools, ``(B, C, h, w)``; ``high`` itself without a classifier."""
-        if not self.has_classifier:
-            return high
-        return self._run(self._after_high, high[:, -self._own_high :] if self._late else high)
+        return self._end(high) if self.has_classifier else high
 
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
@@ -140,8 +138,12 @@ class Backbone(nn.Module):
         taps = self(images)
         own = cast(Any, self.net).forward_features(images)
         high = self.high_from_mid(taps.mid)
-        split = self._run(self._after_high, high)
+        split = self._end(high)
         return bool(split.shape == own.shape and (split - own).abs().max() <= 1e-4 * own.abs().max())
+
+    def _end(self, high: Tensor) -> Tensor:
+        """Run what follows the last stage, which reads that stage's own channels only."""
+        return self._run(self._after_high, high[:, -self._own_high :] if self._late else high)
 
     def _late_channels(self, name: str) -> int:
         last = self._late[-1] if self._late else None

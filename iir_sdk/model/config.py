@@ -51,6 +51,7 @@ class ModelConfig:
             at that stride: they still tell apart what the last stage takes for one class.
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
+        self_support: with them, priors of the query's own prototypes, which the joint one gives.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
         decoder: ``full`` is the paper's: self and cross attention between all positions, 3x3 convolutions. ``light``
@@ -72,6 +73,7 @@ class ModelConfig:
     companion_priors: bool = True
     late_features: bool = False
     joint_priors: bool = False
+    self_support: bool = False
     dropout: float = 0.1
     prototypes: Prototypes = "dual"
     decoder: DecoderKind = "full"
@@ -103,6 +105,8 @@ class ModelConfig:
             raise ConfigError(
                 "model config: joint_priors needs decoder='light', cam='closed_form' and companion_priors=true."
             )
+        if self.self_support and not self.joint_priors:
+            raise ConfigError("model config: self_support needs joint_priors=true.")
         if not self.classifier and self.cam == "grad":
             raise ConfigError("model config: cam='grad' needs a classifier; use cam='closed_form'.")
 

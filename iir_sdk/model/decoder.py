@@ -163,7 +163,7 @@ class Decoder(nn.Module):
         # Of the dense companion priors.
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
         # Of the joint one, of its two summands.
-        self.joint_temperature_log = nn.Parameter(torch.tensor(0.1).log().repeat(2)) if config.joint_priors else None
+        self.joint_temperature_log = nn.Parameter(torch.tensor([0.1, 0.05]).log()) if config.joint_priors else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def query_features(self, taps: Taps) -> Tensor:

@@ -41,6 +41,7 @@ from iir_sdk.model.query_priors import (
     iir_prior,
     similarity_priors,
 )
+from iir_sdk.model.self_support import self_support_priors
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.tokens import (
     TokenLayout,
@@ -112,8 +113,9 @@ class IIR(nn.Module):
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
                 "so no closed-form CAM exists; use cam='grad'."
             )
-        companions = (8 if config.companion_priors else 0) + (3 if config.joint_priors else 0)
-        self.decoder = Decoder(config, self.backbone.channels, 1 + companions, 3 if companions else 1)
+        of_query = 2 if config.self_support else 0
+        companions = (8 if config.companion_priors else 0) + (3 if config.joint_priors else 0) + of_query
+        self.decoder = Decoder(config, self.backbone.channels, 1 + companions, (3 if companions else 1) + of_query)
         self.base_learner: BaseLearner | None = None
         if config.base_classes:
             self.base_learner = BaseLearner(self.backbone.channels, config.base_classes)
@@ -331,8 +333,14 @@ class IIR(nn.Module):
         bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
         temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
         low = similarity_priors(query, "low", state, weights)
-        companions = companion_priors(query, state, weights, (bias, bias_high), temperatures)
-        return torch.cat([prior, area_average(low, size), *companions], 1), torch.cat([resize_map(prior, fine), low], 1)
+        companions, joint = companion_priors(query, state, weights, (bias, bias_high), temperatures)
+        tokens, head = [prior, area_average(low, size), *companions], [resize_map(prior, fine), low]
+        if self.config.self_support:
+            assert joint is not None
+            of_tokens, of_head = self_support_priors(query, joint)
+            tokens.append(of_tokens)
+            head.append(of_head)
+        return torch.cat(tokens, 1), torch.cat(head, 1)
 
     def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
         proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))

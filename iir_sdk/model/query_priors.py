@@ -51,7 +51,7 @@ def companion_priors(
     weights: Tensor,
     biases: tuple[Tensor, Tensor],
     temperatures: Temperatures,
-) -> list[Tensor]:
+) -> tuple[list[Tensor], Tensor | None]:
     """Similarities and dense priors at ``mid``'s grid, each ``(N, C, h, w)`` float32.
 
     Args:
@@ -60,6 +60,9 @@ def companion_priors(
         weights: ``(N, K)`` of the shots.
         biases: of the two lists of tokens, ``(N, 1, T)`` and ``(N, 1, T')``.
         temperatures: of the dense ones.
+
+    Returns:
+        All of them, and the joint one among them ``(N, 1, h, w)``, where there is one.
     """
     size = grid_size(query.taps.mid)
     mid, high = (similarity_priors(query, name, state, weights) for name in ("mid", "high"))
@@ -69,12 +72,12 @@ def companion_priors(
     dense_mid = priors.dense_prior(at_mid, state.side, biases[0])
     dense_high = priors.dense_prior(at_high, state.side_high, biases[1])
     found = [mid, resize_map(high, size), dense_mid, resize_map(dense_high, size)]
-    if temperatures.joint is not None:
-        share = dense / temperatures.joint.exp()
-        joint = at_mid * share[0] + resize_map(at_high * share[1], size)
-        pooled = similarity_priors(query, "pooled", state, weights)
-        found += [priors.dense_prior(joint, state.side, biases[0]), resize_map(pooled, size)]
-    return found
+    if temperatures.joint is None:
+        return found, None
+    share = dense / temperatures.joint.exp()
+    joint = priors.dense_prior(at_mid * share[0] + resize_map(at_high * share[1], size), state.side, biases[0])
+    pooled = similarity_priors(query, "pooled", state, weights)
+    return [*found, joint, resize_map(pooled, size)], joint
 
 
 def similarity_priors(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:

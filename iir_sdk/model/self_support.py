@@ -1,0 +1,62 @@
+"""The query as a support of its own: prototypes of what a prior takes for the object, and for the background.
+
+One picture's object is more like itself than like another picture's (self-support matching, Fan et al., ECCV 2022).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iir_sdk.model import prior as priors
+from iir_sdk.model.cam import resize_map
+from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prototypes import area_average, grid_size
+from iir_sdk.model.query import QueryFeatures
+from iir_sdk.model.query_priors import for_queries
+from iir_sdk.model.tokens import map_to_tokens
+
+
+def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """How much more each position resembles the query's own foreground than its own background.
+
+    Every position counts for the two prototypes by the square of the prior, and of what it lacks to 1. They are means
+    of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low`` alone.
+
+    Args:
+        query: of ``N`` queries, or of one that all tasks ask for.
+        prior: ``(N, 1, h, w)`` in [0, 1] at ``mid``'s grid.
+
+    Returns:
+        ``(N, 2, h, w)`` float32, min-max similarity to the foreground and its lead over the background, and
+        ``(N, 2, 2h, 2w)``, the lead at ``low``'s grid and that of ``low``'s own prototypes.
+    """
+    size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
+    shares = torch.cat([prior, 1 - prior], 1).square()
+    mid = _mean_units(query, "mid", shares)
+    high = _mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
+    low = _mean_units(query, "low", resize_map(shares, fine))
+    length = _length(torch.cat([mid, high], 2))
+    found = _similarity(query, "mid", mid / length) + resize_map(_similarity(query, "high", high / length), size)
+    of_low = _similarity(query, "low", low / _length(low))
+    lead, lead_of_low = (maps[:, :1] - maps[:, 1:] for maps in (found, of_low))
+    tokens = torch.cat([priors.similarity_prior(found[:, :1]), lead], 1)
+    return tokens, torch.cat([resize_map(lead, fine), lead_of_low], 1)
+
+
+@full_precision
+def _mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
+    """Means ``(N, 2, C)`` of a map's unit vectors with the weights ``shares (N, 2, h, w)``."""
+    features, lengths = query.compared(name)
+    rows = for_queries(query, (shares / lengths).flatten(2))
+    sums = rows @ map_to_tokens(features.float())
+    return sums.reshape(*shares.shape[:2], -1) / shares.sum((2, 3)).clamp_min(1e-6)[..., None]
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(2, keepdim=True).clamp_min(1e-24).sqrt()
+
+
+def _similarity(query: QueryFeatures, name: str, prototypes: Tensor) -> Tensor:
+    found = priors.similarity_map(*query.compared(name), for_queries(query, prototypes))
+    return found.reshape(*prototypes.shape[:2], *found.shape[2:])
