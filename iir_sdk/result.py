@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.atomic_write import write_atomically
-from iir_sdk.errors import LabelError, OutputError
+from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.preprocessing import resized_map
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -39,7 +39,8 @@ class Segmentation:
         labels: in the order of the first axis below.
         probabilities: float32 ``(L, H, W)`` in [0, 1].
         masks: bool ``(L, H, W)``, ``probabilities > threshold``; masks of different labels may overlap.
-        scores: float32 ``(L,)`` in [0, 1], mean probability inside each mask; 0 for an empty mask.
+        scores: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; of a
+            checkpoint that was not calibrated for this, the mean probability inside its mask, 0 for an empty one.
         grid_priors: float32 ``(L, h, w)`` in [0, 1], :attr:`priors` at the network's own grid.
         timings: milliseconds by stage; of the whole batch where several queries ran together.
         image: uint8 ``(H, W, 3)`` RGB, the query.
@@ -81,14 +82,8 @@ class Segmentation:
         if label not in self.labels:
             raise LabelError(f"no label {label!r} in this result; it has {', '.join(map(repr, self.labels))}.")
         i = self.labels.index(label)
-        return from_probabilities(
-            (label,),
-            self.probabilities[i : i + 1],
-            self.grid_priors[i : i + 1],
-            image=self.image,
-            threshold=self.threshold,
-            timings=self.timings,
-        )
+        own = {n: getattr(self, n)[i : i + 1] for n in ("labels", "probabilities", "masks", "scores", "grid_priors")}
+        return replace(self, **own)
 
     @cached_property
     def label_map(self) -> NDArray[np.int32]:
@@ -186,29 +181,59 @@ class Segmentation:
         return image
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where probabilities become masks.
+
+    Attributes:
+        threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
+        absent_below: labels with a score below this get an empty mask, in [0, 1].
+    """
+
+    threshold: float = 0.5
+    absent_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: naming the value.
+        """
+        for name, value in (("threshold", self.threshold), ("absent_below", self.absent_below)):
+            if not isinstance(value, (int, float, np.floating)) or not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value!r} must be a number in [0, 1].")
+
+
 def from_probabilities(
     labels: tuple[str, ...],
     probabilities: NDArray[np.float32],
     grid_priors: NDArray[np.float32],
     *,
     image: NDArray[np.uint8],
-    threshold: float,
+    cut: Cut,
     timings: Mapping[str, float],
+    presence: NDArray[np.float32] | None = None,
 ) -> Segmentation:
-    """Derive masks and scores from probabilities ``(L, H, W)`` and priors ``(L, h, w)``."""
-    masks = probabilities > threshold
-    # Products and not p[m]: picking pixels takes many times longer.
-    scores = [(p * m).sum() / max(1, np.count_nonzero(m)) for p, m in zip(probabilities, masks, strict=True)]
+    """Derive masks and scores from probabilities ``(L, H, W)``, priors ``(L, h, w)`` and presence ``(L,)``."""
+    masks = probabilities > cut.threshold
+    scores = _mean_probabilities(probabilities, masks) if presence is None else presence
+    masks &= (scores >= cut.absent_below)[:, None, None]
     return Segmentation(
         labels=labels,
         probabilities=probabilities,
         masks=masks,
-        scores=np.array(scores, np.float32),
+        scores=scores,
         grid_priors=grid_priors,
         timings=MappingProxyType(dict(timings)),
         image=image,
-        threshold=threshold,
+        threshold=cut.threshold,
     )
+
+
+def _mean_probabilities(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    # Products and not p[m]: picking pixels takes many times longer.
+    means = [(p * m).sum() / max(1, np.count_nonzero(m)) for p, m in zip(probabilities, masks, strict=True)]
+    return np.array(means, np.float32)
 
 
 def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:

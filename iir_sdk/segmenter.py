@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,12 @@ from PIL import Image
 
 from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
+from iir_sdk.held_supports import HeldSupports
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.kept_state import KeptState, join_shots
 from iir_sdk.open_engine import open_engine
 from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.result import Segmentation, from_probabilities
+from iir_sdk.result import Cut, Segmentation, from_probabilities
 from iir_sdk.support import Support, SupportBank, read_supports
 from iir_sdk.weights.hub import HubOptions
 
@@ -76,7 +77,7 @@ class FewShotSegmenter:
             weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
         self.engine: Engine = weights
         self.token_budget = token_budget
-        self._held = _Held()
+        self._held = HeldSupports()
         self._adding = threading.Lock()
 
     @classmethod
@@ -252,7 +253,7 @@ class FewShotSegmenter:
             own = bank.of_label(label)
             unchanged = label in old.tasks and own == old.bank.of_label(label)
             tasks[label] = old.tasks[label] if unchanged else self.task([s.state for s in own])
-        self._held = _Held(bank, tasks, self.engine.prepare(list(tasks.values())) if tasks else [])
+        self._held = HeldSupports(bank, tasks, self.engine.prepare(list(tasks.values())) if tasks else [])
 
     def remove_support(self, which: Support | str) -> None:
         """Forget one support, or all supports of a label.
@@ -266,7 +267,7 @@ class FewShotSegmenter:
     def clear_supports(self) -> None:
         """Forget all supports."""
         with self._adding:
-            self._held = _Held()
+            self._held = HeldSupports()
 
     def save_supports(self, path: str | os.PathLike[str]) -> None:
         """Write all supports to one safetensors file, bound to this checkpoint.
@@ -298,7 +299,12 @@ class FewShotSegmenter:
         return loaded
 
     def predict(
-        self, query: ImageSource, *, labels: Sequence[str] | None = None, threshold: float = 0.5
+        self,
+        query: ImageSource,
+        *,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.5,
+        absent_below: float = 0.0,
     ) -> Segmentation:
         """Segment one picture at its own size.
 
@@ -306,16 +312,19 @@ class FewShotSegmenter:
             query: a path, PIL image, uint8 array ``(H, W, 3)`` or float tensor ``(3, H, W)`` in [0, 1]; RGB.
             labels: which labels, in this order; None for all.
             threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
+            absent_below: labels with a score below this get an empty mask, in [0, 1]; 0.5 for pictures that may well
+                not show the object.
 
         Raises:
             NoSupportError: no support was added.
             LabelError: a label has no support.
             ImageError, PictureNotFoundError: the picture cannot be used.
-            ConfigError: the threshold is out of its range.
+            ConfigError: ``threshold`` or ``absent_below`` is out of its range.
             PrecisionError: numbers overflowed in the chosen dtype.
         """
-        names, tasks = self._tasks(labels, threshold)
-        return self._segment([load_picture(query, what="query")], names, tasks, threshold)[0]
+        cut = Cut(threshold, absent_below)
+        names, tasks = self._tasks(labels)
+        return self._segment([load_picture(query, what="query")], names, tasks, cut)[0]
 
     def predict_many(
         self,
@@ -323,6 +332,7 @@ class FewShotSegmenter:
         *,
         labels: Sequence[str] | None = None,
         threshold: float = 0.5,
+        absent_below: float = 0.0,
         batch_size: int = 8,
     ) -> Iterator[Segmentation]:
         """Segment many pictures, in order, a batch at a time; each result is as :meth:`predict` gives it.
@@ -338,27 +348,26 @@ class FewShotSegmenter:
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         if isinstance(queries, (str, os.PathLike, Image.Image)) or not isinstance(queries, Iterable):
             raise ImageError(f"queries={queries!r} is not a collection of pictures; for one picture call predict.")
-        names, tasks = self._tasks(labels, threshold)
-        return self._batches(iter(queries), names, tasks, threshold, batch_size)
+        cut = Cut(threshold, absent_below)
+        names, tasks = self._tasks(labels)
+        return self._batches(iter(queries), names, tasks, cut, batch_size)
 
     def _batches(
         self,
         queries: Iterator[ImageSource],
         names: tuple[str, ...],
         tasks: list[TaskGroup],
-        threshold: float,
+        cut: Cut,
         batch_size: int,
     ) -> Iterator[Segmentation]:
         position = 0
         while batch := list(islice(queries, batch_size)):
             pictures = [load_picture(q, what=f"query {position + i}") for i, q in enumerate(batch)]
             position += len(batch)
-            yield from self._segment(pictures, names, tasks, threshold)
+            yield from self._segment(pictures, names, tasks, cut)
 
-    def _tasks(self, labels: Sequence[str] | None, threshold: float) -> tuple[tuple[str, ...], list[TaskGroup]]:
+    def _tasks(self, labels: Sequence[str] | None) -> tuple[tuple[str, ...], list[TaskGroup]]:
         held = self._held
-        if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold={threshold!r} must be a number in [0, 1].")
         if isinstance(labels, str):
             raise LabelError(f"labels={labels!r} is one string; pass a list, as in labels=[{labels!r}].")
         if not len(held.bank):
@@ -373,27 +382,14 @@ class FewShotSegmenter:
         return names, self.engine.prepare([held.tasks[name] for name in names])
 
     def _segment(
-        self, pictures: list[Picture], names: tuple[str, ...], tasks: list[TaskGroup], threshold: float
+        self, pictures: list[Picture], names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut
     ) -> list[Segmentation]:
         found, timings = self.engine.segment([p.pixels for p in pictures], tasks)
         if not all(np.isfinite(f.probabilities).all() for f in found):
             raise PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
         return [
-            from_probabilities(names, f.probabilities, f.priors, image=p.pixels, threshold=threshold, timings=timings)
+            from_probabilities(
+                names, f.probabilities, f.priors, image=p.pixels, cut=cut, timings=timings, presence=f.presence
+            )
             for p, f in zip(pictures, found, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Held:
-    """The supports of a moment, taken as one by a prediction while another thread adds.
-
-    Attributes:
-        bank: all of them.
-        tasks: each label's, within the token budget.
-        groups: of all labels, in the engine's form.
-    """
-
-    bank: SupportBank = field(default_factory=SupportBank)
-    tasks: Mapping[str, KeptState] = field(default_factory=dict)
-    groups: list[TaskGroup] = field(default_factory=list)

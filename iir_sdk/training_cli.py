@@ -1,4 +1,4 @@
-"""``iir-sdk train``, ``evaluate``, ``pretrain`` and ``ablate``."""
+"""``iir-sdk train``, ``calibrate``, ``evaluate``, ``pretrain`` and ``ablate``."""
 
 from __future__ import annotations
 
@@ -132,6 +132,37 @@ def pretrain(
 
 
 @click.command()
+@click.argument("run", type=_PATH)
+@_DATA
+@click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
+@click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
+@click.option("--seed", default=0, show_default=True)
+@_DEVICE
+def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, seed: int, device: str) -> None:
+    """Fit how sure RUN's model is that a query shows the object, on training pictures with and without it.
+
+    The fitted head goes into RUN/model.safetensors; masks stay as they are.
+    """
+    import torch
+
+    from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.training.data.exclusion import without_classes
+    from iir_sdk.training.data.folder import coco_fold, read_picture_sets
+    from iir_sdk.training.evaluate import Protocol
+    from iir_sdk.training.presence_fit import fit_presence, present_and_absent
+    from iir_sdk.weights.checkpoint_file import save_checkpoint
+
+    segmenter = FewShotSegmenter(str(run), device=device)
+    sets = without_classes(read_picture_sets(data), () if exclude_fold is None else coco_fold(exclude_fold))
+    found = [present_and_absent(segmenter, s, Protocol(episodes=episodes, seeds=(seed,))) for s in sets]
+    evidence, shown = (torch.cat(parts) for parts in zip(*found, strict=True))
+    model = fit_presence(segmenter.checkpoint.model.cpu(), evidence, shown)
+    path = run / "model.safetensors" if run.is_dir() else run
+    save_checkpoint(model, segmenter.preprocessing, path)
+    click.echo(f"fitted to {len(shown)} episodes; the checkpoint is {path}")
+
+
+@click.command()
 @_DATA
 @click.option("--benchmark", "name", help="Read --data as this benchmark, e.g. pascal; default: folders of one's own.")
 @click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
@@ -146,6 +177,7 @@ def pretrain(
     help="Factor of the input size; repeat.",
 )
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
+@click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
 @_DEVICE
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="float32")
 @click.option("--token-budget", default=384, show_default=True, help="Tokens that a label's supports are merged to.")
@@ -164,6 +196,7 @@ def evaluate(
     min_share: float | None,
     scales: tuple[float, ...],
     output: str,
+    absent: bool,
     device: str,
     dtype: str,
     token_budget: int,
@@ -181,6 +214,9 @@ def evaluate(
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
+    if absent:
+        _score_presence(segmenter, sets, protocol, json_file)
+        return
     scores = _score_sets(segmenter, sets, protocol, episodes_file)
     for score in scores:
         spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""
@@ -279,6 +315,17 @@ def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset
     if not sets:
         raise click.ClickException(f"no set in {data} has a class of fold {fold}.")
     return sets
+
+
+def _score_presence(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, json_file: Path | None) -> None:
+    from iir_sdk.training.presence_fit import presence_score
+    from iir_sdk.training.report import write_presence
+
+    scores = [presence_score(segmenter, pictures, protocol) for pictures in sets]
+    for score in scores:
+        click.echo(f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   ({score.episodes} episodes each)")
+    if json_file:
+        write_presence(json_file, scores, segmenter.checkpoint.sha256)
 
 
 def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:

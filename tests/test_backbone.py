@@ -99,6 +99,8 @@ def test_closed_form_on_a_nonlinear_head_is_refused():
         {"head_width": 12},
         {"joint_priors": True},
         {"joint_priors": True, "decoder": "light", "cam": "grad"},
+        {"self_support": True},
+        {"presence": True, "cam": "grad"},
     ],
 )
 def test_config_refuses_what_cannot_be_built(bad):

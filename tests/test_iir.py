@@ -17,6 +17,7 @@ SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
 LIGHT = replace(SMALL, decoder="light", blocks=3, cross_blocks=2)
 JOINT = replace(LIGHT, joint_priors=True)
+OWN = replace(JOINT, late_features=True, self_support=True, presence=True)
 
 
 def kept(state: SupportState, task: int) -> KeptState:
@@ -51,9 +52,12 @@ def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tenso
         replace(LIGHT, blocks=2, shot_fusion="average"),
         JOINT,
         replace(JOINT, classifier=False),
+        OWN,
         replace(SMALL, backbone="vgg16_bn", cam="grad"),
     ],
-    ids=lambda c: f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}-{c.joint_priors}",
+    ids=lambda c: (
+        f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}-{c.joint_priors}-{c.presence}"
+    ),
 )
 def test_every_architecture_predicts(config):
     torch.manual_seed(0)
@@ -99,7 +103,7 @@ def test_the_support_changes_the_answer(small_model):
     assert (one - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT, OWN], ids=str)
 def test_equal_shots_count_as_one(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -111,7 +115,7 @@ def test_equal_shots_count_as_one(config):
         torch.testing.assert_close(model(queries, three).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT, OWN], ids=str)
 def test_the_order_of_shots_does_not_matter(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -121,7 +125,7 @@ def test_the_order_of_shots_does_not_matter(config):
         torch.testing.assert_close(model(queries, turned).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
 def test_shots_encoded_apart_or_together_are_the_same(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -136,7 +140,7 @@ def test_shots_encoded_apart_or_together_are_the_same(config):
         torch.testing.assert_close(torch.from_numpy(array), together.tensors()[name], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
 def test_the_layout_of_a_querys_maps_changes_nothing(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
@@ -152,7 +156,7 @@ def test_the_layout_of_a_querys_maps_changes_nothing(config):
     torch.testing.assert_close(plain.prior, last.prior, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT], ids=str)
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
 def test_one_query_by_many_tasks_is_each_query_by_its_own(config):
     torch.manual_seed(0)
     model = IIR(config).eval()

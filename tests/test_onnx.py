@@ -30,6 +30,9 @@ openvino = pytest.importorskip("openvino")
 BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
+PLAIN = {"joint_priors": False, "self_support": False, "presence": False}
+
+
 def save(path: Path, **changes: object) -> Path:
     torch.manual_seed(0)
     config = ModelConfig(
@@ -41,6 +44,8 @@ def save(path: Path, **changes: object) -> Path:
             "cross_blocks": 1,
             "head_width": 8,
             "joint_priors": True,
+            "self_support": True,
+            "presence": True,
             **changes,
         }
     )
@@ -77,7 +82,7 @@ def on_torch(weights: Path) -> FewShotSegmenter:
 def each_exported(request, tmp_path_factory, exported):
     if request.param == "joint":
         return exported
-    return export(tmp_path_factory.mktemp(request.param), decoder=request.param, joint_priors=False)
+    return export(tmp_path_factory.mktemp(request.param), decoder=request.param, **PLAIN)
 
 
 @BACKENDS
@@ -92,6 +97,7 @@ def test_backends_agree_on_shots_labels_and_sizes(each_exported, backend):
         assert one.labels == other.labels
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)
         np.testing.assert_allclose(one.priors, other.priors, atol=5e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=2e-3)
 
 
 @BACKENDS
@@ -184,7 +190,7 @@ def test_an_export_of_another_version_is_refused(exported, tmp_path):
 
 
 def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
-    checkpoint = read_checkpoint(save(tmp_path / "grad.safetensors", cam="grad", joint_priors=False))
+    checkpoint = read_checkpoint(save(tmp_path / "grad.safetensors", cam="grad", **PLAIN))
     with pytest.raises(ConfigError, match="closed_form"):
         export_onnx(checkpoint, tmp_path / "graphs")
     with pytest.raises(ConfigError, match="CPU"):

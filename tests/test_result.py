@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import LabelError, OutputError
-from iir_sdk.result import COLOURS, Segmentation, from_probabilities
+from iir_sdk.result import COLOURS, Cut, Segmentation, from_probabilities
 
 
 def segmentation(labels: int = 2, seed: int = 0, threshold: float = 0.5) -> Segmentation:
     rng = np.random.default_rng(seed)
     probabilities = rng.uniform(size=(labels, 9, 7)).astype(np.float32)
     image = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    cut = Cut(threshold)
     return from_probabilities(
-        tuple("abcdefgh"[:labels]), probabilities, probabilities[::-1], image=image, threshold=threshold, timings={}
+        tuple("abcdefgh"[:labels]), probabilities, probabilities[::-1], image=image, cut=cut, timings={}
     )
 
 
@@ -39,6 +40,25 @@ def test_masks_map_and_scores_equal_loops(labels, seed, threshold):
         assert found.scores[i] == pytest.approx(expected, abs=1e-5)
     assert found.scores.dtype == np.float32
     assert found.label_map.dtype == np.int32
+
+
+def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probabilities():
+    probabilities = np.full((3, 4, 5), 0.9, np.float32)
+    presence = np.array([0.2, 0.5, 0.8], np.float32)
+    found = from_probabilities(
+        ("a", "b", "c"),
+        probabilities,
+        probabilities,
+        image=np.zeros((4, 5, 3), np.uint8),
+        cut=Cut(absent_below=0.5),
+        timings={},
+        presence=presence,
+    )
+    assert [bool(m.any()) for m in found.masks] == [False, True, True]
+    assert np.array_equal(found.scores, presence)
+    assert np.array_equal(found.probabilities, probabilities)
+    assert not found["a"].mask.any()
+    assert found["a"].score == pytest.approx(0.2)
 
 
 def test_one_label_reads_directly_and_several_ask_for_a_name():

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from iir_sdk.demo.jobs import JobResult
 from iir_sdk.images import load_mask, load_picture
-from iir_sdk.result import from_probabilities
+from iir_sdk.result import Cut, from_probabilities
 
 TILE = (240, 200)
 _GAP, _TITLE, _HEADER = 8, 26, 24
@@ -39,7 +39,7 @@ def draw_sheet(results: Sequence[JobResult]) -> Image.Image:
 def _tiles(result: JobResult) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image]:
     picture = load_picture(result.job.support)
     mask = load_mask(result.job.support_mask, picture)[None].astype(np.float32)
-    marked = from_probabilities((result.job.name,), mask, mask, image=picture.pixels, threshold=0.5, timings={})
+    marked = from_probabilities((result.job.name,), mask, mask, image=picture.pixels, cut=Cut(), timings={})
     found = result.segmentation
     return marked.overlay(), Image.fromarray(found.image), _heat(found.prior), found.overlay()
 

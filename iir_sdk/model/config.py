@@ -52,6 +52,7 @@ class ModelConfig:
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
         self_support: with them, priors of the query's own prototypes, which the joint one gives.
+        presence: a head that says how probable it is that the query shows the object; only with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
         decoder: ``full`` is the paper's: self and cross attention between all positions, 3x3 convolutions. ``light``
@@ -74,6 +75,7 @@ class ModelConfig:
     late_features: bool = False
     joint_priors: bool = False
     self_support: bool = False
+    presence: bool = False
     dropout: float = 0.1
     prototypes: Prototypes = "dual"
     decoder: DecoderKind = "full"
@@ -107,6 +109,8 @@ class ModelConfig:
             )
         if self.self_support and not self.joint_priors:
             raise ConfigError("model config: self_support needs joint_priors=true.")
+        if self.presence and self.cam != "closed_form":
+            raise ConfigError("model config: presence needs cam='closed_form'.")
         if not self.classifier and self.cam == "grad":
             raise ConfigError("model config: cam='grad' needs a classifier; use cam='closed_form'.")
 

@@ -24,6 +24,7 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
+from iir_sdk.model.presence import presence_evidence
 from iir_sdk.model.prototypes import (
     DualPrototypes,
     area_average,
@@ -62,12 +63,14 @@ class Prediction:
         logits: ``(B, 2, H/8, W/8)``, background and foreground.
         prior: ``(B, 1, H/16, W/16)`` float32, IIR's prior in [0, 1], weighted mean over the shots.
         shot_weights: ``(B, K)``, each row sums to 1.
+        presence: ``(B,)``, logit of the query showing the object; None without a head for it.
         auxiliary: 2-way logits ``(B, 2, H/16, W/16)`` of the query after fusion and after each block.
     """
 
     logits: Tensor
     prior: Tensor
     shot_weights: Tensor
+    presence: Tensor | None = None
     auxiliary: tuple[Tensor, ...] = ()
 
 
@@ -241,7 +244,13 @@ class IIR(nn.Module):
         logits = self.decoder.head(x, query.detail, head_priors)
         if query.base is not None:
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
-        return Prediction(logits, prior, weights, tuple(auxiliary))
+        return Prediction(logits, prior, weights, self._presence(query, state, weights, logits), tuple(auxiliary))
+
+    def _presence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
+        if self.decoder.presence is None:
+            return None
+        evidence = presence_evidence(query, state, weights, logits)
+        return F.linear(evidence, self.decoder.presence.weight.float(), self.decoder.presence.bias.float())[:, 0]
 
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:

@@ -33,9 +33,9 @@ def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Te
     """
     size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
     shares = torch.cat([prior, 1 - prior], 1).square()
-    mid = _mean_units(query, "mid", shares)
-    high = _mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
-    low = _mean_units(query, "low", resize_map(shares, fine))
+    mid = mean_units(query, "mid", shares)
+    high = mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
+    low = mean_units(query, "low", resize_map(shares, fine))
     length = _length(torch.cat([mid, high], 2))
     found = _similarity(query, "mid", mid / length) + resize_map(_similarity(query, "high", high / length), size)
     of_low = _similarity(query, "low", low / _length(low))
@@ -45,8 +45,8 @@ def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Te
 
 
 @full_precision
-def _mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
-    """Means ``(N, 2, C)`` of a map's unit vectors with the weights ``shares (N, 2, h, w)``."""
+def mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
+    """Means ``(N, M, C)`` of a map's unit vectors with the weights ``shares (N, M, h, w)``."""
     features, lengths = query.compared(name)
     rows = for_queries(query, (shares / lengths).flatten(2))
     sums = rows @ map_to_tokens(features.float())

@@ -21,7 +21,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
-from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, OnnxExport, write_record
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, PRESENCE, OnnxExport, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -49,7 +49,7 @@ class _QueryPredictor(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Pictures ``(B, 3, H, W)`` and the states of as many tasks, or of one, or many tasks for one picture."""
         tensors = dict(zip(_READ, state, strict=True))
         # Which class it was matters only to Grad-CAM, which no graph can hold.
@@ -58,7 +58,7 @@ class _QueryPredictor(nn.Module):
         # One for each task: OpenVINO fuses the sum that it goes into, and then takes one query's for all of them.
         query = query._replace(detail=_for_each(query.detail, tensors["threshold"]))
         found = self.model.decode(query, SupportState(proxy_index=index, **tensors))
-        return found.logits, found.prior
+        return (found.logits, found.prior) if found.presence is None else (found.logits, found.prior, found.presence)
 
 
 def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
@@ -97,9 +97,8 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         state = model.encode_support(image[:, None], mask)
     _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
     query = torch.rand(2, 3, side.size, side.size)
-    _write(
-        folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), ("logits", "prior")
-    )
+    outs = ("logits", "prior", PRESENCE) if model.config.presence else ("logits", "prior")
+    _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
     export = OnnxExport(folder, checkpoint.entry)
     write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
     return export
@@ -156,6 +155,8 @@ def _write(
 def _dynamic(name: str) -> dict[int, str]:
     if name in ("image", "mask", "logits", "prior"):
         return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
+    if name == PRESENCE:
+        return {0: "pairs"}
     for tokens in TOKEN_LISTS:
         if name in tokens.axes:
             shots = {1: "shots"} if name == tokens.mass else {}

@@ -20,6 +20,8 @@ FORMAT = "iir_sdk.onnx/3"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
+PRESENCE = "presence"
+"""The predictor's output that networks without such a head do not have."""
 OPSET = 17
 
 

@@ -123,14 +123,13 @@ class Evaluator:
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
-        state = self.segmenter.task([self._support(episode.name, key) for key in episode.supports])
         engine = self.segmenter.torch_engine
         with torch.inference_mode(), engine.autocast():
-            tasks = engine.prepare([state])
+            tasks = engine.prepare([self.task(episode)])
             query = self._query(episode.query)
             size, found = query.size, []
             for taps in query.scales:
-                logits, prior = engine.decode(taps, tasks)
+                logits, prior, _ = engine.decode(taps, tasks)
                 if self.output == "prior":
                     enlarged = F.interpolate(prior[0], size, mode="bilinear", align_corners=False)
                     found.append(enlarged[0, 0].float())
@@ -138,6 +137,14 @@ class Evaluator:
                     found.append(restore(logits[0], size)[0])
             probability: NDArray[np.float32] = torch.stack(found).mean(0).cpu().numpy()
             return probability
+
+    def task(self, episode: Episode) -> KeptState:
+        """The episode's supports as one task."""
+        return self.segmenter.task([self._support(episode.name, key) for key in episode.supports])
+
+    def taps(self, episode: Episode) -> Taps:
+        """The query's features at the first scale."""
+        return self._query(episode.query).scales[0]
 
     def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
         """Score episodes by thresholded probability."""

@@ -15,6 +15,7 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, SetScore
 from iir_sdk.training.mask_tile import GREEN, RED, mask_tile
+from iir_sdk.training.presence_fit import PresenceScore
 
 TILE = 240
 
@@ -32,6 +33,16 @@ def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
         sets.append(plain)
     document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets}
     text = json.dumps(document, indent=1) + "\n"
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_presence(path: Path, scores: Sequence[PresenceScore], sha256: str) -> None:
+    """Write presence scores of a checkpoint as JSON.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = json.dumps({"sha256": sha256, "sets": [asdict(score) for score in scores]}, indent=1) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

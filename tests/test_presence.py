@@ -1,0 +1,242 @@
+"""The query as its own support, and whether it shows the object at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.cli import main
+from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.build_backbone import build_backbone
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.presence import presence_evidence
+from iir_sdk.model.self_support import self_support_priors
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.training.data.episodes import Episode
+from iir_sdk.training.presence_fit import absent_episodes, auroc, calibration_error, fit_presence, logistic_regression
+from iir_sdk.weights.checkpoint_file import save_checkpoint
+
+CONFIG = ModelConfig(
+    backbone="test_efficientnet",
+    decoder="light",
+    width=8,
+    blocks=1,
+    cross_blocks=1,
+    heads=1,
+    head_width=8,
+    joint_priors=True,
+    self_support=True,
+    presence=True,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> IIR:
+    torch.manual_seed(0)
+    return IIR(CONFIG).eval()
+
+
+def random_taps(model: IIR, seed: int = 0) -> Taps:
+    generator = torch.Generator().manual_seed(seed)
+    sides = zip(model.backbone.channels, (8, 4, 2), strict=True)
+    return Taps(*(torch.randn(1, c, s, s, generator=generator) for c, s in sides))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Of ``(C, ...)``, along the first axis."""
+    return vectors / np.linalg.norm(vectors, axis=0)
+
+
+def test_the_lead_over_the_querys_own_background_equals_loops(model):
+    query = model.read_query(random_taps(model))
+    prior = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    tokens, head = self_support_priors(query, prior)
+    low, mid, high = (unit(t[0].double().numpy()) for t in query.taps)
+    shares = np.stack([prior[0, 0].double().numpy() ** 2, (1 - prior[0, 0].double().numpy()) ** 2])
+    prototypes = []
+    for share in shares:
+        coarse = share.reshape(2, 2, 2, 2).mean((1, 3))
+        of_mid = sum(share[y, x] * mid[:, y, x] for y in range(4) for x in range(4)) / share.sum()
+        of_high = sum(coarse[y, x] * high[:, y, x] for y in range(2) for x in range(2)) / coarse.sum()
+        length = np.sqrt((of_mid**2).sum() + (of_high**2).sum())
+        prototypes.append((of_mid / length, of_high / length))
+    (mid_fg, high_fg), (mid_bg, high_bg) = prototypes
+    of_high = np.einsum("c,chw->hw", high_fg - high_bg, high)
+    enlarged = torch.nn.functional.interpolate(torch.tensor(of_high)[None, None], (4, 4), mode="bilinear")[0, 0]
+    lead = np.einsum("c,chw->hw", mid_fg - mid_bg, mid) + enlarged.numpy()
+    np.testing.assert_allclose(tokens[0, 1], lead, atol=1e-4)
+    assert float(tokens[0, 0].min()) == 0
+    assert float(tokens[0, 0].max()) == pytest.approx(1)
+    fine = torch.nn.functional.interpolate(torch.tensor(shares)[None], (8, 8), mode="bilinear")[0].numpy()
+    of_low = [unit(np.einsum("hw,chw->c", share, low)) for share in fine]
+    np.testing.assert_allclose(head[0, 1], np.einsum("c,chw->hw", of_low[0] - of_low[1], low), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5])
+def test_a_prior_without_foreground_or_background_stays_finite(model, value):
+    tokens, head = self_support_priors(model.read_query(random_taps(model)), torch.full((1, 1, 4, 4), value))
+    assert torch.isfinite(tokens).all()
+    assert torch.isfinite(head).all()
+
+
+def test_the_evidence_of_presence_is_a_cosine_of_means(model):
+    torch.manual_seed(1)
+    images, mask = torch.randn(1, 1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    with torch.inference_mode():
+        state = model.encode_support(images, mask)
+        query = model.read_query(random_taps(model))
+        logits = torch.randn(1, 2, 8, 8)
+        found = presence_evidence(query, state, torch.ones(1, 1), logits)[0]
+    share = torch.softmax(logits, 1)[0, 1].double().numpy().reshape(2, 4, 2, 4).mean((1, 3))
+    for i, (name, maps) in enumerate((("high", query.taps.high), ("pooled", query.pooled_map))):
+        mean = np.einsum("hw,chw->c", share, unit(maps[0].double().numpy()))
+        of_support = getattr(state, f"foreground_{name}")[0, 0].double().numpy()
+        assert float(found[i]) == pytest.approx(float(unit(mean) @ unit(of_support)), abs=1e-4)
+
+
+def test_the_object_itself_is_more_probably_there_than_noise():
+    """A head that was fitted to tell two kinds of evidence apart does so through the whole network."""
+    evidence = torch.cat([torch.full((40, 2), 0.8), torch.full((40, 2), 0.2)]) + 0.05 * torch.randn(80, 2)
+    fitted = fit_presence(IIR(replace(CONFIG, presence=False)), evidence, torch.tensor([1.0] * 40 + [0.0] * 40))
+    assert fitted.config.presence
+    head = fitted.decoder.presence
+    assert float(head(torch.tensor([0.8, 0.8])).sigmoid()) > 0.9
+    assert float(head(torch.tensor([0.2, 0.2])).sigmoid()) < 0.1
+
+
+def test_logistic_regression_ends_where_the_gradient_is_zero(rng):
+    inputs = torch.tensor(rng.normal(0.5, [0.1, 3.0], (300, 2)), dtype=torch.float32)
+    labels = torch.tensor(rng.uniform(size=300) < 1 / (1 + np.exp(-(8 * inputs[:, 0].numpy() - 4)))).float()
+    weight, bias = logistic_regression(inputs, labels, decay=0.0)
+    residual = (inputs @ weight + bias).sigmoid() - labels
+    assert abs(float(residual.mean())) < 1e-4
+    assert float((inputs * residual[:, None]).mean(0).abs().max()) < 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), levels=st.integers(1, 6))
+def test_auroc_counts_pairs(seed, levels):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, 20).astype(np.float32)
+    positive = np.arange(20) % 3 == 0
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[positive] for n in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+
+
+def test_calibration_error_of_known_bins():
+    probability = np.array([0.05, 0.05, 0.95, 0.95], np.float32)
+    assert calibration_error(probability, np.array([False, False, True, True])) == pytest.approx(0.05)
+    assert calibration_error(probability, np.array([True, True, False, False])) == pytest.approx(0.95)
+    assert calibration_error(np.ones(4, np.float32), np.array([True, True, True, False])) == pytest.approx(0.25)
+
+
+class Pictures:
+    """Two classes; picture ``both`` shows both."""
+
+    name = "pictures"
+
+    def __init__(self, **classes: tuple[str, ...]) -> None:
+        self.classes = classes
+
+
+def test_absent_queries_never_show_the_class():
+    pictures = Pictures(cat=("a", "b", "both"), dog=("c#1", "c#2", "both"))
+    present = [Episode("cat", ("a",), "b"), Episode("dog", ("c#1",), "both")] * 10
+    absent = absent_episodes(pictures, present, seed=0)
+    assert {e.query for e in absent if e.name == "cat"} <= {"c#1", "c#2"}
+    assert {e.query for e in absent if e.name == "dog"} <= {"a", "b"}
+    assert [e.supports for e in absent] == [e.supports for e in present]
+    assert absent == absent_episodes(pictures, present, seed=0)
+    with pytest.raises(DatasetError, match="every picture shows 'cat'"):
+        absent_episodes(Pictures(cat=("a", "b")), [], seed=0)
+
+
+# The stage before the last
+
+
+def test_late_features_lead_the_same_last_stage():
+    torch.manual_seed(0)
+    plain = build_backbone("tf_efficientnet_lite0").eval()
+    late = build_backbone("tf_efficientnet_lite0", late=True).eval()
+    late.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        one, other = plain(images), late(images)
+        assert late.check_order(images)
+        torch.testing.assert_close(late.pooled_map(other.high), plain.pooled_map(one.high))
+        before = plain.net.get_submodule("blocks.5")(one.mid)
+    own = plain.channels[2]
+    torch.testing.assert_close(other.high[:, -own:], one.high)
+    assert late.channels == (*plain.channels[:2], own + before.shape[1])
+    first = other.high[:, :-own]
+    torch.testing.assert_close(first.norm(dim=1), one.high.norm(dim=1), rtol=1e-3, atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(first, before)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=1e-4, atol=1e-4)
+    assert isinstance(late, Backbone)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_tiny_patch16_224"])
+def test_late_features_need_two_stages_at_one_stride(name):
+    with pytest.raises(ConfigError, match="late_features=false"):
+        build_backbone(name, late=True)
+
+
+# Through the doors
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("presence") / "model.safetensors"
+    save_checkpoint(IIR(replace(CONFIG, presence=False)), Preprocessing(size=96, support_size=64), path)
+    return path
+
+
+def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder, tmp_path):
+    run = tmp_path / "model.safetensors"
+    run.write_bytes(checkpoint.read_bytes())
+    before = FewShotSegmenter(run, device="cpu")
+    result = CliRunner().invoke(
+        main, ["calibrate", str(run), "--data", str(picture_folder / "coco"), "--episodes", "4"]
+    )
+    assert result.exit_code == 0, result.output
+    after = FewShotSegmenter(run, device="cpu")
+    rng = np.random.default_rng(0)
+    picture, mask = rng.integers(0, 256, (80, 90, 3)).astype(np.uint8), np.zeros((80, 90), bool)
+    mask[20:50, 30:70] = True
+    for segmenter in (before, after):
+        segmenter.add_support(picture, mask)
+    one, other = before.predict(picture), after.predict(picture)
+    np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+    assert 0 < other.score < 1
+    assert other.score != pytest.approx(one.score)
+    assert other.mask.any() == one.mask.any()
+    above = float(np.nextafter(np.float32(other.score), np.float32(1)))
+    assert not after.predict(picture, absent_below=above).mask.any()
+    assert np.array_equal(after.predict(picture, absent_below=other.score).mask, other.mask)
+    (batched,) = after.predict_many([picture], absent_below=above)
+    assert not batched.mask.any()
+    json_file = tmp_path / "presence.json"
+    scored = ["evaluate", "--data", str(picture_folder / "coco"), "--weights", str(run), "--absent", "--episodes", "4"]
+    result = CliRunner().invoke(main, [*scored, "--json", str(json_file)])
+    assert result.exit_code == 0, result.output
+    assert "AUROC" in result.output
+    assert json_file.exists()
+
+
+def test_a_checkpoint_without_the_head_cannot_be_scored_for_it(checkpoint, picture_folder):
+    scored = ["evaluate", "--data", str(picture_folder / "coco"), "--weights", str(checkpoint), "--absent"]
+    result = CliRunner().invoke(main, scored)
+    assert result.exit_code == 1
+    assert "iir-sdk calibrate" in result.output
