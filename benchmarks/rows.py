@@ -17,6 +17,7 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.images import load_mask, load_picture
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.training.ablate import OF_CLOSED_FORM
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
 
@@ -101,6 +102,8 @@ def runtime_rows(scene: Scene) -> dict[str, Row]:
         try:
             one = scene.segmenter(**settings)
         except ConfigError:
+            if "dtype" not in settings:
+                raise
             # A precision that this runtime does not have on this CPU.
             continue
         rows[f"predict, {name}"] = scene.predicting(one)
@@ -134,7 +137,7 @@ def _at(checkpoint: Checkpoint, side: int) -> Checkpoint:
 
 def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
     """The same network but for the CAM and the priors that need the other; untrained, since only time is measured."""
-    return replace(checkpoint, model=IIR(replace(checkpoint.model.config, cam="grad", joint_priors=False)).eval())
+    return replace(checkpoint, model=IIR(replace(checkpoint.model.config, **OF_CLOSED_FORM)).eval())
 
 
 def _compiled(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("mask", help="its mask: nonzero is the object")
     parser.add_argument("pictures", type=Path, help="folder of pictures to mark")
     parser.add_argument("masks", type=Path, help="folder for their masks: <picture's file name>.png")
+    parser.add_argument("--absent-below", type=float, default=0.0, help="score below which a mask is left empty")
     arguments = parser.parse_args()
 
     segmenter = FewShotSegmenter()
@@ -28,7 +29,7 @@ def main() -> None:
     failed = 0
     for file in sorted(p for p in arguments.pictures.iterdir() if p.suffix.lower() in SUFFIXES):
         try:
-            result = segmenter.predict(file)
+            result = segmenter.predict(file, absent_below=arguments.absent_below)
         except IirError as error:
             failed += 1
             print(f"{file.name}: left out. {error}")

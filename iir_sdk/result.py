@@ -38,7 +38,8 @@ class Segmentation:
     Attributes:
         labels: in the order of the first axis below.
         probabilities: float32 ``(L, H, W)`` in [0, 1].
-        masks: bool ``(L, H, W)``, ``probabilities > threshold``; masks of different labels may overlap.
+        masks: bool ``(L, H, W)``, ``probabilities > threshold``, empty for labels that ``absent_below`` left out; masks
+            of different labels may overlap.
         scores: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; of a
             checkpoint that was not calibrated for this, the mean probability inside its mask, 0 for an empty one.
         grid_priors: float32 ``(L, h, w)`` in [0, 1], :attr:`priors` at the network's own grid.

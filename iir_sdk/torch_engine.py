@@ -214,8 +214,8 @@ def _keep_freed_memory() -> None:
     """Have the C library (glibc) reuse a prediction's memory for the next one.
 
     It gives blocks above a threshold back to the system, and raises that threshold, up to 32 MB, when such a block is
-    freed. Without this, a prediction asks for every page of its maps anew, which took a fifth of its time. Other
-    libraries' allocators are not changed.
+    freed. Without this, a prediction asks for every page of its maps anew, which took a fifth of its time. It holds for
+    the whole process, which keeps up to 64 MB more; where another allocator is at work, nothing changes.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 

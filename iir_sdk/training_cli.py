@@ -132,7 +132,7 @@ def pretrain(
 
 
 @click.command()
-@click.argument("run", type=_PATH)
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
 @_DATA
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
 @click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
@@ -141,7 +141,8 @@ def pretrain(
 def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, seed: int, device: str) -> None:
     """Fit how sure RUN's model is that a query shows the object, on training pictures with and without it.
 
-    The fitted head goes into RUN/model.safetensors; masks stay as they are.
+    RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
+    Take sets whose classes are different things: what one class shows counts as absent for the others.
     """
     import torch
 
@@ -151,14 +152,17 @@ def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, se
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.presence_fit import fit_presence, present_and_absent
     from iir_sdk.weights.checkpoint_file import save_checkpoint
+    from iir_sdk.weights.resolve import CONFIG_FILE
 
-    segmenter = FewShotSegmenter(str(run), device=device)
-    sets = without_classes(read_picture_sets(data), () if exclude_fold is None else coco_fold(exclude_fold))
-    found = [present_and_absent(segmenter, s, Protocol(episodes=episodes, seeds=(seed,))) for s in sets]
-    evidence, shown = (torch.cat(parts) for parts in zip(*found, strict=True))
-    model = fit_presence(segmenter.checkpoint.model.cpu(), evidence, shown)
+    if (run / CONFIG_FILE).exists():
+        raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
     path = run / "model.safetensors" if run.is_dir() else run
-    save_checkpoint(model, segmenter.preprocessing, path)
+    segmenter = FewShotSegmenter(path, device=device)
+    sets = without_classes(read_picture_sets(data), () if exclude_fold is None else coco_fold(exclude_fold))
+    protocol = Protocol(episodes=episodes, seeds=(seed,))
+    found = _of_telling_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
+    evidence, shown = (torch.cat(parts) for parts in zip(*found, strict=True))
+    save_checkpoint(fit_presence(segmenter.checkpoint.model.cpu(), evidence, shown), segmenter.preprocessing, path)
     click.echo(f"fitted to {len(shown)} episodes; the checkpoint is {path}")
 
 
@@ -215,6 +219,8 @@ def evaluate(
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
     if absent:
+        if markdown_file or figures or episodes_file or output != "mask" or len(seeds) > 1 or scales != (1.0,):
+            raise click.UsageError("--absent goes with --shots, --episodes, one --seed, --min-share and --json only.")
         _score_presence(segmenter, sets, protocol, json_file)
         return
     scores = _score_sets(segmenter, sets, protocol, episodes_file)
@@ -317,15 +323,30 @@ def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset
     return sets
 
 
+def _of_telling_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> list[Any]:
+    """Of every set that has pictures without a class; the others are named."""
+    from iir_sdk.errors import DatasetError
+
+    found = []
+    for pictures in sets:
+        try:
+            found.append(each(pictures))
+        except DatasetError as error:
+            click.echo(f"left out: {error}", err=True)
+    if not found:
+        raise click.ClickException("no set is left that shows a class in some pictures and not in others.")
+    return found
+
+
 def _score_presence(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, json_file: Path | None) -> None:
     from iir_sdk.training.presence_fit import presence_score
     from iir_sdk.training.report import write_presence
 
-    scores = [presence_score(segmenter, pictures, protocol) for pictures in sets]
+    scores = _of_telling_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
     for score in scores:
         click.echo(f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   ({score.episodes} episodes each)")
     if json_file:
-        write_presence(json_file, scores, segmenter.checkpoint.sha256)
+        write_presence(json_file, scores, protocol, segmenter)
 
 
 def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:

@@ -23,6 +23,7 @@ from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, ablate, varied
 from iir_sdk.training.bounded_cache import BoundedCache
+from iir_sdk.training.config import find_recipe, read_recipe
 from iir_sdk.training.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, draw_episodes, evaluate_set
@@ -233,6 +234,8 @@ def test_variants_differ_in_what_they_say():
     grad = varied(PICTURES, "other_cam")
     assert grad.model.cam == "grad"
     assert varied(grad, "other_cam").model.cam == "closed_form"
+    embedded = read_recipe(find_recipe("lite2"))
+    assert {varied(embedded, name).model.cam for name in VARIANTS} == {"closed_form", "grad"}
     assert varied(PICTURES, "single").model.prototypes == "single"
     assert varied(PICTURES, "dual").model.prototypes == "dual"
     assert varied(PICTURES, "dual").model.cross_blocks == 0

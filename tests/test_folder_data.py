@@ -102,6 +102,32 @@ def test_novel_classes_are_known_under_other_names():
     for name in ("dog", "cattle", "scatter", "baseball_bat", "caterpillar", "tiebreak", "stoplight"):
         assert not names_class(name, fold), name
     assert cutouts_without([Path("a/cow.png"), Path("a/dog.png")], fold) == [Path("a/dog.png")]
+    # A number does not say what it shows.
+    assert cutouts_without([Path("a/1fae8-1fae8.png")], fold) == []
+    assert cutouts_without([Path("a/1fae8-1fae8.png")], ()) == [Path("a/1fae8-1fae8.png")]
+
+
+@pytest.mark.parametrize(
+    ("fold", "shown", "others"),
+    [
+        (
+            0,
+            ("1f466-boy", "military-vehicles-f22_raptor", "clinking_glasses", "sports-soccer"),
+            ("cactus", "1f408-cat"),
+        ),
+        (
+            1,
+            ("town-roadsigns-stoplight_01_red", "bubble_tea", "1f696-minibus", "closed_book"),
+            ("handbook", "cupboard"),
+        ),
+        (2, ("vehicles-race-indycar", "1f689-station", "animals-birds-owl", "school_handbag"), ("scarf", "strain")),
+    ],
+)
+def test_other_names_are_known_for_every_fold(fold, shown, others):
+    for name in shown:
+        assert names_class(name, coco_fold(fold)), name
+    for name in others:
+        assert not names_class(name, coco_fold(fold)), name
 
 
 def test_classes_that_hold_a_novel_one_are_excluded_too(picture_folder, tmp_path):

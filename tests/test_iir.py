@@ -9,7 +9,7 @@ import torch
 
 from iir_sdk.kept_state import KeptState, join_shots, join_tasks
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.iir import IIR
+from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.state import SupportState
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
@@ -27,6 +27,15 @@ def kept(state: SupportState, task: int) -> KeptState:
 
 def revived(state: KeptState) -> SupportState:
     return SupportState.from_tensors({n: torch.from_numpy(a.copy()) for n, a in state.arrays.items()})
+
+
+def assert_same(one: Prediction, other: Prediction, **tolerance: float) -> None:
+    """Logits, priors and, where there is a head for it, presence."""
+    torch.testing.assert_close(one.logits, other.logits, **tolerance)
+    torch.testing.assert_close(one.prior, other.prior, **tolerance)
+    assert (one.presence is None) == (other.presence is None)
+    if one.presence is not None:
+        torch.testing.assert_close(one.presence, other.presence, **tolerance)
 
 
 def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,7 +121,7 @@ def test_equal_shots_count_as_one(config):
         state = model.encode_support(images, masks)
         three = revived(join_tasks([join_shots([kept(state, t)] * 3) for t in range(2)]))
         assert three.shots == 3
-        torch.testing.assert_close(model(queries, three).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
+        assert_same(model(queries, three), model(queries, state), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, shot_fusion="average"), LIGHT, JOINT, OWN], ids=str)
@@ -122,7 +131,7 @@ def test_the_order_of_shots_does_not_matter(config):
     images, masks, queries = episode(shots=3)
     with torch.inference_mode():
         state, turned = model.encode_support(images, masks), model.encode_support(images.flip(1), masks.flip(1))
-        torch.testing.assert_close(model(queries, turned).logits, model(queries, state).logits, atol=1e-3, rtol=1e-3)
+        assert_same(model(queries, turned), model(queries, state), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
@@ -152,8 +161,7 @@ def test_the_layout_of_a_querys_maps_changes_nothing(config):
             model.decode(type(taps)(*(t.contiguous(memory_format=layout) for t in taps)), state)
             for layout in (torch.contiguous_format, torch.channels_last)
         )
-    torch.testing.assert_close(plain.logits, last.logits, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(plain.prior, last.prior, atol=1e-4, rtol=1e-3)
+    assert_same(plain, last, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
@@ -165,17 +173,32 @@ def test_one_query_by_many_tasks_is_each_query_by_its_own(config):
         state = model.encode_support(images, masks)
         many = model.decode(model.backbone(queries[:1]), state)
         each = model.decode(model.backbone(queries[:1].expand(3, -1, -1, -1)), state)
-    torch.testing.assert_close(many.logits, each.logits, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(many.prior, each.prior, atol=1e-4, rtol=1e-3)
+    assert_same(many, each, atol=1e-4, rtol=1e-3)
 
 
-def test_one_task_serves_all_queries(small_model):
+@pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
+@pytest.mark.parametrize("shots", [1, 2])
+def test_one_task_serves_all_queries(config, shots):
+    torch.manual_seed(0)
+    model = IIR(config).eval()
+    images, masks, queries = episode(shots=shots)
+    with torch.inference_mode():
+        state = model.encode_support(images[:1], masks[:1])
+        batch, singly = model(queries, state), [model(q[None], state) for q in queries]
+    for i, single in enumerate(singly):
+        presence = None if batch.presence is None else batch.presence[i : i + 1]
+        own = replace(batch, logits=batch.logits[i : i + 1], prior=batch.prior[i : i + 1], presence=presence)
+        assert_same(own, single, atol=1e-4, rtol=1e-3)
+
+
+def test_a_state_of_one_shot_may_be_kept_in_half_precision():
+    torch.manual_seed(0)
+    model = IIR(OWN).eval()
     images, masks, queries = episode()
     with torch.inference_mode():
-        state = small_model.encode_support(images[:1], masks[:1])
-        batch = small_model(queries, state).logits
-        single = torch.cat([small_model(q[None], state).logits for q in queries])
-    torch.testing.assert_close(batch, single, atol=1e-4, rtol=1e-4)
+        state = model.encode_support(images, masks)
+        halved, whole = model(queries, state.to("cpu", torch.float16)), model(queries, state)
+    assert (halved.logits - whole.logits).abs().max() < 0.05
 
 
 def test_state_round_trips_through_its_tensors(small_model):

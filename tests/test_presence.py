@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import presence_evidence
+from iir_sdk.model.presence import presence_evidence, presence_logit
 from iir_sdk.model.self_support import self_support_priors
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.data.episodes import Episode
@@ -105,14 +105,19 @@ def test_the_evidence_of_presence_is_a_cosine_of_means(model):
         assert float(found[i]) == pytest.approx(float(unit(mean) @ unit(of_support)), abs=1e-4)
 
 
-def test_the_object_itself_is_more_probably_there_than_noise():
-    """A head that was fitted to tell two kinds of evidence apart does so through the whole network."""
+def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
+    torch.manual_seed(0)
     evidence = torch.cat([torch.full((40, 2), 0.8), torch.full((40, 2), 0.2)]) + 0.05 * torch.randn(80, 2)
     fitted = fit_presence(IIR(replace(CONFIG, presence=False)), evidence, torch.tensor([1.0] * 40 + [0.0] * 40))
     assert fitted.config.presence
     head = fitted.decoder.presence
-    assert float(head(torch.tensor([0.8, 0.8])).sigmoid()) > 0.9
-    assert float(head(torch.tensor([0.2, 0.2])).sigmoid()) < 0.1
+    pair = torch.tensor([[0.8, 0.8], [0.2, 0.2]])
+    shown, absent = presence_logit(pair, head).sigmoid().tolist()
+    assert shown > 0.9
+    assert absent < 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(presence_logit(pair, head), presence_logit(pair, head.float()), rtol=0, atol=0)
+        assert presence_logit(pair, head).dtype == torch.float32
 
 
 def test_logistic_regression_ends_where_the_gradient_is_zero(rng):
@@ -159,7 +164,7 @@ def test_absent_queries_never_show_the_class():
     assert [e.supports for e in absent] == [e.supports for e in present]
     assert absent == absent_episodes(pictures, present, seed=0)
     with pytest.raises(DatasetError, match="every picture shows 'cat'"):
-        absent_episodes(Pictures(cat=("a", "b")), [], seed=0)
+        absent_episodes(Pictures(cat=("a", "b")), present[:1], seed=0)
 
 
 # The stage before the last
@@ -183,7 +188,6 @@ def test_late_features_lead_the_same_last_stage():
     torch.testing.assert_close(first.norm(dim=1), one.high.norm(dim=1), rtol=1e-3, atol=1e-4)
     cosine = torch.nn.functional.cosine_similarity(first, before)
     torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=1e-4, atol=1e-4)
-    assert isinstance(late, Backbone)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_tiny_patch16_224"])
@@ -217,22 +221,42 @@ def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder,
     mask[20:50, 30:70] = True
     for segmenter in (before, after):
         segmenter.add_support(picture, mask)
-    one, other = before.predict(picture), after.predict(picture)
+    # At this threshold every pixel is in the mask, whatever the random network says.
+    one, other = (s.predict(picture, threshold=0.0) for s in (before, after))
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
     assert 0 < other.score < 1
     assert other.score != pytest.approx(one.score)
-    assert other.mask.any() == one.mask.any()
+    assert other.mask.all()
+    assert np.array_equal(one.mask, other.mask)
     above = float(np.nextafter(np.float32(other.score), np.float32(1)))
-    assert not after.predict(picture, absent_below=above).mask.any()
-    assert np.array_equal(after.predict(picture, absent_below=other.score).mask, other.mask)
-    (batched,) = after.predict_many([picture], absent_below=above)
+    assert not after.predict(picture, threshold=0.0, absent_below=above).mask.any()
+    assert after.predict(picture, threshold=0.0, absent_below=other.score).mask.all()
+    (batched,) = after.predict_many([picture], threshold=0.0, absent_below=above)
     assert not batched.mask.any()
+    with pytest.raises(ConfigError, match="iir-sdk calibrate"):
+        before.predict(picture, absent_below=0.5)
     json_file = tmp_path / "presence.json"
     scored = ["evaluate", "--data", str(picture_folder / "coco"), "--weights", str(run), "--absent", "--episodes", "4"]
     result = CliRunner().invoke(main, [*scored, "--json", str(json_file)])
     assert result.exit_code == 0, result.output
     assert "AUROC" in result.output
     assert json_file.exists()
+
+
+def test_what_cannot_be_calibrated_is_refused_and_left_as_it_is(checkpoint, picture_folder, tmp_path):
+    saved = tmp_path / "saved"
+    FewShotSegmenter(checkpoint, device="cpu").save_pretrained(saved)
+    for run, data, says in (
+        (saved, picture_folder / "coco", "calibrate the training run"),
+        (checkpoint, picture_folder / "coins", "every picture shows 'coin'"),
+        (tmp_path / "nowhere", picture_folder / "coco", "does not exist"),
+    ):
+        content = checkpoint.read_bytes()
+        result = CliRunner().invoke(main, ["calibrate", str(run), "--data", str(data)])
+        assert result.exit_code != 0
+        assert says in result.output
+        assert checkpoint.read_bytes() == content
+    FewShotSegmenter(saved, device="cpu")
 
 
 def test_a_checkpoint_without_the_head_cannot_be_scored_for_it(checkpoint, picture_folder):

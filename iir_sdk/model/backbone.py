@@ -63,10 +63,10 @@ class Backbone(nn.Module):
         self._after_mid, self._after_high = path[mid + 1 : high + 1], path[high + 1 :]
         self._own_high = self.channels[2]
         self._late = self._after_mid[:-1] if late else []
-        if late:
-            self.channels = (*self.channels[:2], self._own_high + self._late_channels(name))
         self.requires_grad_(False)
         self.eval()
+        if late:
+            self.channels = (*self.channels[:2], self._own_high + self._late_channels(name))
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: the backbone is frozen, its batch norms too."""
@@ -145,12 +145,16 @@ class Backbone(nn.Module):
         """Run what follows the last stage, which reads that stage's own channels only."""
         return self._run(self._after_high, high[:, -self._own_high :] if self._late else high)
 
+    @torch.no_grad()
     def _late_channels(self, name: str) -> int:
-        last = self._late[-1] if self._late else None
-        found = [] if last is None else [m for m in self.net.get_submodule(last).modules() if isinstance(m, nn.Conv2d)]
-        if not found:
-            raise ConfigError(f"backbone {name!r} has no two stages at one stride; set late_features=false.")
-        return found[-1].out_channels
+        if self._late:
+            mid = cast(Any, self.net).forward_intermediates(
+                torch.zeros(1, 3, 64, 64), indices=self._tap_indices[1:2], intermediates_only=True, stop_early=True
+            )[0]
+            late = self._run(self._late, mid)
+            if late.shape[2:] == self._run(self._after_mid[-1:], late).shape[2:]:
+                return late.shape[1]
+        raise ConfigError(f"backbone {name!r} has no two stages at one stride; set late_features=false.")
 
     def _run(self, paths: list[str], x: Tensor) -> Tensor:
         for path in paths:

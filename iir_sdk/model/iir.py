@@ -24,7 +24,7 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
-from iir_sdk.model.presence import presence_evidence
+from iir_sdk.model.presence import presence_evidence, presence_logit
 from iir_sdk.model.prototypes import (
     DualPrototypes,
     area_average,
@@ -249,12 +249,11 @@ class IIR(nn.Module):
     def _presence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
         if self.decoder.presence is None:
             return None
-        evidence = presence_evidence(query, state, weights, logits)
-        return F.linear(evidence, self.decoder.presence.weight.float(), self.decoder.presence.bias.float())[:, 0]
+        return presence_logit(presence_evidence(query, state, weights, logits), self.decoder.presence)
 
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:
-            return torch.ones_like(state.threshold)
+            return torch.ones_like(state.threshold, dtype=torch.float32)
         return priors.shot_weights(priors.gram(query.taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
 
     def _fused(

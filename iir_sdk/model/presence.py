@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.model import prior as priors
+from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.self_support import mean_units
@@ -14,6 +15,12 @@ from iir_sdk.model.state import SupportState
 
 EVIDENCE = ("high", "pooled")
 """The maps by which the two are compared."""
+
+
+@full_precision
+def presence_logit(evidence: Tensor, head: nn.Linear) -> Tensor:
+    """Logit ``(N,)`` float32 of the query showing the object, from ``evidence (N, 2)`` by a fitted head."""
+    return F.linear(evidence.float(), head.weight.float(), head.bias.float())[:, 0]
 
 
 def presence_evidence(query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:

@@ -114,14 +114,14 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
     for job in read_jobs():
         support, query = load_picture(job.support), load_picture(job.query)
         mask = load_mask(job.support_mask, support)
-        # Each reads what the other encoded, so that both halves are compared.
-        one, other = (
-            reader.segment([query.pixels], reader.prepare([writer.encode(support.pixels, mask)]))[0][0].probabilities
-            for reader, writer in ((first, first), (second, second))
-        )
+        found = [e.segment([query.pixels], e.prepare([e.encode(support.pixels, mask)]))[0][0] for e in (first, second)]
+        one, other = (f.probabilities for f in found)
         union = ((one > 0.5) | (other > 0.5)).sum()
         least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
         largest = max(largest, float(np.abs(one - other).max()))
+        if found[0].presence is not None:
+            assert found[1].presence is not None
+            largest = max(largest, float(np.abs(found[0].presence - found[1].presence).max()))
     if least < LEAST_IOU or largest > LARGEST_DIFFERENCE:
         raise WeightsError(
             f"the exported graphs differ from PyTorch: mask IoU {least:.4f} (at least {LEAST_IOU} expected), "

@@ -34,6 +34,9 @@ class Variant:
     output: Output = "mask"
 
 
+OF_CLOSED_FORM: dict[str, Any] = {"cam": "grad", "joint_priors": False, "self_support": False, "presence": False}
+"""Grad-CAM, and without what only the closed form has."""
+
 VARIANTS: dict[str, Variant] = {
     "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0}, "prior"),
     "single": Variant("single prototype", {"prototypes": "single", "cross_blocks": 0}, {"directional_dropout": False}),
@@ -67,7 +70,7 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     variant = VARIANTS[name]
     model = dict(variant.model)
     if name == "other_cam":
-        model["cam"] = "grad" if config.model.cam == "closed_form" else "closed_form"
+        model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
     return replace(config, model=replace(config.model, **model), **variant.training)
 
 

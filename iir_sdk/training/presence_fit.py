@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import presence_evidence
+from iir_sdk.model.presence import presence_evidence, presence_logit
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset, source_of
 from iir_sdk.training.data.episodes import Episode
@@ -51,8 +51,8 @@ def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed:
     shows = {name: {source_of(key) for key in keys} for name, keys in pictures.classes.items()}
     every = sorted({key for keys in pictures.classes.values() for key in keys})
     without = {name: [key for key in every if source_of(key) not in shows[name]] for name in shows}
-    for name, keys in without.items():
-        if not keys:
+    for name in {e.name for e in episodes}:
+        if not without[name]:
             raise DatasetError(f"{pictures.name}: every picture shows {name!r}; absence needs some that do not.")
     return [replace(e, query=rng.choice(without[e.name])) for e in episodes]
 
@@ -144,7 +144,7 @@ def presence_score(segmenter: FewShotSegmenter, pictures: FewShotDataset, protoc
         raise ConfigError(f"checkpoint {segmenter.checkpoint.name!r} has no presence head; fit one: iir-sdk calibrate.")
     evidence, shown = present_and_absent(segmenter, pictures, protocol)
     with torch.inference_mode():
-        probability = head(evidence.to(head.weight))[:, 0].sigmoid().cpu().numpy()
+        probability = presence_logit(evidence.to(head.weight.device), head).sigmoid().cpu().numpy()
     labels = shown.numpy() > 0.5
     return PresenceScore(
         pictures.name, auroc(probability, labels), calibration_error(probability, labels), len(shown) // 2

@@ -13,7 +13,7 @@ from PIL import Image
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset
-from iir_sdk.training.evaluate import EpisodeScore, Evaluator, SetScore
+from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
 from iir_sdk.training.mask_tile import GREEN, RED, mask_tile
 from iir_sdk.training.presence_fit import PresenceScore
 
@@ -36,13 +36,22 @@ def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
-def write_presence(path: Path, scores: Sequence[PresenceScore], sha256: str) -> None:
-    """Write presence scores of a checkpoint as JSON.
+def write_presence(
+    path: Path, scores: Sequence[PresenceScore], protocol: Protocol, segmenter: FewShotSegmenter
+) -> None:
+    """Write presence scores of a checkpoint, and how they were made, as JSON.
 
     Raises:
         OutputError: it cannot be written.
     """
-    text = json.dumps({"sha256": sha256, "sets": [asdict(score) for score in scores]}, indent=1) + "\n"
+    how = {"shots": protocol.shots, "seed": protocol.seeds[0], "min_share": protocol.min_share}
+    made_by = {"precision": segmenter.engine.precision, "token_budget": segmenter.token_budget}
+    document = {
+        "sha256": segmenter.checkpoint.sha256,
+        "protocol": how | made_by,
+        "sets": [asdict(score) for score in scores],
+    }
+    text = json.dumps(document, indent=1) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

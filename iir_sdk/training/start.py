@@ -165,6 +165,8 @@ def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Se
     Raises:
         IirError: weights are missing or do not fit, or the backbone cannot be split.
     """
+    if config.model.presence:
+        raise ConfigError("model.presence=true is fitted after training: leave it out, then iir-sdk calibrate RUN.")
     model = IIR(config.model)
     load_backbone_weights(model.backbone, config.model.backbone, parts.backbone)
     if parts.classifier:

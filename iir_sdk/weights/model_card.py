@@ -51,7 +51,7 @@ result.mask  # bool (H, W), at the query's own size
 ## Limits
 
 - Thin, tiny, camouflaged and crowded things are often missed or blurred: masks are made at 1/8 of the input's size.
-- It always looks for the object; where there is none, expect an empty mask or a low score, not certainty.
+- It looks for the object in every picture; `absent_below` leaves out what `score` says is not there, not certainly.
 - It follows looks, not meaning: what looks like the support and is something else may be masked too.
 """
 
