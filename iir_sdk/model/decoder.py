@@ -164,7 +164,8 @@ class Decoder(nn.Module):
         # Of the dense companion priors.
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
         # Of the joint one, of its two summands.
-        self.joint_temperature_log = nn.Parameter(torch.tensor([0.1, 0.05]).log()) if config.joint_priors else None
+        joint = torch.tensor([0.1, 0.05 if config.late_features else 0.1])
+        self.joint_temperature_log = nn.Parameter(joint.log()) if config.joint_priors else None
         # Fitted after training, to evidence that its losses never see.
         self.presence = nn.Linear(len(EVIDENCE), 1) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
