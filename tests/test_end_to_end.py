@@ -38,6 +38,31 @@ def test_the_objects_are_found(results):
     assert np.mean([r.iou for r in results.values()]) >= LOWEST_MEAN
 
 
+def test_scores_tell_what_is_there_from_what_is_not(embedded):
+    """Every label asked of every picture: its own is there, hardly any other (two pictures show a face and a flag)."""
+    jobs = read_jobs()
+    try:
+        for job in jobs:
+            embedded.add_support(job.support, job.support_mask, label=job.name)
+        found = {job.name: embedded.predict(job.query, absent_below=0.5) for job in jobs}
+    finally:
+        embedded.clear_supports()
+    together = {"face", "flag"}
+    others = [
+        float(found[picture][label].score)
+        for picture in found
+        for label in found
+        if label != picture and {label, picture} != together
+    ]
+    assert all(found[name][name].score > 0.9 for name in found)
+    assert np.mean(others) < 0.35
+    assert np.mean([score > 0.5 for score in others]) < 0.2
+    for picture, result in found.items():
+        for label in found:
+            assert result[label].score >= 0.5 or not result[label].mask.any(), (picture, label)
+        assert result[picture].mask.any()
+
+
 def test_masks_come_at_the_querys_own_size(results):
     for result in results.values():
         assert result.segmentation.mask.shape == load_picture(result.job.query).size
