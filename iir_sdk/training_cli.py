@@ -151,12 +151,12 @@ def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, se
     from iir_sdk.training.data.folder import coco_fold, read_picture_sets
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.presence_fit import fit_presence, present_and_absent
-    from iir_sdk.weights.checkpoint_file import save_checkpoint
+    from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, save_checkpoint
     from iir_sdk.weights.resolve import CONFIG_FILE
 
     if (run / CONFIG_FILE).exists():
         raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
-    path = run / "model.safetensors" if run.is_dir() else run
+    path = run / WEIGHTS_FILE if run.is_dir() else run
     segmenter = FewShotSegmenter(path, device=device)
     sets = without_classes(read_picture_sets(data), () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))

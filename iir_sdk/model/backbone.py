@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_sdk.errors import ConfigError
+from iir_sdk.model.prior import vector_lengths
 from iir_sdk.torchvision_import import ensure_torchvision
 
 _POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "head_drop")
@@ -86,7 +87,7 @@ class Backbone(nn.Module):
             return self._run(self._after_mid, mid)
         late = self._run(self._late, mid)
         high = self._run(self._after_mid[-1:], late)
-        return torch.cat([late * (_lengths(high) / _lengths(late)), high], 1)
+        return torch.cat([late * (vector_lengths(high) / vector_lengths(late)).to(late.dtype), high], 1)
 
     def pooled_map(self, high: Tensor) -> Tensor:
         """The map that the classifier pools, ``(B, C, h, w)``; ``high`` itself without a classifier."""
@@ -160,10 +161,6 @@ class Backbone(nn.Module):
         for path in paths:
             x = self.net.get_submodule(path)(x)
         return x
-
-
-def _lengths(maps: Tensor) -> Tensor:
-    return maps.float().square().sum(1, keepdim=True).clamp_min(1e-12).sqrt().to(maps.dtype)
 
 
 def taps_of(backbone: nn.Module, images: Tensor) -> Taps:

@@ -25,13 +25,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
 from iir_sdk.model.presence import presence_evidence, presence_logit
-from iir_sdk.model.prototypes import (
-    DualPrototypes,
-    area_average,
-    dual_prototypes,
-    grid_size,
-    resize_mask,
-)
+from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import (
     Temperatures,
@@ -354,7 +348,7 @@ class IIR(nn.Module):
         proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
         with torch.no_grad():
             cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
-            return resize_map(by_task(query, cam, state), size) > state.threshold.float()[:, :, None, None]
+            return resize_map(by_task(query, cam, state.tasks), size) > state.threshold.float()[:, :, None, None]
 
 
 def _pooled_units(layout: TokenLayout, maps: Tensor) -> Tensor:

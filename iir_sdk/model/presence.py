@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model import prior as priors
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.query import QueryFeatures
@@ -42,5 +41,5 @@ def presence_evidence(query: QueryFeatures, state: SupportState, weights: Tensor
     for name in EVIDENCE:
         mean = mean_units(query, name, area_average(found, grid_size(query.compared(name)[0])))
         each = (F.normalize(mean, dim=2) * getattr(state, f"foreground_{name}").float()).sum(2)
-        cosines.append(priors.mean_over_shots(each[:, :, None, None], weights)[:, 0, 0, 0])
+        cosines.append((each * weights).sum(1))
     return torch.stack(cosines, 1)

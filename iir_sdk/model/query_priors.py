@@ -39,8 +39,7 @@ def iir_prior(query: QueryFeatures, state: SupportState, activated: Tensor, weig
         activated: ``(N, K, h, w)`` bool, at the grid of the outcome.
         weights: ``(N, K)`` of the shots.
     """
-    both = for_queries(query, torch.cat([state.core_high, state.local_high], 1))
-    found = by_task(query, priors.similarity_map(*query.compared("high"), both), state, 2)
+    found = similarities(query, "high", torch.cat([state.core_high, state.local_high], 1))
     core, local = resize_map(found, grid_size(activated)).chunk(2, 1)
     return priors.mean_over_shots(priors.region_prior(core, local, activated), weights)
 
@@ -85,11 +84,16 @@ def similarity_priors(query: QueryFeatures, name: str, state: SupportState, weig
 
     ``name`` says of which map: ``low``, ``mid``, ``high`` or ``pooled``.
     """
-    both = for_queries(query, torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1))
-    found = by_task(query, priors.similarity_map(*query.compared(name), both), state, 2)
+    found = similarities(query, name, torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1))
     foreground, background = found.chunk(2, 1)
     pair = (priors.similarity_prior(foreground), foreground - background)
     return torch.cat([priors.mean_over_shots(maps, weights) for maps in pair], 1)
+
+
+def similarities(query: QueryFeatures, name: str, prototypes: Tensor) -> Tensor:
+    """Cosines of a map of :meth:`QueryFeatures.compared` with unit prototypes ``(N, M, C)``: ``(N, M, h, w)``."""
+    found = priors.similarity_map(*query.compared(name), for_queries(query, prototypes))
+    return by_task(query, found, len(prototypes))
 
 
 def companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
@@ -109,6 +113,6 @@ def for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
     return vectors.flatten(0, 1)[None] if query.queries == 1 else vectors
 
 
-def by_task(query: QueryFeatures, maps: Tensor, state: SupportState, each: int = 1) -> Tensor:
-    """The inverse, of maps: ``(1, N * K * each, h, w)`` as ``(N, K * each, h, w)``."""
-    return maps.reshape(state.tasks, state.shots * each, *maps.shape[2:]) if query.queries == 1 else maps
+def by_task(query: QueryFeatures, found: Tensor, tasks: int) -> Tensor:
+    """The inverse, of what was found with them: ``(1, N * K, ...)`` as ``(N, K, ...)``."""
+    return found.reshape(tasks, -1, *found.shape[2:]) if query.queries == 1 else found

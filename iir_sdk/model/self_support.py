@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from iir_sdk.model import prior as priors
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.query_priors import for_queries
+from iir_sdk.model.query_priors import by_task, for_queries, similarities
 from iir_sdk.model.tokens import map_to_tokens
 
 
@@ -36,9 +37,9 @@ def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Te
     mid = mean_units(query, "mid", shares)
     high = mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
     low = mean_units(query, "low", resize_map(shares, fine))
-    length = _length(torch.cat([mid, high], 2))
-    found = _similarity(query, "mid", mid / length) + resize_map(_similarity(query, "high", high / length), size)
-    of_low = _similarity(query, "low", low / _length(low))
+    mid, high = F.normalize(torch.cat([mid, high], 2), dim=2).split([mid.shape[2], high.shape[2]], 2)
+    found = similarities(query, "mid", mid) + resize_map(similarities(query, "high", high), size)
+    of_low = similarities(query, "low", F.normalize(low, dim=2))
     lead, lead_of_low = (maps[:, :1] - maps[:, 1:] for maps in (found, of_low))
     tokens = torch.cat([priors.similarity_prior(found[:, :1]), lead], 1)
     return tokens, torch.cat([resize_map(lead, fine), lead_of_low], 1)
@@ -49,14 +50,5 @@ def mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
     """Means ``(N, M, C)`` of a map's unit vectors with the weights ``shares (N, M, h, w)``."""
     features, lengths = query.compared(name)
     rows = for_queries(query, (shares / lengths).flatten(2))
-    sums = rows @ map_to_tokens(features.float())
-    return sums.reshape(*shares.shape[:2], -1) / shares.sum((2, 3)).clamp_min(1e-6)[..., None]
-
-
-def _length(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(2, keepdim=True).clamp_min(1e-24).sqrt()
-
-
-def _similarity(query: QueryFeatures, name: str, prototypes: Tensor) -> Tensor:
-    found = priors.similarity_map(*query.compared(name), for_queries(query, prototypes))
-    return found.reshape(*prototypes.shape[:2], *found.shape[2:])
+    sums = by_task(query, rows @ map_to_tokens(features.float()), len(shares))
+    return sums / shares.sum((2, 3)).clamp_min(1e-6)[..., None]

@@ -100,8 +100,7 @@ def fit_presence(model: IIR, evidence: Tensor, shown: Tensor) -> IIR:
         ConfigError: the architecture cannot have that head.
     """
     fitted = IIR(replace(model.config, presence=True))
-    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.presence.")}
-    fitted.load_state_dict(weights, strict=False)
+    fitted.load_state_dict(fitted.state_dict() | model.state_dict())
     assert fitted.decoder.presence is not None
     weight, bias = logistic_regression(evidence, shown)
     with torch.no_grad():
