@@ -48,3 +48,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
     return final
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """As :func:`write_atomically`, of text in UTF-8."""
+    return write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import iir_sdk
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.entry import WeightsEntry
@@ -58,7 +58,7 @@ def write_record(folder: Path, entry: WeightsEntry, measured: Mapping[str, float
         "checkpoint": entry.to_dict(),
     }
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / RECORD, lambda beside: beside.write_text(content, encoding="utf-8"))
+    write_text_atomically(folder / RECORD, content)
 
 
 def read_export(folder: Path) -> OnnxExport:

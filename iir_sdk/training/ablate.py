@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import ConfigError
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
@@ -121,9 +121,9 @@ def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig
     """
     document = {"rows": [asdict(r) for r in rows], "recipe": config.to_dict(), "protocol": asdict(protocol)}
     text = json.dumps(document, indent=1) + "\n"
-    write_atomically(folder / "ablation.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / "ablation.json", text)
     table = ablation_table(rows, config, protocol)
-    write_atomically(folder / "ablation.md", lambda beside: beside.write_text(table, encoding="utf-8"))
+    write_text_atomically(folder / "ablation.md", table)
 
 
 def ablation_table(rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> str:

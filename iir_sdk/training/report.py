@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_atomically, write_text_atomically
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
@@ -33,7 +33,7 @@ def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
         sets.append(plain)
     document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets}
     text = json.dumps(document, indent=1) + "\n"
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def write_presence(
@@ -52,7 +52,7 @@ def write_presence(
         "sets": [asdict(score) for score in scores],
     }
     text = json.dumps(document, indent=1) + "\n"
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def markdown_table(scores: Sequence[SetScore]) -> str:
@@ -86,7 +86,7 @@ def write_markdown(path: Path, scores: Sequence[SetScore]) -> None:
         OutputError: it cannot be written.
     """
     text = markdown_table(scores)
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, list[EpisodeScore]]:

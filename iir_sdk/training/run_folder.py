@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_atomically, write_text_atomically
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.training.config import TrainingConfig
 
@@ -93,7 +93,7 @@ class RunFolder:
         return self._events
 
     def _write(self, name: str, text: str) -> None:
-        write_atomically(self.path / name, lambda beside: beside.write_text(text + "\n", encoding="utf-8"))
+        write_text_atomically(self.path / name, text + "\n")
 
 
 def tensorboard_writer(path: Path) -> Any:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import WeightsError, WeightsNotFoundError
 from iir_sdk.weights.entry import WeightsEntry
 
@@ -94,7 +94,7 @@ def write_entry(path: Path, entry: WeightsEntry) -> None:
     entries = (read_manifest(path) if path.exists() else {}) | {entry.name: entry}
     document = {"schema": SCHEMA, "checkpoints": [e.to_dict() for e in entries.values()]}
     content = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda beside: beside.write_text(content, encoding="utf-8"))
+    write_text_atomically(path, content)
 
 
 def read_json(path: Path, largest: int = _LARGEST_JSON) -> Any:

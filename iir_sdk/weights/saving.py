@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load as tensors_from_bytes
 
 import iir_sdk
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_atomically, write_text_atomically
 from iir_sdk.errors import OutputError, WeightsError
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import REPO_ID, UNSTATED, WeightsEntry
@@ -168,4 +168,4 @@ def publish_and_pin(
 
 
 def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)

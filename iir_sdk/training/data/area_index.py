@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import OutputError
 
 logger = logging.getLogger("iir_sdk")
@@ -37,7 +37,7 @@ def indexed_areas(root: Path, name: str, keys: Sequence[str], measure: Callable[
     text = json.dumps({"of": of, "areas": areas})
     try:
         file.parent.mkdir(exist_ok=True)
-        write_atomically(file, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text_atomically(file, text)
     except (OutputError, OSError) as error:
         logger.warning("%s; the areas of %s will be counted again next time.", error, name)
     return areas

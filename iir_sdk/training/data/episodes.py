@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.data.dataset import FewShotDataset, source_of
 
@@ -100,7 +100,7 @@ def write_episodes(path: Path, episodes: Mapping[str, Mapping[int, Sequence[Epis
         for name, of_seeds in episodes.items()
     }
     text = json.dumps(plain, indent=0) + "\n"
-    return write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    return write_text_atomically(path, text)
 
 
 def read_episodes(path: Path) -> dict[str, dict[int, list[Episode]]]:
