@@ -10,7 +10,8 @@ import click
 from iir_sdk.data_cli import data
 from iir_sdk.errors import IirError
 from iir_sdk.export_cli import export
-from iir_sdk.training_cli import ablate, calibrate, evaluate, pretrain, train
+from iir_sdk.scoring_cli import ablate, calibrate, evaluate
+from iir_sdk.training_cli import bank, pretrain, train
 from iir_sdk.weights_cli import weights
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     """Few-shot segmentation: one picture with a mask, and every other picture gets that thing masked."""
 
 
-for _command in (data, weights, export, train, calibrate, pretrain, evaluate, ablate):
+for _command in (data, weights, export, bank, train, calibrate, pretrain, evaluate, ablate):
     main.add_command(_command)
 
 

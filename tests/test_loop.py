@@ -24,9 +24,9 @@ from iir_sdk.training.data.dataset import IGNORE, source_of
 from iir_sdk.training.data.episodes import sample_episodes
 from iir_sdk.training.data.folder import join_sets, read_picture_set, read_picture_sets
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
-from iir_sdk.training.feature_bank import FeatureBank, stream_views
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.optimisation import rate
+from iir_sdk.training.sources import BankSource
 from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou, known_share
 from iir_sdk.training.views import ViewMaker
 from tests.test_training import TINY, random_backbone  # noqa: F401
@@ -291,11 +291,9 @@ def test_255_beside_another_value_is_ignore_and_alone_it_is_foreground(with_bord
 
 def test_ignored_pixels_stay_ignored_in_the_bank_and_in_the_loss(with_borders):
     config = replace(BANK, paste=0.0, views=12)
-    bank = FeatureBank(start.IIR(config.model).backbone, config, torch.device("cpu"))
-    for i, views in enumerate(
-        stream_views(ViewMaker([read_picture_set(with_borders)], [], config), 0, 12, batch=4, workers=0)
-    ):
-        bank.add(views, 4 * i)
+    maker = ViewMaker([read_picture_set(with_borders)], [], config)
+    backbone = start.IIR(config.model).backbone
+    bank = BankSource(maker, backbone, config, device=torch.device("cpu"), workers=0).bank()
     values = {v for slot in range(12) for v in np.unique(bank.mask(slot, ("bordered", "thing"))).tolist()}
     assert values == {0, 1, IGNORE}
     target = torch.tensor([[[0, 1], [IGNORE, IGNORE]]])

@@ -7,6 +7,7 @@ import pickle
 import random
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
-from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
@@ -27,11 +28,12 @@ from iir_sdk.training.config import TrainingConfig, read_recipe
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.training.feature_bank import FeatureBank, stream_views
-from iir_sdk.training.frozen_taps import compiled_backbone, frozen_taps
+from iir_sdk.training.feature_bank import FeatureBank
+from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.loop import Trainer
-from iir_sdk.training.sources import _bank_batch
+from iir_sdk.training.sources import BankSource, _bank_batch
 from iir_sdk.training.step import EpisodeBatch, TrainingStep
+from iir_sdk.training.view_stream import stream_views
 from iir_sdk.training.views import CUTOUT_SET, ViewMaker, draw_set, read_cutouts
 
 TINY = TrainingConfig(
@@ -62,17 +64,13 @@ def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bank(picture_folder: Path, cutouts: Path) -> FeatureBank:
+    return filled(ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY))
+
+
+def filled(maker: ViewMaker) -> FeatureBank:
     torch.manual_seed(0)
-    model = IIR(TINY.model)
-    bank = FeatureBank(model.backbone, TINY, torch.device("cpu"))
-    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
-    fill(bank, maker)
-    return bank
-
-
-def fill(bank: FeatureBank, maker: ViewMaker) -> None:
-    for i, views in enumerate(stream_views(maker, 0, TINY.views, batch=8, workers=0)):
-        bank.add(views, 8 * i)
+    source = BankSource(maker, IIR(TINY.model).backbone, maker.config, device=torch.device("cpu"), workers=0)
+    return source.bank()
 
 
 def draw_batch(bank: FeatureBank, shots: int, seed: int) -> EpisodeBatch:
@@ -127,30 +125,29 @@ def test_pasting_covers_what_lies_below():
     assert not base.image.any()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-def test_a_compiled_backbone_sees_the_same():
-    torch.manual_seed(0)
-    # In float32: in bfloat16 the order of rounding alone differs by more.
-    config, device = replace(TINY, precision="float32"), torch.device("cpu")
-    backbone = build_backbone(config.model.backbone)
-    images = torch.randint(0, 256, (2, 3, config.view_size, config.view_size), dtype=torch.uint8)
-    compiled = compiled_backbone(backbone, config, device)
-    for own, expected in zip(
-        frozen_taps(compiled, images, config, device), frozen_taps(backbone, images, config, device), strict=True
-    ):
-        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-3)
-
-
 def test_the_bank_replaces_the_oldest(bank, picture_folder):
     maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
     before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
     (views,) = stream_views(maker, 100, 3, batch=3, workers=0)
-    bank.add(views, TINY.views)
+    bank.add(views._replace(taps=Taps(*(torch.rand(3, *t.shape[1:]) for t in before))), TINY.views)
     after = bank.taps(list(range(TINY.views)))
     changed = [i for i in range(TINY.views) if not torch.equal(before[0][i], after[0][i])]
     assert changed == [0, 1, 2]
     for key, slots in bank._members.items():
-        assert all(key in bank._views[s].keys for s in slots)
+        assert all(key in bank.views[s].keys for s in slots)
+    assert bank.usable(1) == bank._find_usable(1)
+
+
+def test_workers_make_the_same_views_and_features(picture_folder, cutouts):
+    torch.manual_seed(0)
+    look = partial(frozen_taps, IIR(TINY.model).backbone, config=TINY, device=torch.device("cpu"))
+    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
+    (here,) = stream_views(maker, 3, 5, batch=5, workers=0, look=look)
+    there = list(stream_views(maker, 3, 5, batch=2, workers=2, look=look))
+    for own, others in zip(here.taps, zip(*(t.taps for t in there), strict=True), strict=True):
+        torch.testing.assert_close(own, torch.cat(others), atol=0.05, rtol=0.05)
+    assert [v.keys for v in here.views] == [v.keys for t in there for v in t.views]
+    assert here.images.numel() == 0
 
 
 def test_an_episode_pairs_different_pictures_of_one_class(bank):
@@ -189,9 +186,7 @@ def test_sets_are_drawn_by_their_weights(cutout_weight, names, expected):
 
 def test_absent_queries_lack_the_object(picture_folder):
     config = replace(TINY, absent=1.0, paste=0.0)
-    bank = FeatureBank(IIR(TINY.model).backbone, config, torch.device("cpu"))
-    sets = [read_picture_set(picture_folder / "coco")]
-    fill(bank, ViewMaker(sets, [], config))
+    bank = filled(ViewMaker([read_picture_set(picture_folder / "coco")], [], config))
     rng = random.Random(0)
     drawn = [bank.draw(1, rng) for _ in range(30)]
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
@@ -333,7 +328,7 @@ def test_missing_recipes_data_and_cutouts_are_named(tmp_path):
 
 
 def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
-    bank = FeatureBank(IIR(TINY.model).backbone, TINY, torch.device("cpu"))
+    bank = FeatureBank(TINY, torch.device("cpu"))
     with pytest.raises(DatasetError, match="add pictures"):
         bank.draw(1, random.Random(0))
     # Two pictures, many views of them: enough for one shot, never for two.
@@ -342,17 +337,21 @@ def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
         for file in sorted((picture_folder / "coins" / folder).iterdir())[:2]:
             shutil.copy(file, tmp_path / "coins" / folder)
     config = replace(TINY, paste=0.0)
-    fill(bank, ViewMaker(read_picture_sets(tmp_path), [], config))
+    bank = filled(ViewMaker(read_picture_sets(tmp_path), [], config))
     bank.draw(1, random.Random(0))
     with pytest.raises(DatasetError, match="3 different pictures"):
         bank.draw(2, random.Random(0))
 
 
 def test_views_are_made_in_started_processes_too(picture_folder, cutouts):
-    """Where processes are spawned and not forked, the maker travels as a pickle."""
+    """Where processes are spawned and not forked, the maker and the backbone travel as pickles."""
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
     again = pickle.loads(pickle.dumps(maker))
-    assert torch.equal(again.make(3).image, maker.make(3).image)
+    image = maker.make(3).image
+    assert torch.equal(again.make(3).image, image)
+    look = partial(frozen_taps, IIR(TINY.model).backbone, config=TINY, device=torch.device("cpu"))
+    for own, expected in zip(pickle.loads(pickle.dumps(look))(image[None]), look(image[None]), strict=True):
+        assert torch.equal(own, expected)
 
 
 def test_masks_that_do_not_fit_their_pictures_are_refused(picture_folder, tmp_path):

@@ -44,8 +44,6 @@ class TrainingConfig:
         seed: of all draws.
         steps: optimiser steps; 0 where ``epochs`` says.
         epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.
-        compiled: run the frozen backbone through ``torch.compile``, which on a CPU folds its batch norms and halves
-            its time; needs a C++ compiler.
         batch: episodes of a process's batch.
         accumulate: batches of one optimiser step.
         shots: shots of a batch's episodes, drawn evenly from this list.
@@ -91,7 +89,6 @@ class TrainingConfig:
     seed: int = 0
     steps: int = 2800
     epochs: int = 0
-    compiled: bool = False
     batch: int = 8
     accumulate: int = 1
     shots: tuple[int, ...] = (1, 1, 1, 2)

@@ -4,137 +4,87 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
-from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
-from iir_sdk.training.frozen_taps import frozen_taps
-from iir_sdk.training.views import CUTOUT_SET, ViewMaker, draw_set
-
-ClassKey = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class PackedView:
-    """A view with its masks at label size, packed eight pixels a byte.
-
-    Attributes:
-        image: ``(3, S, S)`` uint8.
-        keys: (set, class) of each object.
-        sources: the picture each object comes from.
-        masks: ``(M, L * L / 8)`` uint8.
-        ignores: the same of pixels that count nowhere, by object; only of objects that have some.
-        present: (set, class) of everything labelled that is seen at all.
-    """
-
-    image: Tensor
-    keys: tuple[ClassKey, ...]
-    sources: tuple[str, ...]
-    masks: NDArray[np.uint8]
-    ignores: dict[int, NDArray[np.uint8]]
-    present: frozenset[ClassKey]
-
-
-class _ViewStream(Dataset[PackedView]):
-    def __init__(self, maker: ViewMaker, first: int, count: int) -> None:
-        self.maker, self.first, self.count = maker, first, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> PackedView:
-        view = self.maker.make(self.first + index)
-        side = self.maker.config.label_size
-        packed = [np.packbits(_label_sized(o.mask, side)) for o in view.objects]
-        return PackedView(
-            view.image,
-            tuple((o.set_name, o.name) for o in view.objects),
-            tuple(o.source for o in view.objects),
-            np.stack(packed) if packed else np.zeros((0, side * side // 8), np.uint8),
-            {
-                i: np.packbits(_label_sized(o.ignore, side))
-                for i, o in enumerate(view.objects)
-                if o.ignore is not None and o.ignore.any()
-            },
-            view.present,
-        )
-
-
-def _label_sized(mask: Tensor, side: int) -> NDArray[np.bool_]:
-    large: NDArray[np.bool_] = (resize_mask(mask[None, None], (side, side))[0, 0] >= 0.5).numpy()
-    return large
-
-
-def stream_views(maker: ViewMaker, first: int, count: int, *, batch: int, workers: int) -> Iterator[list[PackedView]]:
-    """Views ``first`` .. ``first + count - 1`` in order, in lists of ``batch``, made by worker processes."""
-    loader = DataLoader(
-        _ViewStream(maker, first, count), batch_size=batch, num_workers=workers, collate_fn=list, shuffle=False
-    )
-    yield from loader
+from iir_sdk.training.view_stream import PackedView, ViewBatch
+from iir_sdk.training.views import CUTOUT_SET, ClassKey, draw_set
 
 
 class FeatureBank:
     """Taps and masks of the latest views, replaced oldest first.
 
     Args:
-        backbone: the frozen network.
-        config: number of views, label size, set weights, the pictures' normalisation.
-        device: where features are made and kept.
+        config: number of views, label size, set weights.
+        device: where features are kept.
+        allowed: whether a class may be asked for; views that were made with another's masks are not used at all. None
+            allows all.
     """
 
-    def __init__(self, backbone: nn.Module, config: TrainingConfig, device: torch.device) -> None:
-        self.backbone, self.config, self.device = backbone, config, device
-        self._taps: list[Tensor] = []
-        self._views: list[PackedView | None] = [None] * config.views
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, allowed: Callable[[ClassKey], bool] | None = None
+    ) -> None:
+        self.config, self.device, self.allowed = config, device, allowed or (lambda key: True)
+        self.kept: list[Tensor] = []
+        self.views: list[PackedView | None] = [None] * config.views
+        self._used = [False] * config.views
         self._members: dict[ClassKey, set[int]] = defaultdict(set)
+        self._usable: dict[int, dict[str, list[ClassKey]]] = {}
 
-    def add(self, views: list[PackedView], number: int) -> None:
-        """Compute and keep the taps of views ``number`` and following, each in place of the oldest."""
-        # One by one on a CPU: nothing is faster there in a batch, and its large buffers would leave the heap in holes.
-        size = 1 if self.device.type == "cpu" else len(views)
-        slots = [(number + i) % self.config.views for i in range(len(views))]
-        for at in range(0, len(views), size):
-            self._keep_taps(torch.stack([v.image for v in views[at : at + size]]), slots[at : at + size])
-        for slot, view in zip(slots, views, strict=True):
-            self._replace(slot, view)
+    @property
+    def used(self) -> int:
+        """Number of views that episodes are drawn from."""
+        return sum(self._used)
 
-    def _keep_taps(self, images: Tensor, slots: list[int]) -> None:
-        taps = frozen_taps(self.backbone, images, self.config, self.device)
-        if not self._taps:
-            self._taps = [
-                torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device) for t in taps
+    def add(self, batch: ViewBatch, number: int) -> None:
+        """Keep views ``number`` and following with their taps, each in place of the oldest."""
+        assert batch.taps is not None
+        slots = [(number + i) % self.config.views for i in range(len(batch.views))]
+        if not self.kept:
+            self.kept = [
+                torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device)
+                for t in batch.taps
             ]
         index = torch.tensor(slots, device=self.device)
-        for kept, new in zip(self._taps, taps, strict=True):
+        for kept, new in zip(self.kept, batch.taps, strict=True):
             kept.index_copy_(0, index, new.to(torch.bfloat16))
+        for slot, view in zip(slots, batch.views, strict=True):
+            self._replace(slot, view)
+
+    def hold(self, taps: list[Tensor], views: list[PackedView]) -> None:
+        """Take all views at once, with ``taps`` in bfloat16 that are not copied."""
+        assert len(views) == self.config.views
+        self.kept = taps
+        for slot, view in enumerate(views):
+            self._replace(slot, view)
 
     def _replace(self, slot: int, view: PackedView) -> None:
-        old = self._views[slot]
+        old = self.views[slot]
         for key in old.keys if old else ():
             self._members[key].discard(slot)
-        # The picture itself is no longer needed.
-        self._views[slot] = replace(view, image=torch.empty(0))
-        for key in view.keys:
-            self._members[key].add(slot)
+        self.views[slot] = view
+        self._used[slot] = all(self.allowed(key) for key in view.made_of)
+        for key in view.keys if self._used[slot] else ():
+            if self.allowed(key):
+                self._members[key].add(slot)
+        self._usable.clear()
 
     def taps(self, slots: list[int]) -> Taps:
         """Float taps ``(N, ...)`` of some views."""
         index = torch.tensor(slots, device=self.device)
-        return Taps(*(t.index_select(0, index).float() for t in self._taps))
+        return Taps(*(t.index_select(0, index).float() for t in self.kept))
 
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
-        view, side = self._views[slot], self.config.label_size
+        view, side = self.views[slot], self.config.label_size
         assert view is not None
         if key not in view.keys:
             return np.zeros((side, side), np.uint8)
@@ -150,6 +100,11 @@ class FeatureBank:
         Raises:
             DatasetError: no class has enough views.
         """
+        if shots not in self._usable:
+            self._usable[shots] = self._find_usable(shots)
+        return self._usable[shots]
+
+    def _find_usable(self, shots: int) -> dict[str, list[ClassKey]]:
         by_set: dict[str, list[ClassKey]] = defaultdict(list)
         for key, slots in self._members.items():
             if len(self._distinct(key, slots, shots + 1)) > shots:
@@ -182,17 +137,17 @@ class FeatureBank:
 
     def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
         """The drawn query, or now and then a view that lacks the class, where that is known for certain."""
-        certain = key[0] in (CUTOUT_SET, self.config.main_set)
-        if not certain or rng.random() >= self.config.absent:
+        told_apart = (CUTOUT_SET, self.config.main_set)
+        if key[0] not in told_apart or rng.random() >= self.config.absent:
             return slot
         for _ in range(20):
             other = rng.randrange(self.config.views)
-            view = self._views[other]
-            if view and key not in view.present and all(k[0] in (self.config.main_set, CUTOUT_SET) for k in view.keys):
+            view = self.views[other]
+            if view and self._used[other] and key not in view.present and all(k[0] in told_apart for k in view.keys):
                 return other
         return slot
 
     def _source(self, slot: int, key: ClassKey) -> str:
-        view = self._views[slot]
+        view = self.views[slot]
         assert view is not None
         return view.sources[view.keys.index(key)]

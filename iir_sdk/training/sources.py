@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,14 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.training.bank_file import read_bank
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
-from iir_sdk.training.feature_bank import FeatureBank, PackedView, stream_views
-from iir_sdk.training.frozen_taps import compiled_backbone, frozen_taps
+from iir_sdk.training.feature_bank import FeatureBank
+from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.step import EpisodeBatch
-from iir_sdk.training.views import ViewMaker
+from iir_sdk.training.view_stream import ViewBatch, stream_views
+from iir_sdk.training.views import ClassKey, ViewMaker
 
 
 class EpisodeSource(Protocol):
@@ -36,16 +42,35 @@ class EpisodeSource(Protocol):
         """This process's batches of step ``first`` and all later ones, ``accumulate`` of them a step."""
 
 
+@dataclass(frozen=True)
+class KeptBank:
+    """A bank that was filled before, see :mod:`iir_sdk.training.bank_file`.
+
+    Attributes:
+        path: its file.
+        origin: what it must have been filled by and from.
+        allowed: which classes the run may ask for.
+    """
+
+    path: Path
+    origin: Mapping[str, Any]
+    allowed: Callable[[ClassKey], bool]
+
+
 class BankSource:
-    """Episodes from a :class:`FeatureBank` whose oldest views make way for new ones.
+    """Episodes from a :class:`FeatureBank` whose oldest views make way for new ones, or from a kept one.
 
     Args:
         maker: of the views.
         backbone: the frozen network.
         config: the recipe.
         device: where features are kept.
-        workers: processes that make views.
+        workers: processes that make views, on a CPU with their features.
         processes: of the run; each keeps the whole bank and takes its share of each step's episodes.
+        kept: the bank, where one was filled before; None fills one.
+
+    Raises:
+        ConfigError: a kept bank, and a recipe that replaces its views.
     """
 
     def __init__(
@@ -57,9 +82,13 @@ class BankSource:
         device: torch.device,
         workers: int,
         processes: Processes | None = None,
+        kept: KeptBank | None = None,
     ) -> None:
+        if kept and config.refresh:
+            raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
         self.maker, self.backbone, self.config = maker, backbone, config
         self.device, self.workers, self.processes = device, workers, processes or Processes()
+        self.kept = kept
 
     @property
     def steps(self) -> int:
@@ -72,10 +101,7 @@ class BankSource:
 
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Fill the bank as it was before step ``first``, then refresh it step by step."""
-        config = self.config
-        backbone = compiled_backbone(self.backbone, config, self.device) if config.compiled else self.backbone
-        bank = FeatureBank(backbone, config, self.device)
-        self._fill(bank, first)
+        config, bank = self.config, self.bank(first)
         # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
         ahead = config.views + first * config.refresh
         left = max(1, (config.steps - first) * config.refresh)
@@ -84,6 +110,14 @@ class BankSource:
             if config.refresh:
                 bank.add(next(fresh), ahead + (step - first) * config.refresh)
             yield self._draw(bank, step)
+
+    def bank(self, first: int = 0) -> FeatureBank:
+        """The bank as it is before step ``first``."""
+        if self.kept:
+            return read_bank(self.kept.path, self.config, self.kept.origin, self.device, self.kept.allowed)
+        bank = FeatureBank(self.config, self.device)
+        self._fill(bank, first)
+        return bank
 
     def _fill(self, bank: FeatureBank, first: int) -> None:
         config, chunk = self.config, 16
@@ -95,13 +129,19 @@ class BankSource:
             groups.append((config.views + whole, config.views + oldest, config.refresh))
         with tqdm(total=config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
             for at, end, size in groups:
-                for views in self._stream(at, end - at, size, self.workers):
-                    bank.add(views, at)
-                    at += len(views)
-                    bar.update(len(views))
+                for batch in self._stream(at, end - at, size, self.workers):
+                    bank.add(batch, at)
+                    at += len(batch.views)
+                    bar.update(len(batch.views))
 
-    def _stream(self, begin: int, count: int, batch: int, workers: int) -> Iterator[list[PackedView]]:
-        return stream_views(self.maker, begin, count, batch=batch, workers=workers)
+    def _stream(self, begin: int, count: int, batch: int, workers: int) -> Iterator[ViewBatch]:
+        look = partial(frozen_taps, self.backbone, config=self.config, device=self.device)
+        if self.device.type == "cpu":
+            # A core computes as many views a second by itself as two do together.
+            yield from stream_views(self.maker, begin, count, batch=batch, workers=workers, look=look)
+            return
+        for views in stream_views(self.maker, begin, count, batch=batch, workers=workers):
+            yield views._replace(taps=look(views.images))
 
     def _draw(self, bank: FeatureBank, step: int) -> list[EpisodeBatch]:
         rng = random.Random(f"{self.config.seed}/episodes/{step}")

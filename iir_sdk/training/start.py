@@ -15,6 +15,7 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.bank_file import bank_origin, save_bank
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
 from iir_sdk.training.data.dataset import FewShotDataset, Selection
@@ -26,7 +27,7 @@ from iir_sdk.training.evaluate import Protocol, draw_episodes, evaluate_set
 from iir_sdk.training.loop import Trainer, Validate
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.processes import Processes
-from iir_sdk.training.sources import BankSource, EpisodeSource, PictureSource
+from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, PictureSource
 from iir_sdk.training.views import ViewMaker, read_cutouts
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
@@ -59,6 +60,7 @@ def build_trainer(
     folder: Path,
     *,
     cutouts: Path | None = None,
+    bank: Path | None = None,
     novel: Sequence[str] = (),
     validation: Path | None = None,
     parts: TrainedParts | None = None,
@@ -73,6 +75,7 @@ def build_trainer(
         data: one set, a folder of sets, or the root of the recipe's benchmark.
         folder: where the run is kept.
         cutouts: folder of cut-outs with alpha, for the bank.
+        bank: file that :func:`fill_bank` wrote, of all classes; None fills one for this run alone.
         novel: classes whose masks must not be seen, of sets of one's own.
         validation: sets to validate on; benchmarks have their own.
         parts: what the network starts from.
@@ -86,7 +89,10 @@ def build_trainer(
     processes = processes or Processes()
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
-    sets = without_classes(read_picture_sets(data), novel) if config.dataset == "folder" else []
+    every = read_picture_sets(data) if config.dataset == "folder" else []
+    sets = without_classes(every, novel)
+    if bank and config.source != "bank":
+        raise ConfigError("a kept bank goes with recipes that have source='bank'; leave --bank out.")
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
@@ -94,14 +100,54 @@ def build_trainer(
     model.to(chosen)
     source: EpisodeSource
     if config.source == "bank":
-        files = cutouts_without(read_cutouts(cutouts), novel) if cutouts else []
-        maker = ViewMaker(sets, files, config)
-        source = BankSource(maker, model.backbone, config, device=chosen, workers=workers, processes=processes)
+        files = read_cutouts(cutouts) if cutouts else []
+        maker = ViewMaker(sets, cutouts_without(files, novel), config)
+        kept = _kept_bank(bank, config, ViewMaker(every, files, config), maker) if bank else None
+        source = BankSource(
+            maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept
+        )
     else:
         stream = EpisodeStream(source_data, config, group=config.batch * processes.count)
         source = PictureSource(stream, model.backbone, config, device=chosen, workers=workers, processes=processes)
     digests = parts.digests() if parts else {}
     return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score, parts=digests)
+
+
+def fill_bank(
+    config: TrainingConfig,
+    data: Path,
+    out: Path,
+    *,
+    cutouts: Path | None = None,
+    backbone_weights: Path | None = None,
+    device: str = "auto",
+    workers: int = 2,
+) -> int:
+    """Fill a bank with views of every set and cut-out and write it, for runs that each leave out what they must.
+
+    Args:
+        config: the recipe.
+        data: one set, or a folder of sets.
+        out: file to write, ``.safetensors``.
+        cutouts: folder of cut-outs with alpha.
+        backbone_weights: see :class:`TrainedParts`.
+        device: ``auto`` or a torch device.
+        workers: processes that make views.
+
+    Returns:
+        The number of views.
+
+    Raises:
+        IirError: missing data or weights, or a recipe without a bank.
+    """
+    if config.source != "bank" or config.dataset != "folder":
+        raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
+    maker = ViewMaker(read_picture_sets(data), read_cutouts(cutouts) if cutouts else [], config)
+    chosen = pick_device(device)
+    backbone = build_model(config, TrainedParts(backbone_weights)).backbone.to(chosen)
+    bank = BankSource(maker, backbone, config, device=chosen, workers=workers).bank()
+    save_bank(bank, out, bank_origin(config, maker.contents()))
+    return len(bank.views)
 
 
 def run_pretraining(
@@ -216,6 +262,11 @@ def check_split(model: IIR, size: int, name: str) -> None:
             f"backbone {name!r} at {size} px does not run its stages one after the other, so its last stage cannot "
             "be run on a changed map; choose another."
         )
+
+
+def _kept_bank(path: Path, config: TrainingConfig, every: ViewMaker, allowed: ViewMaker) -> KeptBank:
+    """The bank of all sets and cut-outs, of which only those of another maker may be used."""
+    return KeptBank(path, bank_origin(config, every.contents()), allowed.classes().__contains__)
 
 
 def _is_cuda(device: str) -> bool:

@@ -20,6 +20,9 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE
 from iir_sdk.training.data.folder import PictureSet
 
+ClassKey = tuple[str, str]
+"""(set, class)."""
+
 CUTOUT_SET = "cutouts"
 _SMALLEST_SHARE = 0.008
 _KEPT_PICTURES = 3000
@@ -53,11 +56,13 @@ class View:
         image: ``(3, S, S)`` uint8.
         objects: those large enough to learn from.
         present: (set, class) of everything labelled that is seen at all.
+        made_of: (set, class) of the masks that decided its crop, and of those pasted into it.
     """
 
     image: Tensor
     objects: tuple[LabelledObject, ...]
-    present: frozenset[tuple[str, str]]
+    present: frozenset[ClassKey]
+    made_of: frozenset[ClassKey]
 
 
 def read_cutouts(root: Path) -> list[Path]:
@@ -99,11 +104,12 @@ class ViewMaker:
     def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
         self.config = config
         self.sets = {s.name: s for s in sets}
-        self._classes_of: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._classes_of: dict[ClassKey, list[str]] = defaultdict(list)
         for s in sets:
             for name, stems in s.classes.items():
                 for stem in stems:
                     self._classes_of[s.name, stem].append(name)
+        self._every_cutout = list(cutouts)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
         self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor, tuple[str, ...]]] = OrderedDict()
@@ -118,9 +124,11 @@ class ViewMaker:
         names = self._classes_of[set_name, stem]
         base = random_view(image, masks, names.index(name), self.config.view_size, rng)
         labels = [(set_name, n, f"{set_name}/{stem}") for n in names] + [(set_name, n, _IGNORED) for n in ignored]
+        made_of = {(set_name, name)}
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
-                base, labels = self._paste_one(base, labels, rng, index)
+                base, labels, pasted = self._paste_one(base, labels, rng, index)
+                made_of.add(pasted)
         planes = list(zip(labels, base.masks, strict=True))
         ignores = {label[:2]: mask for label, mask in planes if label[2] == _IGNORED}
         objects = [
@@ -128,12 +136,17 @@ class ViewMaker:
         ]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
         present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
-        return View(change_light(base.image), kept, present)
+        return View(change_light(base.image), kept, present, frozenset(made_of))
 
     def contents(self) -> dict[str, Any]:
         """Number of masks by set and class, and of cut-outs: what a run was made of."""
         sets = {s.name: {name: len(stems) for name, stems in s.classes.items()} for s in self.sets.values()}
         return {"sets": sets, "cutouts": [f.stem for f in self.cutouts]}
+
+    def classes(self) -> set[ClassKey]:
+        """All that may be asked for, of the cut-outs also those that the recipe's number of them leaves out."""
+        of_sets = {(s.name, name) for s in self.sets.values() for name in s.classes}
+        return of_sets | {(CUTOUT_SET, _cutout_name(file)) for file in self._every_cutout}
 
     def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
         classes = self.sets[set_name].classes
@@ -159,12 +172,12 @@ class ViewMaker:
 
     def _paste_one(
         self, base: Augmented, labels: list[tuple[str, str, str]], rng: random.Random, index: int
-    ) -> tuple[Augmented, list[tuple[str, str, str]]]:
+    ) -> tuple[Augmented, list[tuple[str, str, str]], ClassKey]:
         if self.cutouts and rng.random() < self.config.cutouts:
             file = rng.choice(self.cutouts)
             rgba = torch.from_numpy(np.array(Image.open(file).convert("RGBA"))).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
-            label = (CUTOUT_SET, f"{file.parent.name}/{file.stem}", f"{file.stem}/{index}")
+            label = (CUTOUT_SET, _cutout_name(file), f"{file.stem}/{index}")
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
             set_name = draw_set(sorted(self.sets), self.config, rng)
@@ -179,5 +192,9 @@ class ViewMaker:
         for i, (other_set, other_name, source) in enumerate(labels):
             if (other_set, other_name) == label[:2] and source != _IGNORED:
                 base.masks[i] |= covered
-                return base, labels
-        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label]
+                return base, labels, label[:2]
+        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label[:2]
+
+
+def _cutout_name(file: Path) -> str:
+    return f"{file.parent.name}/{file.stem}"

@@ -1,0 +1,41 @@
+"""Options that the commands of training and scoring share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+DATA = click.option("--data", type=PATH, required=True, help="A set, a folder of sets, or the benchmark's root.")
+DEVICE = click.option("--device", default="auto", show_default=True)
+WORKERS = click.option("--workers", default=2, show_default=True, help="Processes that read and augment pictures.")
+CUTOUTS = click.option("--cutouts", type=PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
+BANK = click.option("--bank", "bank_file", type=PATH, help="File that iir-sdk bank filled; default: fill one.")
+RECIPE = _shared(
+    click.argument("recipe", default="lite2"),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
+)
+PARTS = _shared(
+    click.option("--backbone-weights", type=PATH, help="File; default: its package's, or the Hub's."),
+    click.option("--classifier", type=PATH, help="Linear classifier that pretrain wrote, or another."),
+)
+SCORING = _shared(
+    click.option("--shots", default=1, show_default=True),
+    click.option("--episodes", default=1000, show_default=True, help="Episodes of each set and seed."),
+    click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Repeat for more."),
+    click.option("--min-share", type=float, help="Smallest object, as a share; default: 0.01, benchmarks' own rule."),
+)

@@ -1,0 +1,181 @@
+"""A kept bank: what is read is what was filled, and no run sees anything of the classes that it leaves out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from iir_sdk.cli import main
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError
+from iir_sdk.training import start
+from iir_sdk.training.bank_file import bank_origin, read_bank, save_bank
+from iir_sdk.training.data.folder import read_picture_sets
+from iir_sdk.training.feature_bank import FeatureBank
+from iir_sdk.training.sources import BankSource
+from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
+from tests.test_training import TINY, cutouts, random_backbone, random_weights
+
+__all__ = ["cutouts", "random_backbone"]
+
+STILL = replace(TINY, refresh=0, views=32)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def maker(picture_folder: Path, cutouts: Path) -> ViewMaker:
+    return ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), STILL)
+
+
+@pytest.fixture
+def bank(maker: ViewMaker) -> FeatureBank:
+    backbone = start.IIR(STILL.model).backbone
+    random_weights(backbone, STILL.model.backbone)
+    return BankSource(maker, backbone, STILL, device=CPU, workers=0).bank()
+
+
+def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
+    bank.views[3].ignores[0] = bank.views[3].masks[0] ^ 255
+    origin = bank_origin(STILL, maker.contents())
+    save_bank(bank, tmp_path / "bank.safetensors", origin)
+    again = read_bank(tmp_path / "bank.safetensors", STILL, origin, CPU)
+    slots = list(range(STILL.views))
+    for own, expected in zip(again.taps(slots), bank.taps(slots), strict=True):
+        assert torch.equal(own, expected)
+    for own, expected in zip(again.views, bank.views, strict=True):
+        assert (own.keys, own.sources, own.present, own.made_of) == (
+            expected.keys,
+            expected.sources,
+            expected.present,
+            expected.made_of,
+        )
+        assert np.array_equal(own.masks, expected.masks)
+        assert own.ignores.keys() == expected.ignores.keys()
+    key = bank.views[3].keys[0]
+    assert np.array_equal(again.mask(3, key), bank.mask(3, key))
+    assert 255 in again.mask(3, key)
+    one, two = ([b.draw(1, random.Random(i)) for i in range(30)] for b in (bank, again))
+    assert one == two
+
+
+def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
+    path, origin = tmp_path / "bank.safetensors", bank_origin(STILL, maker.contents())
+    save_bank(bank, path, origin)
+    left_out = {("coco", "cat"), (CUTOUT_SET, f"{maker.cutouts[0].parent.name}/cat")}
+    config = replace(STILL, absent=1.0)
+    less = read_bank(path, config, bank_origin(config, maker.contents()), CPU, lambda key: key not in left_out)
+    touched = [i for i, view in enumerate(less.views) if view.made_of & left_out]
+    assert touched
+    assert less.used == STILL.views - len(touched)
+    rng = random.Random(0)
+    for _ in range(200):
+        key, supports, query = less.draw(1, rng)
+        assert key not in left_out
+        assert not {*supports, query} & set(touched)
+
+
+def test_what_made_a_view_is_known(maker):
+    """The class whose object chose the crop, and all that was pasted; what merely stands beside it is not among it."""
+    pasting = ViewMaker(list(maker.sets.values()), maker.cutouts, replace(STILL, paste=1.0, cutouts=1.0))
+    for i in range(20):
+        made_of = pasting.make(i).made_of
+        assert len([key for key in made_of if key[0] != CUTOUT_SET]) == 1
+        assert any(key[0] == CUTOUT_SET for key in made_of)
+    plain = ViewMaker(list(maker.sets.values()), [], replace(STILL, paste=0.0))
+    assert all(len(plain.make(i).made_of) == 1 for i in range(20))
+
+
+def test_a_run_from_a_kept_bank_is_the_run_that_fills_its_own(picture_folder, cutouts, tmp_path, random_backbone):
+    assert start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0) == 32
+    weights = []
+    for name, bank in (("own", None), ("kept", tmp_path / "bank.safetensors")):
+        trainer = start.build_trainer(
+            STILL, picture_folder, tmp_path / name, cutouts=cutouts, bank=bank, workers=0, device="cpu"
+        )
+        trainer.run()
+        weights.append(trainer.model.decoder.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_no_mask_of_a_left_out_class_reaches_a_run(picture_folder, cutouts, tmp_path, random_backbone):
+    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
+    trainer = start.build_trainer(
+        STILL,
+        picture_folder,
+        tmp_path / "run",
+        cutouts=cutouts,
+        bank=tmp_path / "bank.safetensors",
+        novel=["cat"],
+        workers=0,
+    )
+    bank = trainer.source.bank()
+    names = {key for key, slots in bank._members.items() if slots}
+    assert ("coco", "dog") in names
+    assert not any("cat" in name for _, name in names)
+    assert 0 < bank.used < STILL.views
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 3}, "seed=0"),
+        ({"view_size": 96}, "view_size=64"),
+        ({"paste": 0.1}, "paste"),
+        ({"refresh": 1}, "refresh"),
+    ],
+)
+def test_a_bank_of_another_recipe_is_refused(change, reason, picture_folder, cutouts, tmp_path, random_backbone):
+    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
+    with pytest.raises(ConfigError, match=reason):
+        start.build_trainer(
+            replace(STILL, **change),
+            picture_folder,
+            tmp_path / "run",
+            cutouts=cutouts,
+            bank=tmp_path / "bank.safetensors",
+            workers=0,
+        ).run()
+
+
+def test_a_bank_of_other_data_and_files_that_are_none_are_refused(bank, maker, tmp_path):
+    path, origin = tmp_path / "bank.safetensors", bank_origin(STILL, maker.contents())
+    save_bank(bank, path, origin)
+    other = bank_origin(STILL, {**maker.contents(), "cutouts": []})
+    with pytest.raises(ConfigError, match="other sets"):
+        read_bank(path, STILL, other, CPU)
+    with pytest.raises(DatasetNotFoundError, match="iir-sdk bank"):
+        read_bank(tmp_path / "none.safetensors", STILL, origin, CPU)
+    (tmp_path / "text.safetensors").write_text("no bank")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_bank(tmp_path / "text.safetensors", STILL, origin, CPU)
+    save_file({"low": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(DatasetError, match="not a bank"):
+        read_bank(tmp_path / "other.safetensors", STILL, origin, CPU)
+
+
+def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
+    pictures = replace(TINY, source="pictures")
+    with pytest.raises(ConfigError, match="source='bank'"):
+        start.fill_bank(pictures, picture_folder, tmp_path / "bank.safetensors")
+    with pytest.raises(ConfigError, match="--bank"):
+        start.build_trainer(pictures, picture_folder, tmp_path / "run", bank=tmp_path / "bank.safetensors")
+
+
+def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path, random_backbone):
+    settings = ["views=24", "view_size=64", "label_size=32", "steps=2", "batch=2", "refresh=0", "model.width=16"]
+    given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
+    for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
+        given += ["--set", setting]
+    kept = str(tmp_path / "bank.safetensors")
+    filled = CliRunner().invoke(main, ["bank", "lite2", *given, "--out", kept])
+    assert filled.exit_code == 0, filled.output
+    assert "24 views" in filled.output
+    run = CliRunner().invoke(main, ["train", "lite2", *given, "--bank", kept, "--out", str(tmp_path / "run")])
+    assert run.exit_code == 0, run.output
+    assert (tmp_path / "run/model.safetensors").exists()
