@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, PARTS, PATH, RECIPE, SCORING, WORKERS
+from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, LEAVE_OUT, PARTS, PATH, RECIPE, SCORING, WORKERS
 
 if TYPE_CHECKING:
     from iir_sdk.training.data.dataset import FewShotDataset
@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
 @DATA
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
+@LEAVE_OUT
 @click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
 @click.option("--seed", default=0, show_default=True)
 @DEVICE
-def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, seed: int, device: str) -> None:
+def calibrate(
+    run: Path,
+    data: Path,
+    exclude_fold: int | None,
+    leave_out: tuple[str, ...],
+    episodes: int,
+    seed: int,
+    device: str,
+) -> None:
     """Fit how sure RUN's model is that a query shows the object, on training pictures with and without it.
 
     RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
@@ -31,7 +40,7 @@ def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, se
     import torch
 
     from iir_sdk.segmenter import FewShotSegmenter
-    from iir_sdk.training.data.exclusion import without_classes
+    from iir_sdk.training.data.exclusion import without_classes, without_sets
     from iir_sdk.training.data.folder import coco_fold, read_picture_sets
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.presence_fit import fit_presence, present_and_absent
@@ -42,7 +51,8 @@ def calibrate(run: Path, data: Path, exclude_fold: int | None, episodes: int, se
         raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
     path = run / WEIGHTS_FILE if run.is_dir() else run
     segmenter = FewShotSegmenter(path, device=device)
-    sets = without_classes(read_picture_sets(data), () if exclude_fold is None else coco_fold(exclude_fold))
+    every = without_sets(read_picture_sets(data), leave_out)
+    sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))
     found = _of_telling_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
     evidence, shown = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -129,6 +139,7 @@ def evaluate(
 @BANK
 @click.option("--out", type=PATH, required=True, help="Folder of the runs and the table.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
+@LEAVE_OUT
 @click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all.")
 @click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
 @PARTS
@@ -145,6 +156,7 @@ def ablate(
     bank_file: Path | None,
     out: Path,
     exclude_fold: int | None,
+    leave_out: tuple[str, ...],
     names: tuple[str, ...],
     steps: int | None,
     backbone_weights: Path | None,
@@ -159,7 +171,7 @@ def ablate(
 ) -> None:
     """Train variants of RECIPE (default: lite2) on one budget and write a table.
 
-    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form.
+    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form, less data.
     """
     from iir_sdk.training.ablate import VARIANTS
     from iir_sdk.training.ablate import ablate as run_ablation
@@ -173,7 +185,7 @@ def ablate(
     novel = () if exclude_fold is None else coco_fold(exclude_fold)
     parts = TrainedParts(backbone_weights, classifier, base_learner)
 
-    def build(variant: Any, folder: Path) -> Any:
+    def build(variant: Any, folder: Path, unused: Sequence[str]) -> Any:
         return build_trainer(
             variant,
             data,
@@ -181,6 +193,7 @@ def ablate(
             cutouts=cutouts,
             bank=bank_file,
             novel=novel,
+            leave_out=(*leave_out, *unused),
             parts=parts,
             device=device,
             workers=workers,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, PARTS, PATH, RECIPE, WORKERS
+from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, LEAVE_OUT, PARTS, PATH, RECIPE, WORKERS
 
 
 @click.command()
@@ -48,6 +48,7 @@ def bank(
 @BANK
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
+@LEAVE_OUT
 @click.option("--validation", type=PATH, help="Sets to validate on, where the recipe does; benchmarks have their own.")
 @PARTS
 @click.option("--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one.")
@@ -62,6 +63,7 @@ def train(
     bank_file: Path | None,
     out: Path,
     exclude_fold: int | None,
+    leave_out: tuple[str, ...],
     validation: Path | None,
     backbone_weights: Path | None,
     classifier: Path | None,
@@ -89,6 +91,7 @@ def train(
             cutouts=cutouts,
             bank=bank_file,
             novel=novel,
+            leave_out=leave_out,
             validation=validation,
             parts=TrainedParts(backbone_weights, classifier, base_learner),
             device=device,

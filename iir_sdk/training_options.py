@@ -25,6 +25,9 @@ DEVICE = click.option("--device", default="auto", show_default=True)
 WORKERS = click.option("--workers", default=2, show_default=True, help="Processes that read and augment pictures.")
 CUTOUTS = click.option("--cutouts", type=PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
 BANK = click.option("--bank", "bank_file", type=PATH, help="File that iir-sdk bank filled; default: fill one.")
+LEAVE_OUT = click.option(
+    "--leave-out", multiple=True, metavar="SET", help="Do not use this set of --data, or 'cutouts'; repeat."
+)
 RECIPE = _shared(
     click.argument("recipe", default="lite2"),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),

@@ -121,6 +121,21 @@ def test_no_mask_of_a_left_out_class_reaches_a_run(picture_folder, cutouts, tmp_
     assert 0 < bank.used < STILL.views
 
 
+def test_a_left_out_set_is_not_trained_on(picture_folder, cutouts, tmp_path, random_backbone):
+    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
+    for name, bank in (("own", None), ("kept", tmp_path / "bank.safetensors")):
+        trainer = start.build_trainer(
+            STILL,
+            picture_folder,
+            tmp_path / name,
+            cutouts=cutouts,
+            bank=bank,
+            leave_out=["coins", CUTOUT_SET],
+            workers=0,
+        )
+        assert {key[0] for key, slots in trainer.source.bank()._members.items() if slots} == {"coco"}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -149,6 +164,8 @@ def test_a_bank_of_other_data_and_files_that_are_none_are_refused(bank, maker, t
     other = bank_origin(STILL, {**maker.contents(), "cutouts": []})
     with pytest.raises(ConfigError, match="other sets"):
         read_bank(path, STILL, other, CPU)
+    reweighted = replace(STILL, main_weight=1.0, cutout_weight=0.0)
+    assert read_bank(path, reweighted, bank_origin(reweighted, maker.contents()), CPU).used == STILL.views
     with pytest.raises(DatasetNotFoundError, match="iir-sdk bank"):
         read_bank(tmp_path / "none.safetensors", STILL, origin, CPU)
     (tmp_path / "text.safetensors").write_text("no bank")

@@ -247,16 +247,19 @@ def test_variants_differ_in_what_they_say():
 
 def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path, random_backbone):  # noqa: F811
     built: list[str] = []
+    unused: dict[str, tuple[str, ...]] = {}
 
-    def build(config: Any, folder: Path) -> Any:
+    def build(config: Any, folder: Path, leave_out: tuple[str, ...]) -> Any:
         built.append(folder.name)
-        return start.build_trainer(config, picture_folder, folder, device="cpu", workers=0)
+        unused[folder.name] = leave_out
+        return start.build_trainer(config, picture_folder, folder, leave_out=leave_out, device="cpu", workers=0)
 
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
     rows = ablate(config, tuple(VARIANTS), build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert built == [r.variant for r in rows] == list(VARIANTS)
     assert all(0 <= r.miou <= 1 for r in rows)
+    assert {name for name, sets_of in unused.items() if sets_of} == {"no_cutouts"}
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert all(f"| {v.title} |" in table for v in VARIANTS.values())
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())

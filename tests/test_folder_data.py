@@ -11,7 +11,7 @@ from PIL import Image
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from iir_sdk.training.data.episodes import large_enough, sample_episodes
-from iir_sdk.training.data.exclusion import cutouts_without, names_class, without_classes
+from iir_sdk.training.data.exclusion import cutouts_without, names_class, without_classes, without_sets
 from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold, read_picture_set, read_picture_sets
 
 
@@ -146,3 +146,13 @@ def test_excluded_classes_lose_their_masks_and_keep_their_pictures(picture_folde
     assert [s.name for s in without_classes(sets, ["coin"])] == ["coco"]
     with pytest.raises(DatasetError, match="zebra"):
         coco.only(["zebra"])
+
+
+def test_sets_are_left_out_by_name(picture_folder):
+    sets = read_picture_sets(picture_folder)
+    assert [s.name for s in without_sets(sets, ["coins", "cutouts"])] == ["coco"]
+    assert without_sets(sets, []) == sets
+    with pytest.raises(DatasetError, match=r"'coin'.*coco, coins, cutouts"):
+        without_sets(sets, ["coin"])
+    with pytest.raises(DatasetError, match="no set to train on"):
+        without_sets(sets, ["coins", "coco"])

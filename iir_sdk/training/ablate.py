@@ -15,6 +15,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import Output, Protocol, evaluate_set
 from iir_sdk.training.loop import Trainer
+from iir_sdk.training.views import CUTOUT_SET
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,20 @@ class Variant:
         model: settings of the architecture that differ.
         training: settings of the recipe that differ.
         output: what is scored; ``prior`` needs no training.
+        leave_out: sets that are not trained on.
     """
 
     title: str
     model: dict[str, Any]
     training: dict[str, Any]
     output: Output = "mask"
+    leave_out: tuple[str, ...] = ()
 
 
 OF_CLOSED_FORM: dict[str, Any] = {"cam": "grad", "joint_priors": False, "self_support": False, "presence": False}
 """Grad-CAM, and without what only the closed form has."""
+
+_MAIN_SET_ALONE: dict[str, Any] = {"main_weight": 1.0, "cutout_weight": 0.0}
 
 VARIANTS: dict[str, Variant] = {
     "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0}, "prior"),
@@ -44,8 +49,10 @@ VARIANTS: dict[str, Variant] = {
     "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
     "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
     "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
+    "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,)),
+    "main_set": Variant("the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}),
 }
-"""By name; each adds to the one before, ``other_cam`` to the whole."""
+"""By name; each adds to the one before, from ``other_cam`` on to the whole."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
 def ablate(
     config: TrainingConfig,
     names: Sequence[str],
-    build: Callable[[TrainingConfig, Path], Trainer],
+    build: Callable[[TrainingConfig, Path, Sequence[str]], Trainer],
     sets: Sequence[FewShotDataset],
     protocol: Protocol,
     folder: Path,
@@ -89,7 +96,7 @@ def ablate(
     Args:
         config: the recipe, its steps the budget of each row.
         names: of the variants.
-        build: a trainer of a recipe in a folder.
+        build: a trainer of a recipe in a folder, without some sets.
         sets: to score on.
         protocol: how.
         folder: receives a run for each row, ``ablation.json`` and ``ablation.md``.
@@ -102,7 +109,7 @@ def ablate(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, recipe in recipes.items():
-        trainer = build(recipe, folder / name)
+        trainer = build(recipe, folder / name, VARIANTS[name].leave_out)
         trainer.run(resume=True)
         segmenter = FewShotSegmenter(trainer.export(), device=device)
         scores = [evaluate_set(segmenter, s, replace(protocol, output=VARIANTS[name].output)) for s in sets]

@@ -31,9 +31,8 @@ _OF_VIEWS = (
     "cutouts",
     "cutout_classes",
     "main_set",
-    "main_weight",
-    "cutout_weight",
 )
+"""Not the weights of sets: a run may draw its episodes by others than the views were drawn by."""
 
 
 def bank_origin(config: TrainingConfig, contents: Mapping[str, Any]) -> dict[str, Any]:

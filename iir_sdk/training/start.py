@@ -19,7 +19,7 @@ from iir_sdk.training.bank_file import bank_origin, save_bank
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
 from iir_sdk.training.data.dataset import FewShotDataset, Selection
-from iir_sdk.training.data.exclusion import cutouts_without, without_classes
+from iir_sdk.training.data.exclusion import cutouts_without, without_classes, without_sets
 from iir_sdk.training.data.folder import PictureSet, join_sets, read_picture_sets
 from iir_sdk.training.data.registry import benchmark
 from iir_sdk.training.episode_pictures import EpisodeStream
@@ -28,7 +28,7 @@ from iir_sdk.training.loop import Trainer, Validate
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, PictureSource
-from iir_sdk.training.views import ViewMaker, read_cutouts
+from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 
@@ -62,6 +62,7 @@ def build_trainer(
     cutouts: Path | None = None,
     bank: Path | None = None,
     novel: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     validation: Path | None = None,
     parts: TrainedParts | None = None,
     device: str = "auto",
@@ -77,6 +78,7 @@ def build_trainer(
         cutouts: folder of cut-outs with alpha, for the bank.
         bank: file that :func:`fill_bank` wrote, of all classes; None fills one for this run alone.
         novel: classes whose masks must not be seen, of sets of one's own.
+        leave_out: sets of ``data`` that are not used, or ``cutouts``.
         validation: sets to validate on; benchmarks have their own.
         parts: what the network starts from.
         device: ``auto`` or a torch device.
@@ -90,7 +92,7 @@ def build_trainer(
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
     every = read_picture_sets(data) if config.dataset == "folder" else []
-    sets = without_classes(every, novel)
+    sets = without_sets(without_classes(every, novel), leave_out)
     if bank and config.source != "bank":
         raise ConfigError("a kept bank goes with recipes that have source='bank'; leave --bank out.")
     source_data = _training_data(config, data, sets)
@@ -101,7 +103,8 @@ def build_trainer(
     source: EpisodeSource
     if config.source == "bank":
         files = read_cutouts(cutouts) if cutouts else []
-        maker = ViewMaker(sets, cutouts_without(files, novel), config)
+        used = [] if CUTOUT_SET in leave_out else cutouts_without(files, novel)
+        maker = ViewMaker(sets, used, config)
         kept = _kept_bank(bank, config, ViewMaker(every, files, config), maker) if bank else None
         source = BankSource(
             maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept

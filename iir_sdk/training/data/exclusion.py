@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from iir_sdk.errors import DatasetError
 from iir_sdk.training.data.folder import PictureSet
 
 _NAMES = """
@@ -115,6 +116,22 @@ def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[Pi
     """The sets without masks of the novel classes; pictures that show them stay (the unfiltered convention)."""
     kept = [s.without(_excluder(s.name, novel)) for s in sets]
     return [s for s in kept if s.classes]
+
+
+def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
+    """The sets but for those named; ``cutouts`` names no set and may be among them.
+
+    Raises:
+        DatasetError: a name is no set's, or none is left.
+    """
+    known = {s.name for s in sets} | {"cutouts"}
+    for name in names:
+        if name not in known:
+            raise DatasetError(f"cannot leave out {name!r}: the sets are {', '.join(sorted(known))}.")
+    kept = [s for s in sets if s.name not in names]
+    if sets and not kept:
+        raise DatasetError(f"leaving out {', '.join(names)} leaves no set to train on.")
+    return kept
 
 
 def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:
