@@ -38,13 +38,13 @@ class Segmented:
     Attributes:
         probabilities: float32 ``(L, H, W)``.
         priors: float32 ``(L, h, w)`` in [0, 1], at the network's own grid.
-        presence: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; None of a
-            network without a head for it.
+        scores: float32 ``(L, 2)`` in [0, 1], how probable it is that the picture shows each label's object, and what
+            share of its mask is right if so; None of a network without a head for them.
     """
 
     probabilities: NDArray[np.float32]
     priors: NDArray[np.float32]
-    presence: NDArray[np.float32] | None = None
+    scores: NDArray[np.float32] | None = None
 
 
 @runtime_checkable

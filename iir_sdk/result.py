@@ -31,6 +31,9 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 """RGB of the first, second, ... label in overlays and palette masks, used in turn."""
 
 
+_OF_LABELS = ("labels", "probabilities", "masks", "scores", "confidences", "grid_priors")
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """Masks of one query, for ``L`` labels, at the query's own height ``H`` and width ``W``.
@@ -42,6 +45,8 @@ class Segmentation:
             of different labels may overlap.
         scores: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; of a
             checkpoint that was not calibrated for this, the mean probability inside its mask, 0 for an empty one.
+        confidences: float32 ``(L,)`` in [0, 1], what share of the mask at threshold 0.5 is right, as a rule, if the
+            picture shows the object: its mean probability, calibrated where the checkpoint is; 0 for an empty one.
         grid_priors: float32 ``(L, h, w)`` in [0, 1], :attr:`priors` at the network's own grid.
         timings: milliseconds by stage; of the whole batch where several queries ran together.
         image: uint8 ``(H, W, 3)`` RGB, the query.
@@ -52,6 +57,7 @@ class Segmentation:
     probabilities: NDArray[np.float32]
     masks: NDArray[np.bool_]
     scores: NDArray[np.float32]
+    confidences: NDArray[np.float32]
     grid_priors: NDArray[np.float32]
     timings: Mapping[str, float]
     image: NDArray[np.uint8] = field(repr=False)
@@ -83,7 +89,7 @@ class Segmentation:
         if label not in self.labels:
             raise LabelError(f"no label {label!r} in this result; it has {', '.join(map(repr, self.labels))}.")
         i = self.labels.index(label)
-        own = {n: getattr(self, n)[i : i + 1] for n in ("labels", "probabilities", "masks", "scores", "grid_priors")}
+        own = {name: getattr(self, name)[i : i + 1] for name in _OF_LABELS}
         return replace(self, **own)
 
     @cached_property
@@ -125,6 +131,11 @@ class Segmentation:
     def score(self) -> float:
         """Score of the only label; with several, ``LabelError``."""
         return float(self.scores[self._only()])
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the only label; with several, ``LabelError``."""
+        return float(self.confidences[self._only()])
 
     def _only(self) -> int:
         if len(self.labels) != 1:
@@ -213,17 +224,20 @@ def from_probabilities(
     image: NDArray[np.uint8],
     cut: Cut,
     timings: Mapping[str, float],
-    presence: NDArray[np.float32] | None = None,
+    scores: NDArray[np.float32] | None = None,
 ) -> Segmentation:
-    """Derive masks and scores from probabilities ``(L, H, W)``, priors ``(L, h, w)`` and presence ``(L,)``."""
+    """Derive masks from probabilities ``(L, H, W)``, priors ``(L, h, w)`` and scores ``(L, 2)`` of an engine."""
     masks = probabilities > cut.threshold
-    scores = _mean_probabilities(probabilities, masks) if presence is None else presence
-    masks &= (scores >= cut.absent_below)[:, None, None]
+    if scores is None:
+        scores = np.stack([_mean_probabilities(probabilities, masks)] * 2, 1)
+    presence, confidence = scores[:, 0], scores[:, 1]
+    masks &= (presence >= cut.absent_below)[:, None, None]
     return Segmentation(
         labels=labels,
         probabilities=probabilities,
         masks=masks,
-        scores=scores,
+        scores=presence,
+        confidences=np.where(masks.any((1, 2)), confidence, np.float32(0)),
         grid_priors=grid_priors,
         timings=MappingProxyType(dict(timings)),
         image=image,

@@ -32,7 +32,9 @@ def calibrate(
     seed: int,
     device: str,
 ) -> None:
-    """Fit how sure RUN's model is that a query shows the object, on training pictures with and without it.
+    """Fit RUN's scores and confidences: does a query show the object, and how much of the mask is right?
+
+    They are fitted to training pictures with and without the object.
 
     RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
     Take sets whose classes are different things: what one class shows counts as absent for the others.
@@ -43,7 +45,7 @@ def calibrate(
     from iir_sdk.training.data.exclusion import without_classes, without_sets
     from iir_sdk.training.data.folder import coco_fold, read_picture_sets
     from iir_sdk.training.evaluate import Protocol
-    from iir_sdk.training.presence_fit import fit_presence, present_and_absent
+    from iir_sdk.training.presence_fit import Observed, fit_scores, present_and_absent
     from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, save_checkpoint
     from iir_sdk.weights.resolve import CONFIG_FILE
 
@@ -55,9 +57,9 @@ def calibrate(
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))
     found = _of_telling_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
-    evidence, shown = (torch.cat(parts) for parts in zip(*found, strict=True))
-    save_checkpoint(fit_presence(segmenter.checkpoint.model.cpu(), evidence, shown), segmenter.preprocessing, path)
-    click.echo(f"fitted to {len(shown)} episodes; the checkpoint is {path}")
+    observed = Observed(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    save_checkpoint(fit_scores(segmenter.checkpoint.model.cpu(), observed), segmenter.preprocessing, path)
+    click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
 
 
 @click.command()
@@ -251,7 +253,10 @@ def _score_presence(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Pr
 
     scores = _of_telling_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
     for score in scores:
-        click.echo(f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   ({score.episodes} episodes each)")
+        click.echo(
+            f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
+            f"{score.confidence_ece:.3f}   ({score.episodes} episodes each)"
+        )
     if json_file:
         write_presence(json_file, scores, protocol, segmenter)
 

@@ -387,13 +387,13 @@ class FewShotSegmenter:
         found, timings = self.engine.segment([p.pixels for p in pictures], tasks)
         if not all(np.isfinite(f.probabilities).all() for f in found):
             raise PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
-        if cut.absent_below and any(f.presence is None for f in found):
+        if cut.absent_below and any(f.scores is None for f in found):
             raise ConfigError(
                 f"absent_below={cut.absent_below}: {self.engine.name!r} is not calibrated: iir-sdk calibrate."
             )
         return [
             from_probabilities(
-                names, f.probabilities, f.priors, image=p.pixels, cut=cut, timings=timings, presence=f.presence
+                names, f.probabilities, f.priors, image=p.pixels, cut=cut, timings=timings, scores=f.scores
             )
             for p, f in zip(pictures, found, strict=True)
         ]

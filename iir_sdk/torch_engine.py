@@ -40,20 +40,18 @@ class Decoded(NamedTuple):
     Attributes:
         logits: ``(B, L, 2, h, w)``, background and foreground.
         prior: ``(B, L, 1, h', w')`` in [0, 1].
-        presence: ``(B, L)`` logits; None without a head for it.
+        scores: ``(B, L, 2)`` logits of presence and confidence; None without a head for them.
     """
 
     logits: Tensor
     prior: Tensor
-    presence: Tensor | None
+    scores: Tensor | None
 
     @classmethod
     def joined(cls, parts: Sequence[Prediction | Decoded], join: Callable[[list[Tensor]], Tensor]) -> Decoded:
         """Several by ``join``, field by field."""
-        presence = [p.presence for p in parts if p.presence is not None]
-        return cls(
-            join([p.logits for p in parts]), join([p.prior for p in parts]), join(presence) if presence else None
-        )
+        scores = [p.scores for p in parts if p.scores is not None]
+        return cls(join([p.logits for p in parts]), join([p.prior for p in parts]), join(scores) if scores else None)
 
 
 class TorchEngine:
@@ -148,10 +146,10 @@ class TorchEngine:
             clock.lap("backbone")
             decoded = self.decode(taps, tasks)
         clock.lap("decode")
-        presence = [None] * len(pictures) if decoded.presence is None else _numpy(decoded.presence.sigmoid())
+        scores = [None] * len(pictures) if decoded.scores is None else _numpy(decoded.scores.sigmoid())
         found = [
-            Segmented(_numpy(restore(own, (p.shape[0], p.shape[1]))), _numpy(prior[:, 0]), shown)
-            for own, prior, shown, p in zip(decoded.logits, decoded.prior, presence, pictures, strict=True)
+            Segmented(_numpy(restore(own, (p.shape[0], p.shape[1]))), _numpy(prior[:, 0]), both)
+            for own, prior, both, p in zip(decoded.logits, decoded.prior, scores, pictures, strict=True)
         ]
         clock.lap("restore")
         return found, clock.laps

@@ -30,12 +30,12 @@ def revived(state: KeptState) -> SupportState:
 
 
 def assert_same(one: Prediction, other: Prediction, **tolerance: float) -> None:
-    """Logits, priors and, where there is a head for it, presence."""
+    """Logits, priors and, where there is a head for them, scores."""
     torch.testing.assert_close(one.logits, other.logits, **tolerance)
     torch.testing.assert_close(one.prior, other.prior, **tolerance)
-    assert (one.presence is None) == (other.presence is None)
-    if one.presence is not None:
-        torch.testing.assert_close(one.presence, other.presence, **tolerance)
+    assert (one.scores is None) == (other.scores is None)
+    if one.scores is not None:
+        torch.testing.assert_close(one.scores, other.scores, **tolerance)
 
 
 def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -186,8 +186,8 @@ def test_one_task_serves_all_queries(config, shots):
         state = model.encode_support(images[:1], masks[:1])
         batch, singly = model(queries, state), [model(q[None], state) for q in queries]
     for i, single in enumerate(singly):
-        presence = None if batch.presence is None else batch.presence[i : i + 1]
-        own = replace(batch, logits=batch.logits[i : i + 1], prior=batch.prior[i : i + 1], presence=presence)
+        scores = None if batch.scores is None else batch.scores[i : i + 1]
+        own = replace(batch, logits=batch.logits[i : i + 1], prior=batch.prior[i : i + 1], scores=scores)
         assert_same(own, single, atol=1e-4, rtol=1e-3)
 
 

@@ -19,11 +19,21 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import presence_evidence, presence_logit
+from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.self_support import self_support_priors
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.data.episodes import Episode
-from iir_sdk.training.presence_fit import absent_episodes, auroc, calibration_error, fit_presence, logistic_regression
+from iir_sdk.training.data.folder import read_picture_set
+from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
+from iir_sdk.training.presence_fit import (
+    Observed,
+    absent_episodes,
+    auroc,
+    calibration_error,
+    fit_scores,
+    logistic_regression,
+    present_and_absent,
+)
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 CONFIG = ModelConfig(
@@ -89,7 +99,7 @@ def test_a_prior_without_foreground_or_background_stays_finite(model, value):
     assert torch.isfinite(head).all()
 
 
-def test_the_evidence_of_presence_is_a_cosine_of_means(model):
+def test_the_evidence_is_cosines_of_means_and_the_lead_inside_the_mask(model):
     torch.manual_seed(1)
     images, mask = torch.randn(1, 1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
@@ -97,27 +107,57 @@ def test_the_evidence_of_presence_is_a_cosine_of_means(model):
         state = model.encode_support(images, mask)
         query = model.read_query(random_taps(model))
         logits = torch.randn(1, 2, 8, 8)
-        found = presence_evidence(query, state, torch.ones(1, 1), logits)[0]
+        found = prediction_evidence(query, state, torch.ones(1, 1), logits)[0]
     share = torch.softmax(logits, 1)[0, 1].double().numpy().reshape(2, 4, 2, 4).mean((1, 3))
     for i, (name, maps) in enumerate((("high", query.taps.high), ("pooled", query.pooled_map))):
         mean = np.einsum("hw,chw->c", share, unit(maps[0].double().numpy()))
         of_support = getattr(state, f"foreground_{name}")[0, 0].double().numpy()
         assert float(found[i]) == pytest.approx(float(unit(mean) @ unit(of_support)), abs=1e-4)
+    leads = [float(fg - bg) for bg, fg in zip(*logits[0].flatten(1), strict=True) if fg > bg]
+    assert float(found[2]) == pytest.approx(np.mean(leads), abs=1e-5)
+    with torch.inference_mode():
+        nothing = prediction_evidence(
+            query, state, torch.ones(1, 1), torch.tensor([3.0, -3.0])[:, None, None] * logits.abs()
+        )
+    assert float(nothing[0, 2]) == 0
+    assert torch.isfinite(nothing).all()
 
 
 def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
+    """Shown where cosines are high; a tenth of the mask is right where its lead is small, nine tenths where large."""
     torch.manual_seed(0)
-    evidence = torch.cat([torch.full((40, 2), 0.8), torch.full((40, 2), 0.2)]) + 0.05 * torch.randn(80, 2)
-    fitted = fit_presence(IIR(replace(CONFIG, presence=False)), evidence, torch.tensor([1.0] * 40 + [0.0] * 40))
+    cosines = torch.cat([torch.full((80, 2), 0.8), torch.full((40, 2), 0.2)]) + 0.05 * torch.randn(120, 2)
+    lead = torch.tensor([1.0] * 40 + [4.0] * 40 + [2.0] * 40)[:, None]
+    shown, right = torch.tensor([1.0] * 80 + [0.0] * 40), torch.tensor([0.1] * 40 + [0.9] * 40 + [0.0] * 40)
+    right[0] = -1.0
+    observed = Observed(torch.cat([cosines, lead], 1), shown, right)
+    fitted = fit_scores(IIR(replace(CONFIG, presence=False)), observed)
     assert fitted.config.presence
-    head = fitted.decoder.presence
-    pair = torch.tensor([[0.8, 0.8], [0.2, 0.2]])
-    shown, absent = presence_logit(pair, head).sigmoid().tolist()
-    assert shown > 0.9
-    assert absent < 0.1
+    head = fitted.decoder.scores
+    three = torch.tensor([[0.8, 0.8, 1.0], [0.8, 0.8, 4.0], [0.2, 0.2, 2.0]])
+    presence, confidence = score_logits(three, head).sigmoid().T.tolist()
+    assert min(presence[:2]) > 0.9
+    assert presence[2] < 0.1
+    assert confidence[:2] == pytest.approx([0.1, 0.9], abs=0.02)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(presence_logit(pair, head), presence_logit(pair, head.float()), rtol=0, atol=0)
-        assert presence_logit(pair, head).dtype == torch.float32
+        torch.testing.assert_close(score_logits(three, head), score_logits(three, head.float()), rtol=0, atol=0)
+        assert score_logits(three, head).dtype == torch.float32
+    with pytest.raises(DatasetError, match="found nothing"):
+        fit_scores(IIR(CONFIG), observed._replace(right=torch.full((120,), -1.0)))
+
+
+def test_what_is_right_of_a_mask_is_counted_at_the_pictures_own_size(small_segmenter, picture_folder):
+    pictures = read_picture_set(picture_folder / "coco")
+    protocol = Protocol(episodes=4, seeds=(2,))
+    observed = present_and_absent(small_segmenter, pictures, protocol)
+    assert observed.shown.tolist() == [1.0] * 4 + [0.0] * 4
+    assert observed.evidence.shape == (8, 3)
+    for i, episode in enumerate(draw_episodes(pictures, protocol)[2]):
+        found = Evaluator(small_segmenter, pictures).probability(episode) > 0.5
+        target = pictures.mask(episode.name, episode.query) == 1
+        expected = (found & target).sum() / found.sum() if found.any() else -1.0
+        assert float(observed.right[i]) == pytest.approx(float(expected), abs=5e-3)
+    assert not observed.right[4:].any()
 
 
 def test_logistic_regression_ends_where_the_gradient_is_zero(rng):
@@ -141,9 +181,10 @@ def test_auroc_counts_pairs(seed, levels):
 
 def test_calibration_error_of_known_bins():
     probability = np.array([0.05, 0.05, 0.95, 0.95], np.float32)
-    assert calibration_error(probability, np.array([False, False, True, True])) == pytest.approx(0.05)
-    assert calibration_error(probability, np.array([True, True, False, False])) == pytest.approx(0.95)
-    assert calibration_error(np.ones(4, np.float32), np.array([True, True, True, False])) == pytest.approx(0.25)
+    assert calibration_error(probability, np.array([0, 0, 1, 1], np.float32)) == pytest.approx(0.05)
+    assert calibration_error(probability, np.array([1, 1, 0, 0], np.float32)) == pytest.approx(0.95)
+    assert calibration_error(np.ones(4, np.float32), np.array([1, 1, 1, 0], np.float32)) == pytest.approx(0.25)
+    assert calibration_error(probability, np.array([0.1, 0.0, 0.9, 1.0], np.float32)) == pytest.approx(0, abs=1e-6)
 
 
 class Pictures:
@@ -226,10 +267,14 @@ def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder,
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
     assert 0 < other.score < 1
     assert other.score != pytest.approx(one.score)
+    assert 0 < other.confidence < 1
+    assert one.confidence == one.score
     assert other.mask.all()
     assert np.array_equal(one.mask, other.mask)
     above = float(np.nextafter(np.float32(other.score), np.float32(1)))
-    assert not after.predict(picture, threshold=0.0, absent_below=above).mask.any()
+    emptied = after.predict(picture, threshold=0.0, absent_below=above)
+    assert not emptied.mask.any()
+    assert emptied.confidence == 0
     assert after.predict(picture, threshold=0.0, absent_below=other.score).mask.all()
     (batched,) = after.predict_many([picture], threshold=0.0, absent_below=above)
     assert not batched.mask.any()
@@ -240,6 +285,7 @@ def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder,
     result = CliRunner().invoke(main, [*scored, "--json", str(json_file)])
     assert result.exit_code == 0, result.output
     assert "AUROC" in result.output
+    assert "of the confidence" in result.output
     assert json_file.exists()
 
 

@@ -44,7 +44,7 @@ def test_masks_map_and_scores_equal_loops(labels, seed, threshold):
 
 def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probabilities():
     probabilities = np.full((3, 4, 5), 0.9, np.float32)
-    presence = np.array([0.2, 0.5, 0.8], np.float32)
+    scores = np.array([[0.2, 0.9], [0.5, 0.6], [0.8, 0.7]], np.float32)
     found = from_probabilities(
         ("a", "b", "c"),
         probabilities,
@@ -52,10 +52,11 @@ def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probab
         image=np.zeros((4, 5, 3), np.uint8),
         cut=Cut(absent_below=0.5),
         timings={},
-        presence=presence,
+        scores=scores,
     )
     assert [bool(m.any()) for m in found.masks] == [False, True, True]
-    assert np.array_equal(found.scores, presence)
+    assert np.array_equal(found.scores, scores[:, 0])
+    assert found.confidences.tolist() == pytest.approx([0, 0.6, 0.7])
     assert np.array_equal(found.probabilities, probabilities)
     assert not found["a"].mask.any()
     assert found["a"].score == pytest.approx(0.2)
@@ -69,8 +70,9 @@ def test_one_label_reads_directly_and_several_ask_for_a_name():
     assert np.array_equal(view.probability, several.probabilities[1])
     assert np.array_equal(view.prior, several.priors[1])
     assert view.score == pytest.approx(float(several.scores[1]))
+    assert view.confidence == pytest.approx(float(several.confidences[1]))
     assert set(np.unique(view.label_map)) <= {0, 1}
-    for name in ("mask", "probability", "prior", "score"):
+    for name in ("mask", "probability", "prior", "score", "confidence"):
         with pytest.raises(LabelError, match=r"result\['a'\]"):
             getattr(several, name)
     with pytest.raises(KeyError, match="no label 'dog'"):

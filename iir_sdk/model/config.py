@@ -52,7 +52,8 @@ class ModelConfig:
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
         self_support: with them, priors of the query's own prototypes, which the joint one gives.
-        presence: a head that says how probable it is that the query shows the object; only with a closed-form CAM.
+        presence: a head that says how probable it is that the query shows the object, and how much of the mask is right
+            if so; only with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
         decoder: ``full`` is the paper's: self and cross attention between all positions, 3x3 convolutions. ``light``

@@ -12,7 +12,7 @@ from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, cross_step
 from iir_sdk.model.light import LightBlock, LightHead
-from iir_sdk.model.presence import EVIDENCE
+from iir_sdk.model.presence import EVIDENCE, SCORES
 from iir_sdk.model.prototypes import area_average
 from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
         joint = torch.tensor([0.1, 0.05 if config.late_features else 0.1])
         self.joint_temperature_log = nn.Parameter(joint.log()) if config.joint_priors else None
         # Fitted after training, to evidence that its losses never see.
-        self.presence = nn.Linear(len(EVIDENCE), 1) if config.presence else None
+        self.scores = nn.Linear(EVIDENCE, len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def query_features(self, taps: Taps) -> Tensor:

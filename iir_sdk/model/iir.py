@@ -24,7 +24,7 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
-from iir_sdk.model.presence import presence_evidence, presence_logit
+from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import (
@@ -57,14 +57,15 @@ class Prediction:
         logits: ``(B, 2, H/8, W/8)``, background and foreground.
         prior: ``(B, 1, H/16, W/16)`` float32, IIR's prior in [0, 1], weighted mean over the shots.
         shot_weights: ``(B, K)``, each row sums to 1.
-        presence: ``(B,)``, logit of the query showing the object; None without a head for it.
+        scores: ``(B, 2)``, logits of the query showing the object, and of a pixel of the mask being of it if so; None
+            without a head for them.
         auxiliary: 2-way logits ``(B, 2, H/16, W/16)`` of the query after fusion and after each block.
     """
 
     logits: Tensor
     prior: Tensor
     shot_weights: Tensor
-    presence: Tensor | None = None
+    scores: Tensor | None = None
     auxiliary: tuple[Tensor, ...] = ()
 
 
@@ -238,12 +239,12 @@ class IIR(nn.Module):
         logits = self.decoder.head(x, query.detail, head_priors)
         if query.base is not None:
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
-        return Prediction(logits, prior, weights, self._presence(query, state, weights, logits), tuple(auxiliary))
+        return Prediction(logits, prior, weights, self._scores(query, state, weights, logits), tuple(auxiliary))
 
-    def _presence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
-        if self.decoder.presence is None:
+    def _scores(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
+        if self.decoder.scores is None:
             return None
-        return presence_logit(presence_evidence(query, state, weights, logits), self.decoder.presence)
+        return score_logits(prediction_evidence(query, state, weights, logits), self.decoder.scores)
 
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:

@@ -21,7 +21,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
-from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, PRESENCE, OnnxExport, write_record
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, SCORES, OnnxExport, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -58,7 +58,7 @@ class _QueryPredictor(nn.Module):
         # One for each task: OpenVINO fuses the sum that it goes into, and then takes one query's for all of them.
         query = query._replace(detail=_for_each(query.detail, tensors["threshold"]))
         found = self.model.decode(query, SupportState(proxy_index=index, **tensors))
-        return (found.logits, found.prior) if found.presence is None else (found.logits, found.prior, found.presence)
+        return (found.logits, found.prior) if found.scores is None else (found.logits, found.prior, found.scores)
 
 
 def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         state = model.encode_support(image[:, None], mask)
     _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
     query = torch.rand(2, 3, side.size, side.size)
-    outs = ("logits", "prior", PRESENCE) if model.config.presence else ("logits", "prior")
+    outs = ("logits", "prior", SCORES) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
     export = OnnxExport(folder, checkpoint.entry)
     write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
@@ -119,9 +119,9 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
         union = ((one > 0.5) | (other > 0.5)).sum()
         least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
         largest = max(largest, float(np.abs(one - other).max()))
-        if found[0].presence is not None:
-            assert found[1].presence is not None
-            largest = max(largest, float(np.abs(found[0].presence - found[1].presence).max()))
+        if found[0].scores is not None:
+            assert found[1].scores is not None
+            largest = max(largest, float(np.abs(found[0].scores - found[1].scores).max()))
     if least < LEAST_IOU or largest > LARGEST_DIFFERENCE:
         raise WeightsError(
             f"the exported graphs differ from PyTorch: mask IoU {least:.4f} (at least {LEAST_IOU} expected), "
@@ -155,7 +155,7 @@ def _write(
 def _dynamic(name: str) -> dict[int, str]:
     if name in ("image", "mask", "logits", "prior"):
         return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
-    if name == PRESENCE:
+    if name == SCORES:
         return {0: "pairs"}
     for tokens in TOKEN_LISTS:
         if name in tokens.axes:

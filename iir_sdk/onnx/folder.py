@@ -16,11 +16,11 @@ from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/3"
+FORMAT = "iir_sdk.onnx/4"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
-PRESENCE = "presence"
+SCORES = "scores"
 """The predictor's output that networks without such a head do not have."""
 OPSET = 17
 

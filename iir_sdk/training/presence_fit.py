@@ -1,10 +1,11 @@
-"""Fits and scores the head that says whether a query shows the object."""
+"""Fits and scores the head that says how far predictions can be trusted."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import presence_evidence, presence_logit
+from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.training.data.dataset import FewShotDataset, source_of
+from iir_sdk.torch_engine import restore
+from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, source_of
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
 
 _BINS = 10
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,17 @@ class PresenceScore:
     Attributes:
         name: of the set.
         auroc: probability that a picture with the object scores above one without, in [0, 1].
-        ece: expected calibration error over ten bins (Guo et al., ICML 2017), in [0, 1].
+        ece: expected calibration error of presence over ten bins (Guo et al., ICML 2017), in [0, 1].
+        confidence_ece: the same of confidence against the share of the mask that is right, on pictures with the object.
+        precision: mean of that share.
         episodes: of each kind.
     """
 
     name: str
     auroc: float
     ece: float
+    confidence_ece: float
+    precision: float
     episodes: int
 
 
@@ -57,10 +64,22 @@ def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed:
     return [replace(e, query=rng.choice(without[e.name])) for e in episodes]
 
 
-def present_and_absent(
-    segmenter: FewShotSegmenter, pictures: FewShotDataset, protocol: Protocol
-) -> tuple[Tensor, Tensor]:
-    """Evidence ``(2 M, 2)`` of :func:`~iir_sdk.model.presence.presence_evidence`, and 1 where the object is shown.
+class Observed(NamedTuple):
+    """What is known of ``M`` predictions.
+
+    Attributes:
+        evidence: ``(M, 3)`` of :func:`~iir_sdk.model.presence.prediction_evidence`.
+        shown: ``(M,)``, 1 where the query shows the object, else 0.
+        right: ``(M,)`` in [0, 1], share of the mask that is of the object; negative where there is no mask.
+    """
+
+    evidence: Tensor
+    shown: Tensor
+    right: Tensor
+
+
+def present_and_absent(segmenter: FewShotSegmenter, pictures: FewShotDataset, protocol: Protocol) -> Observed:
+    """Predictions on as many pictures that show the object as on such that do not.
 
     Args:
         segmenter: runs on PyTorch.
@@ -74,43 +93,63 @@ def present_and_absent(
     present = draw_episodes(pictures, replace(protocol, seeds=(seed,)))[seed]
     evaluator = Evaluator(segmenter, pictures)
     both = [*present, *absent_episodes(pictures, present, seed)]
-    evidence = torch.stack([_evidence(evaluator, e) for e in tqdm(both, desc=pictures.name, unit="episode")])
-    return evidence, torch.tensor([1.0] * len(present) + [0.0] * len(present))
+    seen = [_observe(evaluator, e) for e in tqdm(both, desc=pictures.name, unit="episode")]
+    shown = torch.tensor([1.0] * len(present) + [0.0] * len(present))
+    return Observed(torch.stack([evidence for evidence, _ in seen]), shown, torch.tensor([right for _, right in seen]))
 
 
 @torch.inference_mode()
-def _evidence(evaluator: Evaluator, episode: Episode) -> Tensor:
+def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
+    """Evidence, and the share of the mask that is right, at the query's own size."""
     engine = evaluator.segmenter.torch_engine
     with engine.autocast():
         (task,) = engine.prepare([evaluator.task(episode)])
         query = engine.network.read_query(evaluator.taps(episode))
         found = engine.network.decode(query, task.state)
-        return presence_evidence(query, task.state, found.shot_weights, found.logits)[0].float().cpu()
+        evidence = prediction_evidence(query, task.state, found.shot_weights, found.logits)[0]
+    shows = episode.query in evaluator.pictures.classes[episode.name]
+    if not shows:
+        return evidence.float().cpu(), 0.0
+    target = evaluator.pictures.mask(episode.name, episode.query)
+    mask = restore(found.logits, (target.shape[0], target.shape[1]))[0].cpu().numpy() > _THRESHOLD
+    mask &= target != IGNORE
+    right = float((target[mask] == 1).mean()) if mask.any() else -1.0
+    return evidence.float().cpu(), right
 
 
-def fit_presence(model: IIR, evidence: Tensor, shown: Tensor) -> IIR:
-    """A copy of the model with a presence head, by logistic regression.
+def fit_scores(model: IIR, observed: Observed) -> IIR:
+    """A copy of the model with a head for presence and confidence, each by logistic regression.
+
+    Presence is fitted to all predictions, confidence to those with a mask where the object is shown: its target is the
+    share of the mask that is right.
 
     Args:
         model: with or without such a head.
-        evidence: ``(M, 2)``.
-        shown: ``(M,)`` in {0, 1}.
+        observed: predictions of it.
 
     Raises:
         ConfigError: the architecture cannot have that head.
+        DatasetError: the network found nothing in any picture.
     """
     fitted = IIR(replace(model.config, presence=True))
     fitted.load_state_dict(fitted.state_dict() | model.state_dict())
-    assert fitted.decoder.presence is not None
-    weight, bias = logistic_regression(evidence, shown)
+    masked = (observed.shown > 0) & (observed.right >= 0)
+    if not masked.any():
+        raise DatasetError("the network found nothing in any of the pictures; calibrate a trained one.")
+    assert fitted.decoder.scores is not None
+    rows = (
+        logistic_regression(observed.evidence, observed.shown),
+        logistic_regression(observed.evidence[masked], observed.right[masked]),
+    )
     with torch.no_grad():
-        fitted.decoder.presence.weight.copy_(weight[None])
-        fitted.decoder.presence.bias.copy_(bias[None])
+        for i, (weight, bias) in enumerate(rows):
+            fitted.decoder.scores.weight[i] = weight
+            fitted.decoder.scores.bias[i] = bias
     return fitted.eval()
 
 
 def logistic_regression(inputs: Tensor, labels: Tensor, *, decay: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Weights ``(C,)`` and bias of the least cross entropy on ``inputs (M, C)`` and ``labels (M,)`` in {0, 1}.
+    """Weights ``(C,)`` and bias of the least cross entropy on ``inputs (M, C)`` and ``labels (M,)`` in [0, 1].
 
     ``decay`` holds back the squared weights of the inputs scaled to a standard deviation of 1.
     """
@@ -132,21 +171,27 @@ def logistic_regression(inputs: Tensor, labels: Tensor, *, decay: float = 1e-3) 
 
 
 def presence_score(segmenter: FewShotSegmenter, pictures: FewShotDataset, protocol: Protocol) -> PresenceScore:
-    """Score a checkpoint's presence head on pictures with and without the object.
+    """Score a checkpoint's scores on pictures with and without the object.
 
     Raises:
-        ConfigError: the checkpoint has no such head.
+        ConfigError: the checkpoint has no head for them.
         DatasetError: as :func:`present_and_absent`.
     """
-    head = segmenter.torch_engine.network.decoder.presence
+    head = segmenter.torch_engine.network.decoder.scores
     if head is None:
-        raise ConfigError(f"checkpoint {segmenter.checkpoint.name!r} has no presence head; fit one: iir-sdk calibrate.")
-    evidence, shown = present_and_absent(segmenter, pictures, protocol)
+        raise ConfigError(f"checkpoint {segmenter.checkpoint.name!r} gives no scores; fit them: iir-sdk calibrate.")
+    observed = present_and_absent(segmenter, pictures, protocol)
     with torch.inference_mode():
-        probability = presence_logit(evidence.to(head.weight.device), head).sigmoid().cpu().numpy()
-    labels = shown.numpy() > 0.5
+        presence, confidence = score_logits(observed.evidence.to(head.weight.device), head).sigmoid().cpu().numpy().T
+    shown, right = observed.shown.numpy() > 0.5, observed.right.numpy()
+    masked = shown & (right >= 0)
     return PresenceScore(
-        pictures.name, auroc(probability, labels), calibration_error(probability, labels), len(shown) // 2
+        pictures.name,
+        auroc(presence, shown),
+        calibration_error(presence, shown.astype(np.float32)),
+        calibration_error(confidence[masked], right[masked]),
+        float(right[masked].mean()) if masked.any() else 0.0,
+        int(shown.sum()),
     )
 
 
@@ -159,11 +204,11 @@ def auroc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(scores) - count)))
 
 
-def calibration_error(probability: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
+def calibration_error(probability: NDArray[np.float32], observed: NDArray[np.float32]) -> float:
     """Mean gap between stated probability and observed share over ten bins of equal width, weighted by their size."""
     bins = np.clip((probability * _BINS).astype(int), 0, _BINS - 1)
     gaps = [
-        abs(float(probability[bins == b].mean()) - float(positive[bins == b].mean())) * float((bins == b).mean())
+        abs(float(probability[bins == b].mean()) - float(observed[bins == b].mean())) * float((bins == b).mean())
         for b in np.unique(bins)
     ]
     return float(sum(gaps))
