@@ -20,6 +20,8 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 EVIDENCE = Path(__file__).parent / "evidence"
+RETIRED = {"compiled"}
+"""Settings that recipes had when the evidence was made, and that no architecture depends on."""
 
 
 def scored_runs(score: str) -> list[dict[str, Any]]:
@@ -28,7 +30,8 @@ def scored_runs(score: str) -> list[dict[str, Any]]:
     for file in sorted(EVIDENCE.glob(f"*/{score}.json")):
         recipe = json.loads((file.parent / "recipe.json").read_text(encoding="utf-8"))
         miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
-        found.append({"name": file.parent.name, "config": TrainingConfig.from_dict(recipe), "miou": miou})
+        config = TrainingConfig.from_dict({k: v for k, v in recipe.items() if k not in RETIRED})
+        found.append({"name": file.parent.name, "config": config, "miou": miou})
     return found
 
 

@@ -74,6 +74,10 @@ class DatasetError(IirError, ValueError):
     """A training or evaluation folder that cannot serve episodes."""
 
 
+class NoAbsenceError(DatasetError):
+    """A set of which every picture shows some class, where pictures without it are needed."""
+
+
 class DatasetNotFoundError(IirError, FileNotFoundError):
     """A dataset folder or one of its files that does not exist."""
 

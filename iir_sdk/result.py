@@ -45,8 +45,9 @@ class Segmentation:
             of different labels may overlap.
         scores: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; of a
             checkpoint that was not calibrated for this, the mean probability inside its mask, 0 for an empty one.
-        confidences: float32 ``(L,)`` in [0, 1], what share of the mask at threshold 0.5 is right, as a rule, if the
-            picture shows the object: its mean probability, calibrated where the checkpoint is; 0 for an empty one.
+        confidences: float32 ``(L,)`` in [0, 1], what share of the mask is right, as a rule, if the picture shows the
+            object; fitted to masks at threshold 0.5, 0 for an empty one. Of a checkpoint that was not calibrated for
+            this, the mean probability inside the mask.
         grid_priors: float32 ``(L, h, w)`` in [0, 1], :attr:`priors` at the network's own grid.
         timings: milliseconds by stage; of the whole batch where several queries ran together.
         image: uint8 ``(H, W, 3)`` RGB, the query.

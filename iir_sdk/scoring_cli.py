@@ -142,7 +142,7 @@ def evaluate(
 @click.option("--out", type=PATH, required=True, help="Folder of the runs and the table.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
 @LEAVE_OUT
-@click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all.")
+@click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all that fit the recipe.")
 @click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
 @PARTS
 @click.option("--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one.")
@@ -175,8 +175,8 @@ def ablate(
 
     Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form, less data.
     """
-    from iir_sdk.training.ablate import VARIANTS
     from iir_sdk.training.ablate import ablate as run_ablation
+    from iir_sdk.training.ablate import variants_of
     from iir_sdk.training.config import find_recipe, read_recipe
     from iir_sdk.training.data.folder import coco_fold
     from iir_sdk.training.evaluate import Protocol
@@ -207,7 +207,8 @@ def ablate(
     sets = _sets(test or data, name, exclude_fold if name is None else config.fold)
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share)
-    for row in run_ablation(config, names or tuple(VARIANTS), build, sets, protocol, out, device=device):
+    rows = names or variants_of(config, cutouts=cutouts is not None)
+    for row in run_ablation(config, rows, build, sets, protocol, out, device=device):
         click.echo(f"{row.title:24} mIoU {100 * row.miou:5.1f}   FB-IoU {100 * row.fb_iou:5.1f}")
     click.echo(f"the table is {out / 'ablation.md'}")
 
@@ -234,13 +235,13 @@ def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset
 
 def _of_telling_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> list[Any]:
     """Of every set that has pictures without a class; the others are named."""
-    from iir_sdk.errors import DatasetError
+    from iir_sdk.errors import NoAbsenceError
 
     found = []
     for pictures in sets:
         try:
             found.append(each(pictures))
-        except DatasetError as error:
+        except NoAbsenceError as error:
             click.echo(f"left out: {error}", err=True)
     if not found:
         raise click.ClickException("no set is left that shows a class in some pictures and not in others.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +15,22 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from iir_sdk.cli import main
-from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
 from iir_sdk.training import start
-from iir_sdk.training.bank_file import bank_origin, read_bank, save_bank
+from iir_sdk.training.bank_file import check_bank, read_bank, save_bank
+from iir_sdk.training.data.dataset import CUTOUT_SET
 from iir_sdk.training.data.folder import read_picture_sets
 from iir_sdk.training.feature_bank import FeatureBank
+from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import BankSource
-from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
+from iir_sdk.training.views import ViewMaker, read_cutouts
 from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
 __all__ = ["cutouts", "random_backbone"]
 
 STILL = replace(TINY, refresh=0, views=32)
 CPU = torch.device("cpu")
+ORIGIN = {"recipe": {}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
 
 
 @pytest.fixture
@@ -42,9 +47,8 @@ def bank(maker: ViewMaker) -> FeatureBank:
 
 def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
     bank.views[3].ignores[0] = bank.views[3].masks[0] ^ 255
-    origin = bank_origin(STILL, maker.contents())
-    save_bank(bank, tmp_path / "bank.safetensors", origin)
-    again = read_bank(tmp_path / "bank.safetensors", STILL, origin, CPU)
+    save_bank(bank, tmp_path / "bank.safetensors", ORIGIN)
+    again = read_bank(tmp_path / "bank.safetensors", STILL, CPU)
     slots = list(range(STILL.views))
     for own, expected in zip(again.taps(slots), bank.taps(slots), strict=True):
         assert torch.equal(own, expected)
@@ -65,11 +69,11 @@ def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
 
 
 def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
-    path, origin = tmp_path / "bank.safetensors", bank_origin(STILL, maker.contents())
-    save_bank(bank, path, origin)
+    path = tmp_path / "bank.safetensors"
+    save_bank(bank, path, ORIGIN)
     left_out = {("coco", "cat"), (CUTOUT_SET, f"{maker.cutouts[0].parent.name}/cat")}
     config = replace(STILL, absent=1.0)
-    less = read_bank(path, config, bank_origin(config, maker.contents()), CPU, lambda key: key not in left_out)
+    less = read_bank(path, config, CPU, lambda key: key not in left_out)
     touched = [i for i, view in enumerate(less.views) if view.made_of & left_out]
     assert touched
     assert less.used == STILL.views - len(touched)
@@ -103,37 +107,58 @@ def test_a_run_from_a_kept_bank_is_the_run_that_fills_its_own(picture_folder, cu
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_no_mask_of_a_left_out_class_reaches_a_run(picture_folder, cutouts, tmp_path, random_backbone):
-    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
-    trainer = start.build_trainer(
-        STILL,
-        picture_folder,
-        tmp_path / "run",
-        cutouts=cutouts,
-        bank=tmp_path / "bank.safetensors",
-        novel=["cat"],
-        workers=0,
-    )
+def other_weights(module: torch.nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        torch.nn.init.ones_(parameter)
+
+
+def drawn_classes(bank: FeatureBank) -> set[tuple[str, str]]:
+    rng = random.Random(0)
+    return {bank.draw(1, rng)[0] for _ in range(200)}
+
+
+def build(picture_folder: Path, folder: Path, bank: Path | None, **options: Any) -> Trainer:
+    config = replace(STILL, **options.pop("change", {}))
+    return start.build_trainer(config, picture_folder, folder, bank=bank, workers=0, device="cpu", **options)
+
+
+@pytest.fixture
+def kept(picture_folder: Path, cutouts: Path, tmp_path: Path, random_backbone: None) -> Path:
+    path = tmp_path / "bank.safetensors"
+    start.fill_bank(STILL, picture_folder, path, cutouts=cutouts, workers=0)
+    return path
+
+
+def test_no_mask_of_a_left_out_class_reaches_a_run(picture_folder, cutouts, tmp_path, kept):
+    trainer = build(picture_folder, tmp_path / "run", kept, cutouts=cutouts, novel=["cat"])
     bank = trainer.source.bank()
-    names = {key for key, slots in bank._members.items() if slots}
+    names = drawn_classes(bank)
     assert ("coco", "dog") in names
-    assert not any("cat" in name for _, name in names)
+    assert not any("cat" in name.split("/")[-1] for _, name in names)
     assert 0 < bank.used < STILL.views
+    contents = trainer.source.contents()
+    assert [name for name in contents["cutouts"] if "cat" in name] == []
+    assert "cat" not in contents["sets"]["coco"]
+    assert len(contents["bank"]) == 64
 
 
-def test_a_left_out_set_is_not_trained_on(picture_folder, cutouts, tmp_path, random_backbone):
-    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
-    for name, bank in (("own", None), ("kept", tmp_path / "bank.safetensors")):
-        trainer = start.build_trainer(
-            STILL,
-            picture_folder,
-            tmp_path / name,
-            cutouts=cutouts,
-            bank=bank,
-            leave_out=["coins", CUTOUT_SET],
-            workers=0,
-        )
-        assert {key[0] for key, slots in trainer.source.bank()._members.items() if slots} == {"coco"}
+@pytest.mark.parametrize("from_kept", [False, True])
+def test_a_left_out_set_is_not_trained_on(picture_folder, cutouts, tmp_path, kept, from_kept):
+    bank = kept if from_kept else None
+    options = {"cutouts": cutouts, "leave_out": ["coins", CUTOUT_SET]}
+    trainer = build(picture_folder, tmp_path / "run", bank, **options)
+    assert {set_name for set_name, _ in drawn_classes(trainer.source.bank())} == {"coco"}
+    # A set may be named whose classes are novel anyway, but something must be left.
+    build(picture_folder, tmp_path / "run", bank, cutouts=cutouts, leave_out=["coins"], novel=["coin"])
+    with pytest.raises(DatasetError, match="left out"):
+        build(picture_folder, tmp_path / "run", bank, cutouts=cutouts, leave_out=["coco"], novel=["coin"])
+
+
+def test_a_run_is_resumed_with_its_own_bank_only(picture_folder, cutouts, tmp_path, kept):
+    build(picture_folder, tmp_path / "run", kept, cutouts=cutouts).run()
+    build(picture_folder, tmp_path / "run", kept, cutouts=cutouts).run(resume=True)
+    with pytest.raises(ConfigError, match=r"data\.json differs"):
+        build(picture_folder, tmp_path / "run", None, cutouts=cutouts).run(resume=True)
 
 
 @pytest.mark.parametrize(
@@ -143,45 +168,60 @@ def test_a_left_out_set_is_not_trained_on(picture_folder, cutouts, tmp_path, ran
         ({"view_size": 96}, "view_size=64"),
         ({"paste": 0.1}, "paste"),
         ({"refresh": 1}, "refresh"),
+        ({"model": replace(STILL.model, backbone="tf_efficientnet_lite0")}, "model.backbone="),
     ],
 )
-def test_a_bank_of_another_recipe_is_refused(change, reason, picture_folder, cutouts, tmp_path, random_backbone):
-    start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0)
+def test_a_bank_of_another_recipe_is_refused(change, reason, picture_folder, cutouts, tmp_path, kept):
     with pytest.raises(ConfigError, match=reason):
-        start.build_trainer(
-            replace(STILL, **change),
-            picture_folder,
-            tmp_path / "run",
-            cutouts=cutouts,
-            bank=tmp_path / "bank.safetensors",
-            workers=0,
-        ).run()
+        build(picture_folder, tmp_path / "run", kept, cutouts=cutouts, change=change)
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_bank_of_other_data_and_files_that_are_none_are_refused(bank, maker, tmp_path):
-    path, origin = tmp_path / "bank.safetensors", bank_origin(STILL, maker.contents())
-    save_bank(bank, path, origin)
-    other = bank_origin(STILL, {**maker.contents(), "cutouts": []})
-    with pytest.raises(ConfigError, match="other sets"):
-        read_bank(path, STILL, other, CPU)
-    reweighted = replace(STILL, main_weight=1.0, cutout_weight=0.0)
-    assert read_bank(path, reweighted, bank_origin(reweighted, maker.contents()), CPU).used == STILL.views
+def test_a_bank_of_other_data_or_another_backbone_is_refused(picture_folder, cutouts, tmp_path, kept, monkeypatch):
+    with pytest.raises(ConfigError, match="this many cut-outs: 3"):
+        build(picture_folder, tmp_path / "run", kept)
+    with pytest.raises(ConfigError, match="the sets"):
+        build(picture_folder / "coco", tmp_path / "run", kept, cutouts=cutouts)
+    changed = tmp_path / "changed"
+    shutil.copytree(picture_folder, changed)
+    picture = sorted((changed / "coco/images").iterdir())[0]
+    picture.write_bytes(picture.read_bytes() + b" ")
+    with pytest.raises(ConfigError, match="have changed"):
+        build(changed, tmp_path / "run", kept, cutouts=cutouts)
+    monkeypatch.setattr(start, "load_backbone_weights", lambda backbone, name, file: backbone.apply(other_weights))
+    with pytest.raises(ConfigError, match="--backbone-weights"):
+        build(picture_folder, tmp_path / "run", kept, cutouts=cutouts)
+
+
+def test_files_that_are_no_banks_are_refused(bank, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="iir-sdk bank"):
-        read_bank(tmp_path / "none.safetensors", STILL, origin, CPU)
+        check_bank(tmp_path / "none.safetensors", ORIGIN)
     (tmp_path / "text.safetensors").write_text("no bank")
-    with pytest.raises(DatasetError, match="cannot be read"):
-        read_bank(tmp_path / "text.safetensors", STILL, origin, CPU)
     save_file({"low": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(DatasetError, match="not a bank"):
-        read_bank(tmp_path / "other.safetensors", STILL, origin, CPU)
+    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/1", "origin": "{"})
+    for name, reason in (("text", "cannot be read"), ("other", "has format None"), ("cut", "cannot be read")):
+        with pytest.raises(DatasetError, match=reason):
+            check_bank(tmp_path / f"{name}.safetensors", ORIGIN)
+        with pytest.raises(DatasetError):
+            read_bank(tmp_path / f"{name}.safetensors", STILL, CPU)
+    path = tmp_path / "bank.safetensors"
+    save_bank(bank, path, ORIGIN)
+    with pytest.raises(DatasetError, match="leaves out"):
+        read_bank(path, STILL, CPU, lambda key: False)
+    # The weights of sets may differ: episodes are drawn by the run's.
+    reweighted = replace(STILL, main_weight=1.0, cutout_weight=0.0)
+    assert {key[0] for key in drawn_classes(read_bank(path, reweighted, CPU))} == {"coco"}
+    with pytest.raises(OutputError, match="no folder"):
+        start.fill_bank(STILL, tmp_path, tmp_path / "nowhere/bank.safetensors")
 
 
 def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
     pictures = replace(TINY, source="pictures")
     with pytest.raises(ConfigError, match="source='bank'"):
         start.fill_bank(pictures, picture_folder, tmp_path / "bank.safetensors")
-    with pytest.raises(ConfigError, match="--bank"):
-        start.build_trainer(pictures, picture_folder, tmp_path / "run", bank=tmp_path / "bank.safetensors")
+    for options in ({"bank": tmp_path / "bank.safetensors"}, {"leave_out": [CUTOUT_SET]}):
+        with pytest.raises(ConfigError, match="source='bank'"):
+            start.build_trainer(pictures, picture_folder, tmp_path / "run", **options)
 
 
 def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path, random_backbone):

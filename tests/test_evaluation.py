@@ -21,7 +21,7 @@ from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training import start
-from iir_sdk.training.ablate import VARIANTS, ablate, varied
+from iir_sdk.training.ablate import VARIANTS, ablate, variants_of, varied
 from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.config import find_recipe, read_recipe
 from iir_sdk.training.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
@@ -245,6 +245,16 @@ def test_variants_differ_in_what_they_say():
         varied(PICTURES, "luck")
 
 
+def test_rows_that_leave_data_out_are_of_banks_that_have_it():
+    embedded = read_recipe(find_recipe("lite2"))
+    assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
+    assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
+    alone = varied(embedded, "main_set")
+    assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
+    with pytest.raises(ConfigError, match="'main_set' leaves data out of a bank"):
+        varied(PICTURES, "main_set")
+
+
 def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path, random_backbone):  # noqa: F811
     built: list[str] = []
     unused: dict[str, tuple[str, ...]] = {}
@@ -256,12 +266,14 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
 
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
-    rows = ablate(config, tuple(VARIANTS), build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
-    assert built == [r.variant for r in rows] == list(VARIANTS)
+    names = variants_of(config, cutouts=False)
+    assert set(VARIANTS) - set(names) == {"no_cutouts", "main_set"}
+    rows = ablate(config, names, build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
+    assert built == [r.variant for r in rows] == list(names)
     assert all(0 <= r.miou <= 1 for r in rows)
-    assert {name for name, sets_of in unused.items() if sets_of} == {"no_cutouts"}
+    assert not any(unused.values())
     table = (tmp_path / "out" / "ablation.md").read_text()
-    assert all(f"| {v.title} |" in table for v in VARIANTS.values())
+    assert all(f"| {VARIANTS[name].title} |" in table for name in names)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert document["rows"][1]["settings"]["prototypes"] == "single"
     again = ablate(config, ("dual",), build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")

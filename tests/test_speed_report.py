@@ -14,12 +14,22 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
+    return script("speed_report")
+
+
+def script(name: str) -> ModuleType:
     # The benchmarks are scripts that import each other from their folder.
     sys.path.insert(0, str(FOLDER))
     try:
-        return importlib.import_module("speed_report")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(FOLDER))
+
+
+def test_every_recipe_of_the_evidence_is_read():
+    runs = script("trade").scored_runs("test_sets")
+    assert {"lite2", "full2"} <= {run["name"] for run in runs}
+    assert all(0 < run["miou"] < 1 for run in runs)
 
 
 def document(**milliseconds: float) -> dict:

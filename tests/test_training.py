@@ -25,6 +25,7 @@ from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training import start
 from iir_sdk.training.augment import Augmented, paste, random_view
 from iir_sdk.training.config import TrainingConfig, read_recipe
+from iir_sdk.training.data.dataset import CUTOUT_SET
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
@@ -34,7 +35,7 @@ from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import BankSource, _bank_batch
 from iir_sdk.training.step import EpisodeBatch, TrainingStep
 from iir_sdk.training.view_stream import stream_views
-from iir_sdk.training.views import CUTOUT_SET, ViewMaker, draw_set, read_cutouts
+from iir_sdk.training.views import ViewMaker, draw_set, read_cutouts
 
 TINY = TrainingConfig(
     model=ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8, dropout=0.0),
@@ -127,6 +128,7 @@ def test_pasting_covers_what_lies_below():
 
 def test_the_bank_replaces_the_oldest(bank, picture_folder):
     maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
+    assert bank.usable(1)
     before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
     (views,) = stream_views(maker, 100, 3, batch=3, workers=0)
     bank.add(views._replace(taps=Taps(*(torch.rand(3, *t.shape[1:]) for t in before))), TINY.views)
@@ -145,7 +147,8 @@ def test_workers_make_the_same_views_and_features(picture_folder, cutouts):
     (here,) = stream_views(maker, 3, 5, batch=5, workers=0, look=look)
     there = list(stream_views(maker, 3, 5, batch=2, workers=2, look=look))
     for own, others in zip(here.taps, zip(*(t.taps for t in there), strict=True), strict=True):
-        torch.testing.assert_close(own, torch.cat(others), atol=0.05, rtol=0.05)
+        assert torch.equal(own, torch.cat(others))
+        assert not torch.equal(own[0], own[1])
     assert [v.keys for v in here.views] == [v.keys for t in there for v in t.views]
     assert here.images.numel() == 0
 

@@ -23,7 +23,7 @@ SCORES = ("presence", "confidence")
 
 @full_precision
 def score_logits(evidence: Tensor, head: nn.Linear) -> Tensor:
-    """Logits ``(N, 2)`` float32 of :data:`SCORES`, from ``evidence (N, 3)`` by a fitted head."""
+    """Logits ``(N, 2)`` float32, presence and confidence, from ``evidence (N, 3)`` by a fitted head."""
     return F.linear(evidence.float(), head.weight.float(), head.bias.float())
 
 

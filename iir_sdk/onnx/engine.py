@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iir_sdk.engine import Segmented, TaskGroup, grouped
 from iir_sdk.kept_state import KeptState, join_tasks
 from iir_sdk.lap_clock import LapClock
-from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES, OnnxExport
+from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
 from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.preprocessing import Preprocessing, resized_map
 
@@ -101,7 +101,7 @@ class OnnxEngine:
 
     def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
         image = np.ascontiguousarray(self.preprocessing.image(pixels))[None]
-        wanted = ["logits", "prior", *(name for name in predictor.outputs if name == SCORES)]
+        wanted = ["logits", "prior", *(name for name in predictor.outputs if name == SCORES_OUTPUT)]
         outcomes = [predictor.run(wanted, {"image": image, **task.state}) for task in tasks]
         order = np.argsort([c for task in tasks for c in task.columns])
         logits, priors, *scores = (np.concatenate(own)[order] for own in zip(*outcomes, strict=True))

@@ -21,7 +21,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
-from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, SCORES, OnnxExport, write_record
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, SCORES_OUTPUT, OnnxExport, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -97,7 +97,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         state = model.encode_support(image[:, None], mask)
     _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
     query = torch.rand(2, 3, side.size, side.size)
-    outs = ("logits", "prior", SCORES) if model.config.presence else ("logits", "prior")
+    outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
     export = OnnxExport(folder, checkpoint.entry)
     write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
@@ -155,7 +155,7 @@ def _write(
 def _dynamic(name: str) -> dict[int, str]:
     if name in ("image", "mask", "logits", "prior"):
         return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
-    if name == SCORES:
+    if name == SCORES_OUTPUT:
         return {0: "pairs"}
     for tokens in TOKEN_LISTS:
         if name in tokens.axes:

@@ -20,7 +20,7 @@ FORMAT = "iir_sdk.onnx/4"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
-SCORES = "scores"
+SCORES_OUTPUT = "scores"
 """The predictor's output that networks without such a head do not have."""
 OPSET = 17
 

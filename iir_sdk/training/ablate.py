@@ -12,10 +12,9 @@ from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import ConfigError
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import FewShotDataset
+from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset
 from iir_sdk.training.evaluate import Output, Protocol, evaluate_set
 from iir_sdk.training.loop import Trainer
-from iir_sdk.training.views import CUTOUT_SET
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Variant:
         training: settings of the recipe that differ.
         output: what is scored; ``prior`` needs no training.
         leave_out: sets that are not trained on.
+        of_bank: only for recipes whose source is a bank of several sets.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Variant:
     training: dict[str, Any]
     output: Output = "mask"
     leave_out: tuple[str, ...] = ()
+    of_bank: bool = False
 
 
 OF_CLOSED_FORM: dict[str, Any] = {"cam": "grad", "joint_priors": False, "self_support": False, "presence": False}
@@ -49,8 +50,10 @@ VARIANTS: dict[str, Variant] = {
     "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
     "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
     "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
-    "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,)),
-    "main_set": Variant("the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}),
+    "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,), of_bank=True),
+    "main_set": Variant(
+        "episodes of the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}, of_bank=True
+    ),
 }
 """By name; each adds to the one before, from ``other_cam`` on to the whole."""
 
@@ -66,15 +69,32 @@ class AblationRow:
     settings: dict[str, Any]
 
 
+def variants_of(config: TrainingConfig, *, cutouts: bool) -> tuple[str, ...]:
+    """Names of the variants that make sense for a recipe.
+
+    Args:
+        config: the recipe.
+        cutouts: whether it is trained with some.
+    """
+    from_bank = config.source == "bank"
+    return tuple(
+        name
+        for name, v in VARIANTS.items()
+        if (from_bank or not v.of_bank) and (cutouts or CUTOUT_SET not in v.leave_out)
+    )
+
+
 def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     """A recipe as a variant has it.
 
     Raises:
-        ConfigError: no such variant.
+        ConfigError: no such variant, or not of such a recipe.
     """
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
     variant = VARIANTS[name]
+    if variant.of_bank and config.source != "bank":
+        raise ConfigError(f"variant {name!r} leaves data out of a bank; the recipe has source={config.source!r}.")
     model = dict(variant.model)
     if name == "other_cam":
         model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
@@ -115,9 +135,14 @@ def ablate(
         scores = [evaluate_set(segmenter, s, replace(protocol, output=VARIANTS[name].output)) for s in sets]
         miou, fb_iou = (sum(getattr(s, what) for s in scores) / len(scores) for what in ("miou", "fb_iou"))
         variant = VARIANTS[name]
-        rows.append(AblationRow(name, variant.title, miou, fb_iou, {**variant.model, **variant.training}))
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, _settings(variant)))
         write_rows(folder, rows, config, protocol)
     return rows
+
+
+def _settings(variant: Variant) -> dict[str, Any]:
+    settings = {**variant.model, **variant.training}
+    return settings | ({"leave_out": list(variant.leave_out)} if variant.leave_out else {})
 
 
 def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from iir_sdk.atomic_write import write_atomically
-from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.view_stream import PackedView
-from iir_sdk.training.views import ClassKey
+from iir_sdk.training.views import ClassKey, ViewMaker
 
 _FORMAT = "iir_sdk.bank/1"
 _OF_VIEWS = (
     "seed",
     "view_size",
     "label_size",
+    "precision",
     "views",
     "paste",
     "cutouts",
@@ -35,16 +39,37 @@ _OF_VIEWS = (
 """Not the weights of sets: a run may draw its episodes by others than the views were drawn by."""
 
 
-def bank_origin(config: TrainingConfig, contents: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a bank's views and features: settings of the recipe, and the data."""
+def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -> dict[str, Any]:
+    """What decides a bank's views and features: settings of the recipe, the data, the backbone's weights.
+
+    Args:
+        config: the recipe.
+        maker: of views of all sets and cut-outs.
+        backbone: with its weights loaded.
+    """
     settings = {name: getattr(config, name) for name in _OF_VIEWS}
-    settings |= {"backbone": config.model.backbone, "late_features": config.model.late_features}
-    settings |= {name: list(getattr(config.preprocessing, name)) for name in ("mean", "std")}
-    return {"recipe": settings, "data": dict(contents)}
+    settings |= {f"model.{name}": getattr(config.model, name) for name in ("backbone", "late_features")}
+    settings |= {f"preprocessing.{name}": list(getattr(config.preprocessing, name)) for name in ("mean", "std")}
+    weights = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.cpu().contiguous().numpy().tobytes())
+    return {
+        "recipe": settings,
+        "sets": sorted(maker.sets),
+        "cutouts": len(maker.cutouts),
+        "files": maker.digest(),
+        "backbone": weights.hexdigest(),
+    }
 
 
 def save_bank(bank: FeatureBank, path: Path, origin: Mapping[str, Any]) -> None:
     """Write a full bank as ``.safetensors``.
+
+    Args:
+        bank: all of its views are there.
+        path: of the file.
+        origin: of :func:`bank_origin`.
 
     Raises:
         OutputError: it cannot be written.
@@ -58,58 +83,95 @@ def save_bank(bank: FeatureBank, path: Path, origin: Mapping[str, Any]) -> None:
         tensors["ignores"] = torch.from_numpy(np.stack(ignores))
     listed = json.dumps([_listed(view) for view in views], separators=(",", ":"))
     metadata = {"format": _FORMAT, "origin": json.dumps(origin), "views": listed}
-    write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+    try:
+        write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+    except SafetensorError as error:
+        # What the library makes of a full disk.
+        raise OutputError(f"cannot write {str(path)!r}: {error}; is there room for it?") from error
 
 
-def read_bank(
-    path: Path,
-    config: TrainingConfig,
-    origin: Mapping[str, Any],
-    device: torch.device,
-    allowed: Callable[[ClassKey], bool] | None = None,
-) -> FeatureBank:
-    """A bank as it was saved; on a CPU its features stay in the file, and are read as they are asked for.
+def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
+    """Compare a file's origin with what a run asks for, without reading its features.
 
     Args:
-        path: the file.
-        config: the recipe of the run.
-        origin: :func:`bank_origin` of it.
-        device: where features are kept.
-        allowed: see :class:`FeatureBank`.
+        path: of the file.
+        origin: of :func:`bank_origin`, as the run has it.
+
+    Returns:
+        The sha256 of what the bank holds: its origin and all its views.
 
     Raises:
         DatasetNotFoundError: there is no such file.
         DatasetError: it is not a bank's.
-        ConfigError: it was filled by another recipe or from other data.
+        ConfigError: it was filled by another recipe, from other data, or with another backbone.
     """
     if not path.is_file():
         raise DatasetNotFoundError(f"no bank at {str(path)!r}; fill it first: iir-sdk bank RECIPE --data ... --out ...")
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise DatasetError(f"{path} is not a bank of this version ({_FORMAT}); fill it anew: iir-sdk bank")
-            _check_origin(path, json.loads(metadata["origin"]), json.loads(json.dumps(origin)))
-            taps = [file.get_tensor(name) for name in Taps._fields]
-            masks = file.get_tensor("masks").cpu().numpy()
-            ignores = file.get_tensor("ignores").cpu().numpy() if "ignores" in file.keys() else masks[:0]  # noqa: SIM118
-            views = _views(json.loads(metadata["views"]), masks, ignores)
-    except SafetensorError as error:
-        raise DatasetError(f"{path} cannot be read as a bank: {error}; fill it anew: iir-sdk bank") from error
+    with _opened(path) as file:
+        metadata = file.metadata()
+        _compare(path, json.loads(metadata["origin"]), json.loads(json.dumps(origin)))
+        return hashlib.sha256((metadata["origin"] + metadata["views"]).encode()).hexdigest()
+
+
+def read_bank(
+    path: Path, config: TrainingConfig, device: torch.device, allowed: Callable[[ClassKey], bool] | None = None
+) -> FeatureBank:
+    """A bank as it was saved; on a CPU its features stay in the file, and are read as they are asked for.
+
+    Args:
+        path: the file, of :func:`check_bank`.
+        config: the recipe of the run.
+        device: where features are kept.
+        allowed: see :class:`FeatureBank`.
+
+    Raises:
+        DatasetError: it is not a bank's, or nothing in it may be used.
+    """
+    with _opened(path, str(device)) as file:
+        taps = [file.get_tensor(name) for name in Taps._fields]
+        names = set(file.keys())
+        masks = file.get_tensor("masks").cpu().numpy()
+        ignores = file.get_tensor("ignores").cpu().numpy() if "ignores" in names else masks[:0]
+        views = _views(json.loads(file.metadata()["views"]), masks, ignores)
     bank = FeatureBank(config, device, allowed)
     bank.hold(taps, views)
+    if not bank.used:
+        raise DatasetError(
+            f"every view in {path} was made with a class or set that this run leaves out; fill a larger one."
+        )
     return bank
 
 
-def _check_origin(path: Path, kept: dict[str, Any], given: dict[str, Any]) -> None:
+@contextmanager
+def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
+    cure = "fill it anew: iir-sdk bank"
+    try:
+        with safe_open(path, "pt", device=device) as file:
+            found = (file.metadata() or {}).get("format")
+            if found != _FORMAT:
+                raise DatasetError(f"{path} has format {found!r}, a bank of this version {_FORMAT!r}; {cure}")
+            yield file
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as a bank: {error!r}; {cure}") from error
+
+
+def _compare(path: Path, kept: dict[str, Any], given: dict[str, Any]) -> None:
     for name, value in given["recipe"].items():
         if kept["recipe"].get(name) != value:
             raise ConfigError(
-                f"{path} was filled with {name}={kept['recipe'].get(name)!r}, the recipe has {value!r}; "
-                "fill another bank, or take its recipe."
+                f"{path} was filled with {name}={kept['recipe'].get(name)!r}, the run has {value!r}; "
+                f"--set {name} as it was, or fill another bank."
             )
-    if kept["data"] != given["data"]:
-        raise ConfigError(f"{path} was filled from other sets or cut-outs than those given; name the same, or refill.")
+    if kept["backbone"] != given["backbone"]:
+        raise ConfigError(f"{path} was filled with other weights of the backbone; pass the same --backbone-weights.")
+    for name, what in (("sets", "the sets"), ("cutouts", "this many cut-outs:")):
+        if kept[name] != given[name]:
+            raise ConfigError(
+                f"{path} was filled from {what} {kept[name]}, the run has {given[name]}; pass the same --data and "
+                "--cutouts, and leave sets out with --leave-out."
+            )
+    if kept["files"] != given["files"]:
+        raise ConfigError(f"files of --data or --cutouts have changed since {path} was filled; fill it anew.")
 
 
 def _listed(view: PackedView) -> list[Any]:

@@ -145,6 +145,8 @@ class TrainingConfig:
                 f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more "
                 "than 1; lower one of them."
             )
+        if self.label_size % 4:
+            raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")
         if self.view_size < 64:
             raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")
         if not self.shots or min(self.shots) < 1:

@@ -14,16 +14,16 @@ from torch import Tensor
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.training.view_stream import PackedView, ViewBatch
-from iir_sdk.training.views import CUTOUT_SET, ClassKey, draw_set
+from iir_sdk.training.views import ClassKey, draw_set
 
 
 class FeatureBank:
     """Taps and masks of the latest views, replaced oldest first.
 
     Args:
-        config: number of views, label size, set weights.
+        config: number of views, label size, sets' weights, share of absent queries.
         device: where features are kept.
         allowed: whether a class may be asked for; views that were made with another's masks are not used at all. None
             allows all.
@@ -45,7 +45,7 @@ class FeatureBank:
         return sum(self._used)
 
     def add(self, batch: ViewBatch, number: int) -> None:
-        """Keep views ``number`` and following with their taps, each in place of the oldest."""
+        """Keep views ``number`` and following with their taps ``(B, C, h, w)``, each in place of the oldest."""
         assert batch.taps is not None
         slots = [(number + i) % self.config.views for i in range(len(batch.views))]
         if not self.kept:
@@ -60,7 +60,7 @@ class FeatureBank:
             self._replace(slot, view)
 
     def hold(self, taps: list[Tensor], views: list[PackedView]) -> None:
-        """Take all views at once, with ``taps`` in bfloat16 that are not copied."""
+        """Take all views at once, with their ``taps``, bfloat16 ``(V, C, h, w)`` that are not copied."""
         assert len(views) == self.config.views
         self.kept = taps
         for slot, view in enumerate(views):
@@ -110,7 +110,10 @@ class FeatureBank:
             if len(self._distinct(key, slots, shots + 1)) > shots:
                 by_set[key[0]].append(key)
         if not by_set:
-            raise DatasetError(f"no class is seen in {shots + 1} different pictures; add pictures or raise `views`.")
+            raise DatasetError(
+                f"no class is seen in {shots + 1} different pictures, of {self.used} views in use; add pictures, "
+                "raise `views`, or leave out fewer classes."
+            )
         return {name: sorted(keys) for name, keys in sorted(by_set.items())}
 
     def _distinct(self, key: ClassKey, slots: Iterable[int], count: int) -> list[int]:

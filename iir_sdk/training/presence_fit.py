@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.segmenter import FewShotSegmenter
@@ -36,7 +36,7 @@ class PresenceScore:
         auroc: probability that a picture with the object scores above one without, in [0, 1].
         ece: expected calibration error of presence over ten bins (Guo et al., ICML 2017), in [0, 1].
         confidence_ece: the same of confidence against the share of the mask that is right, on pictures with the object.
-        precision: mean of that share.
+        right: mean of that share.
         episodes: of each kind.
     """
 
@@ -44,7 +44,7 @@ class PresenceScore:
     auroc: float
     ece: float
     confidence_ece: float
-    precision: float
+    right: float
     episodes: int
 
 
@@ -52,7 +52,7 @@ def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed:
     """The same supports, each with a query that does not show their class: a picture of another one.
 
     Raises:
-        DatasetError: every picture shows the class.
+        NoAbsenceError: every picture shows the class.
     """
     rng = random.Random(seed)
     shows = {name: {source_of(key) for key in keys} for name, keys in pictures.classes.items()}
@@ -60,7 +60,7 @@ def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed:
     without = {name: [key for key in every if source_of(key) not in shows[name]] for name in shows}
     for name in {e.name for e in episodes}:
         if not without[name]:
-            raise DatasetError(f"{pictures.name}: every picture shows {name!r}; absence needs some that do not.")
+            raise NoAbsenceError(f"{pictures.name}: every picture shows {name!r}; absence needs some that do not.")
     return [replace(e, query=rng.choice(without[e.name])) for e in episodes]
 
 
@@ -70,7 +70,7 @@ class Observed(NamedTuple):
     Attributes:
         evidence: ``(M, 3)`` of :func:`~iir_sdk.model.presence.prediction_evidence`.
         shown: ``(M,)``, 1 where the query shows the object, else 0.
-        right: ``(M,)`` in [0, 1], share of the mask that is of the object; negative where there is no mask.
+        right: ``(M,)`` in [0, 1], share of the mask that is of the object; -1 where it is empty.
     """
 
     evidence: Tensor
@@ -87,7 +87,8 @@ def present_and_absent(segmenter: FewShotSegmenter, pictures: FewShotDataset, pr
         protocol: shots, episodes, the first of its seeds, smallest share.
 
     Raises:
-        DatasetError: no class has enough pictures, or all show it.
+        DatasetError: no class has enough pictures.
+        NoAbsenceError: all pictures show a class.
     """
     seed = protocol.seeds[0]
     present = draw_episodes(pictures, replace(protocol, seeds=(seed,)))[seed]
@@ -107,11 +108,11 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
         query = engine.network.read_query(evaluator.taps(episode))
         found = engine.network.decode(query, task.state)
         evidence = prediction_evidence(query, task.state, found.shot_weights, found.logits)[0]
-    shows = episode.query in evaluator.pictures.classes[episode.name]
-    if not shows:
-        return evidence.float().cpu(), 0.0
-    target = evaluator.pictures.mask(episode.name, episode.query)
-    mask = restore(found.logits, (target.shape[0], target.shape[1]))[0].cpu().numpy() > _THRESHOLD
+    pixels = evaluator.pictures.picture(episode.query)
+    mask = restore(found.logits, (pixels.shape[0], pixels.shape[1]))[0].cpu().numpy() > _THRESHOLD
+    target = np.zeros_like(mask, np.uint8)
+    if episode.query in evaluator.pictures.classes[episode.name]:
+        target = evaluator.pictures.mask(episode.name, episode.query)
     mask &= target != IGNORE
     right = float((target[mask] == 1).mean()) if mask.any() else -1.0
     return evidence.float().cpu(), right
@@ -129,13 +130,16 @@ def fit_scores(model: IIR, observed: Observed) -> IIR:
 
     Raises:
         ConfigError: the architecture cannot have that head.
-        DatasetError: the network found nothing in any picture.
+        DatasetError: the network found next to nothing in all pictures.
     """
     fitted = IIR(replace(model.config, presence=True))
     fitted.load_state_dict(fitted.state_dict() | model.state_dict())
     masked = (observed.shown > 0) & (observed.right >= 0)
-    if not masked.any():
-        raise DatasetError("the network found nothing in any of the pictures; calibrate a trained one.")
+    if int(masked.sum()) < 2:
+        raise DatasetError(
+            f"{int(masked.sum())} of {int((observed.shown > 0).sum())} pictures with the object got a mask, and at "
+            "least 2 are needed; calibrate a trained network, on more episodes."
+        )
     assert fitted.decoder.scores is not None
     rows = (
         logistic_regression(observed.evidence, observed.shown),
@@ -175,7 +179,7 @@ def presence_score(segmenter: FewShotSegmenter, pictures: FewShotDataset, protoc
 
     Raises:
         ConfigError: the checkpoint has no head for them.
-        DatasetError: as :func:`present_and_absent`.
+        DatasetError: as :func:`present_and_absent`, or no picture with the object got a mask.
     """
     head = segmenter.torch_engine.network.decoder.scores
     if head is None:
@@ -185,12 +189,14 @@ def presence_score(segmenter: FewShotSegmenter, pictures: FewShotDataset, protoc
         presence, confidence = score_logits(observed.evidence.to(head.weight.device), head).sigmoid().cpu().numpy().T
     shown, right = observed.shown.numpy() > 0.5, observed.right.numpy()
     masked = shown & (right >= 0)
+    if not masked.any():
+        raise DatasetError(f"{pictures.name}: no picture with the object got a mask, so no confidence can be scored.")
     return PresenceScore(
         pictures.name,
         auroc(presence, shown),
         calibration_error(presence, shown.astype(np.float32)),
         calibration_error(confidence[masked], right[masked]),
-        float(right[masked].mean()) if masked.any() else 0.0,
+        float(right[masked].mean()),
         int(shown.sum()),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.training.bank_file import read_bank
 from iir_sdk.training.config import TrainingConfig
@@ -48,13 +47,11 @@ class KeptBank:
 
     Attributes:
         path: its file.
-        origin: what it must have been filled by and from.
-        allowed: which classes the run may ask for.
+        digest: sha256 of what it holds.
     """
 
     path: Path
-    origin: Mapping[str, Any]
-    allowed: Callable[[ClassKey], bool]
+    digest: str
 
 
 class BankSource:
@@ -67,10 +64,8 @@ class BankSource:
         device: where features are kept.
         workers: processes that make views, on a CPU with their features.
         processes: of the run; each keeps the whole bank and takes its share of each step's episodes.
-        kept: the bank, where one was filled before; None fills one.
-
-    Raises:
-        ConfigError: a kept bank, and a recipe that replaces its views.
+        kept: the bank, where one was filled before; of its views those that are made of the maker's classes alone are
+            used. None fills one.
     """
 
     def __init__(
@@ -84,8 +79,6 @@ class BankSource:
         processes: Processes | None = None,
         kept: KeptBank | None = None,
     ) -> None:
-        if kept and config.refresh:
-            raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
         self.maker, self.backbone, self.config = maker, backbone, config
         self.device, self.workers, self.processes = device, workers, processes or Processes()
         self.kept = kept
@@ -96,8 +89,8 @@ class BankSource:
         return self.config.steps
 
     def contents(self) -> dict[str, Any]:
-        """Number of masks by set and class, and the cut-outs."""
-        return self.maker.contents()
+        """Number of masks by set and class, the cut-outs, and which kept bank there is."""
+        return self.maker.contents() | ({"bank": self.kept.digest} if self.kept else {})
 
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Fill the bank as it was before step ``first``, then refresh it step by step."""
@@ -112,9 +105,13 @@ class BankSource:
             yield self._draw(bank, step)
 
     def bank(self, first: int = 0) -> FeatureBank:
-        """The bank as it is before step ``first``."""
+        """The bank as it is before step ``first``.
+
+        Raises:
+            DatasetError: a kept one cannot be read.
+        """
         if self.kept:
-            return read_bank(self.kept.path, self.config, self.kept.origin, self.device, self.kept.allowed)
+            return read_bank(self.kept.path, self.config, self.device, self.maker.classes().__contains__)
         bank = FeatureBank(self.config, self.device)
         self._fill(bank, first)
         return bank
@@ -141,7 +138,7 @@ class BankSource:
             yield from stream_views(self.maker, begin, count, batch=batch, workers=workers, look=look)
             return
         for views in stream_views(self.maker, begin, count, batch=batch, workers=workers):
-            yield views._replace(taps=look(views.images))
+            yield views._replace(images=views.images[:0], taps=look(views.images))
 
     def _draw(self, bank: FeatureBank, step: int) -> list[EpisodeBatch]:
         rng = random.Random(f"{self.config.seed}/episodes/{step}")
@@ -154,7 +151,7 @@ class BankSource:
         return found
 
 
-def _bank_batch(bank: FeatureBank, episodes: list[tuple[tuple[str, str], list[int], int]], shots: int) -> EpisodeBatch:
+def _bank_batch(bank: FeatureBank, episodes: list[tuple[ClassKey, list[int], int]], shots: int) -> EpisodeBatch:
     support_slots = [slot for _, slots, _ in episodes for slot in slots]
     masks = np.stack([bank.mask(slot, key) for key, slots, _ in episodes for slot in slots])
     targets = np.stack([bank.mask(query, key) for key, _, query in episodes])

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 from iir_sdk.devices import pick_device
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, DatasetError, OutputError
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.training.bank_file import bank_origin, save_bank
+from iir_sdk.training.bank_file import bank_origin, check_bank, save_bank
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
-from iir_sdk.training.data.dataset import FewShotDataset, Selection
+from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset, Selection
 from iir_sdk.training.data.exclusion import cutouts_without, without_classes, without_sets
 from iir_sdk.training.data.folder import PictureSet, join_sets, read_picture_sets
 from iir_sdk.training.data.registry import benchmark
@@ -28,7 +28,7 @@ from iir_sdk.training.loop import Trainer, Validate
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, PictureSource
-from iir_sdk.training.views import CUTOUT_SET, ViewMaker, read_cutouts
+from iir_sdk.training.views import ViewMaker, read_cutouts
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 
@@ -92,9 +92,8 @@ def build_trainer(
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
     every = read_picture_sets(data) if config.dataset == "folder" else []
-    sets = without_sets(without_classes(every, novel), leave_out)
-    if bank and config.source != "bank":
-        raise ConfigError("a kept bank goes with recipes that have source='bank'; leave --bank out.")
+    sets = without_classes(without_sets(every, leave_out), novel)
+    _check_bank_options(config, every, sets, bank, leave_out)
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
@@ -104,8 +103,12 @@ def build_trainer(
     if config.source == "bank":
         files = read_cutouts(cutouts) if cutouts else []
         used = [] if CUTOUT_SET in leave_out else cutouts_without(files, novel)
-        maker = ViewMaker(sets, used, config)
-        kept = _kept_bank(bank, config, ViewMaker(every, files, config), maker) if bank else None
+        maker, kept = ViewMaker(sets, used, config), None
+        if bank:
+            whole = ViewMaker(every, files, config)
+            kept = KeptBank(bank, check_bank(bank, bank_origin(config, whole, model.backbone)))
+            # Of the cut-outs that its views were made of, those that are left.
+            maker = ViewMaker(sets, [file for file in whole.cutouts if file in set(used)], config)
         source = BankSource(
             maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept
         )
@@ -145,11 +148,15 @@ def fill_bank(
     """
     if config.source != "bank" or config.dataset != "folder":
         raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
+    if not out.parent.is_dir():
+        # Now, and not when all views are made.
+        raise OutputError(f"cannot write {str(out)!r}: no folder {str(out.parent)!r}; create it first.")
     maker = ViewMaker(read_picture_sets(data), read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
-    backbone = build_model(config, TrainedParts(backbone_weights)).backbone.to(chosen)
-    bank = BankSource(maker, backbone, config, device=chosen, workers=workers).bank()
-    save_bank(bank, out, bank_origin(config, maker.contents()))
+    backbone = build_model(config, TrainedParts(backbone_weights)).backbone
+    origin = bank_origin(config, maker, backbone)
+    bank = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers).bank()
+    save_bank(bank, out, origin)
     return len(bank.views)
 
 
@@ -267,9 +274,22 @@ def check_split(model: IIR, size: int, name: str) -> None:
         )
 
 
-def _kept_bank(path: Path, config: TrainingConfig, every: ViewMaker, allowed: ViewMaker) -> KeptBank:
-    """The bank of all sets and cut-outs, of which only those of another maker may be used."""
-    return KeptBank(path, bank_origin(config, every.contents()), allowed.classes().__contains__)
+def _check_bank_options(
+    config: TrainingConfig,
+    every: Sequence[PictureSet],
+    sets: Sequence[PictureSet],
+    bank: Path | None,
+    leave_out: Sequence[str],
+) -> None:
+    if config.source != "bank" and (bank or CUTOUT_SET in leave_out):
+        raise ConfigError(f"a bank and cut-outs go with source='bank', the recipe has {config.source!r}.")
+    if leave_out and config.dataset != "folder":
+        raise ConfigError(f"--leave-out {leave_out[0]} goes with dataset='folder', the recipe has {config.dataset!r}.")
+    if every and not sets:
+        names = ", ".join(s.name for s in every)
+        raise DatasetError(f"all classes of {names} are left out; leave out fewer, or pass more sets.")
+    if bank and config.refresh:
+        raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
 
 
 def _is_cuda(device: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class ViewBatch(NamedTuple):
     Attributes:
         views: what they show.
         images: ``(B, 3, S, S)`` uint8; empty where ``taps`` are given.
-        taps: their features in bfloat16; None where they are still to be computed.
+        taps: their features ``(B, C, h, w)``; None where they are still to be computed.
     """
 
     views: list[PackedView]
@@ -68,6 +69,12 @@ def stream_views(
         workers: processes that make them; 0 makes them here.
         look: computes their features where they are made, one by one, so that they do not depend on how views are
             grouped. None leaves that to the caller.
+
+    Yields:
+        ``batch`` views at a time, the last ones perhaps fewer.
+
+    Raises:
+        DatasetError: a mask does not fit its picture.
     """
     made = _Views(maker, first, count, look)
     yield from DataLoader(made, batch_size=batch, num_workers=workers, collate_fn=_joined)
@@ -85,7 +92,20 @@ class _Views(Dataset[ViewBatch]):
         packed, image = _packed(view, self.maker.config.label_size), view.image[None]
         if self.look is None:
             return ViewBatch([packed], image, None)
-        return ViewBatch([packed], image[:0], Taps(*(tap.to(torch.bfloat16) for tap in self.look(image))))
+        with _one_thread():
+            taps = self.look(image)
+        return ViewBatch([packed], image[:0], Taps(*(tap.to(torch.bfloat16) for tap in taps)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker process, so that the last bits do not depend on whether there is one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _joined(single: list[ViewBatch]) -> ViewBatch:

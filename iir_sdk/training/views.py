@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
@@ -17,13 +18,12 @@ from torch import Tensor
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.augment import Augmented, change_light, paste, random_view
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.training.data.folder import PictureSet
 
 ClassKey = tuple[str, str]
 """(set, class)."""
 
-CUTOUT_SET = "cutouts"
 _SMALLEST_SHARE = 0.008
 _KEPT_PICTURES = 3000
 _IGNORED = ""
@@ -109,7 +109,6 @@ class ViewMaker:
             for name, stems in s.classes.items():
                 for stem in stems:
                     self._classes_of[s.name, stem].append(name)
-        self._every_cutout = list(cutouts)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
         self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor, tuple[str, ...]]] = OrderedDict()
@@ -144,9 +143,19 @@ class ViewMaker:
         return {"sets": sets, "cutouts": [f.stem for f in self.cutouts]}
 
     def classes(self) -> set[ClassKey]:
-        """All that may be asked for, of the cut-outs also those that the recipe's number of them leaves out."""
+        """All that views are made of."""
         of_sets = {(s.name, name) for s in self.sets.values() for name in s.classes}
-        return of_sets | {(CUTOUT_SET, _cutout_name(file)) for file in self._every_cutout}
+        return of_sets | {(CUTOUT_SET, _cutout_name(file)) for file in self.cutouts}
+
+    def digest(self) -> str:
+        """Sha256 of every file's name and size: the same data give the same."""
+        sizes = [f"{CUTOUT_SET}/{_cutout_name(file)} {file.stat().st_size}" for file in self.cutouts]
+        for s in self.sets.values():
+            for name, stems in s.classes.items():
+                masks = (s.root / "masks" / name / f"{stem}.png" for stem in stems)
+                sizes += [f"{s.name}/{name}/{mask.stem} {mask.stat().st_size}" for mask in masks]
+            sizes += [f"{s.name}/{stem} {image.stat().st_size}" for stem, image in s.images.items()]
+        return hashlib.sha256("\n".join(sorted(sizes)).encode()).hexdigest()
 
     def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
         classes = self.sets[set_name].classes

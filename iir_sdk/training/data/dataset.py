@@ -17,6 +17,9 @@ from iir_sdk.images import load_picture
 IGNORE = 255
 """Label of pixels that count nowhere."""
 
+CUTOUT_SET = "cutouts"
+"""Name under which cut-outs with alpha count as a set; no folder of pictures may have it."""
+
 MIN_AREA = 2 * 32 * 32
 """Fewest pixels by which a class must be seen for its picture to serve it, on the benchmarks (method, section 8)."""
 

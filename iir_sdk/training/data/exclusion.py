@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from iir_sdk.errors import DatasetError
+from iir_sdk.training.data.dataset import CUTOUT_SET
 from iir_sdk.training.data.folder import PictureSet
 
 _NAMES = """
@@ -119,19 +120,16 @@ def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[Pi
 
 
 def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
-    """The sets but for those named; ``cutouts`` names no set and may be among them.
+    """The sets but for those named; :data:`CUTOUT_SET` names none of them and may be among the names.
 
     Raises:
-        DatasetError: a name is no set's, or none is left.
+        DatasetError: a name is no set's.
     """
-    known = {s.name for s in sets} | {"cutouts"}
+    known = sorted({s.name for s in sets} | {CUTOUT_SET})
     for name in names:
         if name not in known:
-            raise DatasetError(f"cannot leave out {name!r}: the sets are {', '.join(sorted(known))}.")
-    kept = [s for s in sets if s.name not in names]
-    if sets and not kept:
-        raise DatasetError(f"leaving out {', '.join(names)} leaves no set to train on.")
-    return kept
+            raise DatasetError(f"cannot leave out {name!r}: there are {', '.join(known)}; name some of these.")
+    return [s for s in sets if s.name not in names]
 
 
 def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:

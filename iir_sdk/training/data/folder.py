@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from iir_sdk.images import load_picture, mask_values, shown_size
-from iir_sdk.training.data.dataset import IGNORE
+from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
 
 COCO_CLASSES = tuple(
     """
@@ -128,6 +128,8 @@ def read_picture_sets(root: str | os.PathLike[str]) -> list[PictureSet]:
     folders = sorted(p.parent for p in root.glob("*/images") if p.is_dir())
     if not folders:
         raise DatasetNotFoundError(f"no images/ in {root} nor in a folder of it.")
+    if any(folder.name == CUTOUT_SET for folder in folders):
+        raise DatasetError(f"{root / CUTOUT_SET} cannot be a set: cut-outs go by that name; rename the folder.")
     return [read_picture_set(folder) for folder in folders]
 
 
