@@ -13,6 +13,7 @@ PATH = click.Path(path_type=Path)
 
 def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
+        """Give a command all of the options."""
         for option in reversed(options):
             command = option(command)
         return command
