@@ -39,11 +39,12 @@ for _command in (data, weights, export, bank, train, calibrate, pretrain, evalua
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("iir_demo.png"), show_default=True)
 @click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
+@click.option("--failures", is_flag=True, help="Jobs that go wrong, instead: thin, tiny, camouflaged things, letters.")
 @click.option("--device", default="auto", show_default=True)
-def demo(out: Path, weights: str | None, device: str) -> None:
+def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
     """Run few-shot jobs on real pictures; write a sheet and print IoU and milliseconds."""
     from iir_sdk.atomic_write import write_atomically
-    from iir_sdk.demo.job import read_jobs
+    from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
     from iir_sdk.demo.jobs import run_jobs
     from iir_sdk.demo.sheet import draw_sheet
     from iir_sdk.segmenter import FewShotSegmenter
@@ -52,7 +53,7 @@ def demo(out: Path, weights: str | None, device: str) -> None:
     click.echo(f"{segmenter.engine.name} on {segmenter.device}\n")
     click.echo(f"{'job':12} {'IoU':>5} {'add_support':>12} {'predict':>9}")
     results = []
-    for result in run_jobs(segmenter, read_jobs()):
+    for result in run_jobs(segmenter, read_jobs(FAILURES if failures else PICTURES)):
         results.append(result)
         click.echo(
             f"{result.job.name:12} {result.iou:5.2f} {result.add_support_ms:9.0f} ms {result.predict_ms:6.0f} ms"

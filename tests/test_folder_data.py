@@ -105,6 +105,10 @@ def test_novel_classes_are_known_under_other_names():
     # A number does not say what it shows.
     assert cutouts_without([Path("a/1fae8-1fae8.png")], fold) == []
     assert cutouts_without([Path("a/1fae8-1fae8.png")], ()) == [Path("a/1fae8-1fae8.png")]
+    assert cutouts_without([Path("a/bee.png"), Path("a/1f41d-bee.png")], fold) == [
+        Path("a/bee.png"),
+        Path("a/1f41d-bee.png"),
+    ]
 
 
 @pytest.mark.parametrize(

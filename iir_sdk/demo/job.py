@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from iir_sdk.images import load_mask, load_picture
 
 PICTURES = Path(__file__).parent / "pictures"
+FAILURES = Path(__file__).parent / "failures"
+"""Jobs that the embedded weights do badly, to show what they are bad at."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Job:
         source: who made the pictures.
         license: of the pictures.
         masks: how the true masks were made.
+        folder: where they lie.
     """
 
     name: str
@@ -31,28 +34,29 @@ class Job:
     source: str
     license: str
     masks: str
+    folder: Path = PICTURES
 
     @property
     def support(self) -> Path:
         """The support picture."""
-        return PICTURES / f"{self.name}_support.jpg"
+        return self.folder / f"{self.name}_support.jpg"
 
     @property
     def support_mask(self) -> Path:
         """Its mask."""
-        return PICTURES / f"{self.name}_support_mask.png"
+        return self.folder / f"{self.name}_support_mask.png"
 
     @property
     def query(self) -> Path:
         """The query picture."""
-        return PICTURES / f"{self.name}_query.jpg"
+        return self.folder / f"{self.name}_query.jpg"
 
     def truth(self) -> NDArray[np.bool_]:
         """The query's true mask, ``(H, W)``."""
-        return load_mask(PICTURES / f"{self.name}_query_mask.png", load_picture(self.query))
+        return load_mask(self.folder / f"{self.name}_query_mask.png", load_picture(self.query))
 
 
-def read_jobs() -> tuple[Job, ...]:
-    """All jobs of the demo."""
-    records = json.loads((PICTURES / "jobs.json").read_text(encoding="utf-8"))
-    return tuple(Job(**record) for record in records)
+def read_jobs(folder: Path = PICTURES) -> tuple[Job, ...]:
+    """All jobs of the demo, or of :data:`FAILURES`."""
+    records = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
+    return tuple(Job(**record, folder=folder) for record in records)

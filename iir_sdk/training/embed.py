@@ -1,4 +1,4 @@
-"""Puts a trained run into the package: the checkpoint file and its entry in the manifest.
+"""Puts a trained run into the package: the checkpoint file, its entry in the manifest and its model card.
 
 ``python -m iir_sdk.training.embed RUN --name NAME --description TEXT --license SPDX --data SET ... --scores FILE ...``
 """
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import write_atomically, write_text_atomically
 from iir_sdk.weights.entry import EvaluationProtocol, Metric, SetMetric
 from iir_sdk.weights.manifest import manifest_path, write_entry
+from iir_sdk.weights.model_card import model_card
 from iir_sdk.weights.resolve import embedded_file, load_checkpoint
 from iir_sdk.weights.saving import described
 
@@ -57,7 +58,7 @@ def main(
     data: tuple[str, ...],
     scores: tuple[tuple[str, Path], ...],
 ) -> None:
-    """Copy RUN's model.safetensors into the package and write its manifest entry."""
+    """Copy RUN's model.safetensors into the package, and write its manifest entry and its model card."""
     source = run / "model.safetensors"
     entry = described(load_checkpoint(source).entry, name, description, license_id, data)
     metrics = tuple(read_metric(title, file) for title, file in scores)
@@ -65,6 +66,7 @@ def main(
     target = embedded_file(entry)
     write_atomically(target, lambda beside: shutil.copyfile(source, beside))
     write_entry(manifest_path(), entry)
+    write_text_atomically(target.with_suffix(".md"), model_card(entry, entry.name))
     click.echo(f"{target}: {entry.size:,} bytes, sha256 {entry.sha256}")
 
 

@@ -121,8 +121,8 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
 def fit_scores(model: IIR, observed: Observed) -> IIR:
     """A copy of the model with a head for presence and confidence, each by logistic regression.
 
-    Presence is fitted to all predictions, confidence to those with a mask where the object is shown: its target is the
-    share of the mask that is right.
+    Presence is fitted to all predictions by the cosines alone: how far the mask stands out says nothing of whether the
+    object is there. Confidence is fitted to those with a mask where it is; its target is the share that is right.
 
     Args:
         model: with or without such a head.
@@ -141,8 +141,9 @@ def fit_scores(model: IIR, observed: Observed) -> IIR:
             "least 2 are needed; calibrate a trained network, on more episodes."
         )
     assert fitted.decoder.scores is not None
+    cosines, bias = logistic_regression(observed.evidence[:, :-1], observed.shown)
     rows = (
-        logistic_regression(observed.evidence, observed.shown),
+        (F.pad(cosines, (0, 1)), bias),
         logistic_regression(observed.evidence[masked], observed.right[masked]),
     )
     with torch.no_grad():

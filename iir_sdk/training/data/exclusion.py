@@ -93,8 +93,8 @@ SYNONYMS = _by_class(_NAMES)
 Generous: a name that only may show the class is left out too.
 """
 
-_TELLING = re.compile(r"[g-z]", re.IGNORECASE)
-"""What a name has that is more than a number, as emoji's code points are."""
+_TELLING = re.compile(r"(?:^|[^0-9a-z])[a-z]{2}", re.IGNORECASE)
+"""What a name has that is more than numbers, as emoji's code points are: a word, which no digit begins."""
 
 HOLDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("camvid", "car"): ("truck", "bus", "car"),
