@@ -18,6 +18,9 @@ from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from tests import HUB
 from tests.hub_server import HubServer
+from tests.published import cache, entry, folder, impatient
+
+__all__ = ["cache", "entry", "folder", "impatient"]
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
@@ -99,8 +102,8 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for label in classes:
                 stem = f"{label}{i}"
                 picture, mask = draw_scene(rng, (64, 80))
-                for folder in ("images", f"masks/{label}"):
-                    (root / name / folder).mkdir(parents=True, exist_ok=True)
+                for part in ("images", f"masks/{label}"):
+                    (root / name / part).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(root / name / "images" / f"{stem}.jpg")
                 Image.fromarray(mask).save(root / name / "masks" / label / f"{stem}.png")
     return root
