@@ -15,6 +15,7 @@ def test_every_recipe_of_the_package_is_valid():
         "coco",
         "fss1000",
         "full2",
+        "lite0",
         "lite2",
         "paco_part",
         "pascal",
