@@ -25,10 +25,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         OutputError: the folder is missing, or the file cannot be written.
     """
     final = Path(path)
-    if not final.parent.is_dir():
-        raise OutputError(f"cannot write {str(final)!r}: no folder {str(final.parent)!r}; create it first.")
-    if final.is_dir():
-        raise OutputError(f"cannot write {str(final)!r}: it is a folder; name a file.")
+    check_writable_place(final)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
         os.close(handle)
@@ -48,6 +45,18 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
     return final
+
+
+def check_writable_place(path: Path) -> None:
+    """Refuse a place where no file can be, before anything is made that shall go there.
+
+    Raises:
+        OutputError: the folder is missing, or the path is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {str(path)!r}: no folder {str(path.parent)!r}; create it first.")
+    if path.is_dir():
+        raise OutputError(f"cannot write {str(path)!r}: it is a folder; name a file.")
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:

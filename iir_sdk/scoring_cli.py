@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, LEAVE_OUT, PARTS, PATH, RECIPE, SCORING, WORKERS
+from iir_sdk.training_options import (
+    BANK,
+    BASE_LEARNER,
+    CUTOUTS,
+    DATA,
+    DEVICE,
+    LEAVE_OUT,
+    PARTS,
+    PATH,
+    RECIPE,
+    SCORING,
+    WORKERS,
+)
 
 if TYPE_CHECKING:
     from iir_sdk.training.data.dataset import FewShotDataset
@@ -145,7 +157,7 @@ def evaluate(
 @click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all that fit the recipe.")
 @click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
 @PARTS
-@click.option("--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one.")
+@BASE_LEARNER
 @SCORING
 @DEVICE
 @WORKERS

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import click
 
-from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, LEAVE_OUT, PARTS, PATH, RECIPE, WORKERS
+from iir_sdk.training_options import (
+    BACKBONE_WEIGHTS,
+    BANK,
+    BASE_LEARNER,
+    CUTOUTS,
+    DATA,
+    DEVICE,
+    LEAVE_OUT,
+    PARTS,
+    PATH,
+    RECIPE,
+    WORKERS,
+)
 
 
 @click.command()
@@ -14,7 +26,7 @@ from iir_sdk.training_options import BANK, CUTOUTS, DATA, DEVICE, LEAVE_OUT, PAR
 @DATA
 @CUTOUTS
 @click.option("--out", type=PATH, required=True, help="File to write, .safetensors.")
-@click.option("--backbone-weights", type=PATH, help="File; default: its package's, or the Hub's.")
+@BACKBONE_WEIGHTS
 @DEVICE
 @WORKERS
 def bank(
@@ -51,7 +63,7 @@ def bank(
 @LEAVE_OUT
 @click.option("--validation", type=PATH, help="Sets to validate on, where the recipe does; benchmarks have their own.")
 @PARTS
-@click.option("--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one.")
+@BASE_LEARNER
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @DEVICE
 @WORKERS

@@ -14,8 +14,8 @@ from iir_sdk.model.state import SupportState
 
 _MAPS = ("high", "pooled")
 
-EVIDENCE = 3
-"""Numbers that speak for a prediction."""
+EVIDENCE = len(_MAPS) + 1
+"""How many numbers speak for a prediction: a cosine by each of the maps, and the lead."""
 
 SCORES = ("presence", "confidence")
 """What they are made into: does the query show the object, and if so, what share of the mask is of it."""

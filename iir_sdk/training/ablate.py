@@ -37,6 +37,10 @@ class Variant:
     leave_out: tuple[str, ...] = ()
     of_bank: bool = False
 
+    def fits(self, config: TrainingConfig) -> bool:
+        """Whether a recipe has what the variant leaves out."""
+        return config.source == "bank" or not self.of_bank
+
 
 OF_CLOSED_FORM: dict[str, Any] = {"cam": "grad", "joint_priors": False, "self_support": False, "presence": False}
 """Grad-CAM, and without what only the closed form has."""
@@ -76,12 +80,7 @@ def variants_of(config: TrainingConfig, *, cutouts: bool) -> tuple[str, ...]:
         config: the recipe.
         cutouts: whether it is trained with some.
     """
-    from_bank = config.source == "bank"
-    return tuple(
-        name
-        for name, v in VARIANTS.items()
-        if (from_bank or not v.of_bank) and (cutouts or CUTOUT_SET not in v.leave_out)
-    )
+    return tuple(name for name, v in VARIANTS.items() if v.fits(config) and (cutouts or CUTOUT_SET not in v.leave_out))
 
 
 def varied(config: TrainingConfig, name: str) -> TrainingConfig:
@@ -93,7 +92,7 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
     variant = VARIANTS[name]
-    if variant.of_bank and config.source != "bank":
+    if not variant.fits(config):
         raise ConfigError(f"variant {name!r} leaves data out of a bank; the recipe has source={config.source!r}.")
     model = dict(variant.model)
     if name == "other_cam":
@@ -129,12 +128,12 @@ def ablate(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, recipe in recipes.items():
-        trainer = build(recipe, folder / name, VARIANTS[name].leave_out)
+        variant = VARIANTS[name]
+        trainer = build(recipe, folder / name, variant.leave_out)
         trainer.run(resume=True)
         segmenter = FewShotSegmenter(trainer.export(), device=device)
-        scores = [evaluate_set(segmenter, s, replace(protocol, output=VARIANTS[name].output)) for s in sets]
+        scores = [evaluate_set(segmenter, s, replace(protocol, output=variant.output)) for s in sets]
         miou, fb_iou = (sum(getattr(s, what) for s in scores) / len(scores) for what in ("miou", "fb_iou"))
-        variant = VARIANTS[name]
         rows.append(AblationRow(name, variant.title, miou, fb_iou, _settings(variant)))
         write_rows(folder, rows, config, protocol)
     return rows

@@ -109,7 +109,7 @@ def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
         raise DatasetNotFoundError(f"no bank at {str(path)!r}; fill it first: iir-sdk bank RECIPE --data ... --out ...")
     with _opened(path) as file:
         metadata = file.metadata()
-        _compare(path, json.loads(metadata["origin"]), json.loads(json.dumps(origin)))
+        _compare(path, json.loads(metadata["origin"]), origin)
         return hashlib.sha256((metadata["origin"] + metadata["views"]).encode()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
         raise DatasetError(f"{path} cannot be read as a bank: {error!r}; {cure}") from error
 
 
-def _compare(path: Path, kept: dict[str, Any], given: dict[str, Any]) -> None:
+def _compare(path: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name, value in given["recipe"].items():
         if kept["recipe"].get(name) != value:
             raise ConfigError(

@@ -146,6 +146,10 @@ class Evaluator:
         """The query's features at the first scale."""
         return self._query(episode.query).scales[0]
 
+    def size(self, episode: Episode) -> tuple[int, int]:
+        """The query's own ``(height, width)``."""
+        return self._query(episode.query).size
+
     def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
         """Score episodes by thresholded probability."""
         return self.score_each(episodes, threshold=threshold)[0]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import prediction_evidence, score_logits
+from iir_sdk.result import Cut
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.torch_engine import restore
 from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, source_of
@@ -24,7 +25,6 @@ from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
 
 _BINS = 10
-_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class Observed(NamedTuple):
     shown: Tensor
     right: Tensor
 
+    @property
+    def masked(self) -> Tensor:
+        """``(M,)`` bool, those with a mask where the object is shown."""
+        return (self.shown > 0) & (self.right >= 0)
+
 
 def present_and_absent(segmenter: FewShotSegmenter, pictures: FewShotDataset, protocol: Protocol) -> Observed:
     """Predictions on as many pictures that show the object as on such that do not.
@@ -108,8 +113,7 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
         query = engine.network.read_query(evaluator.taps(episode))
         found = engine.network.decode(query, task.state)
         evidence = prediction_evidence(query, task.state, found.shot_weights, found.logits)[0]
-    pixels = evaluator.pictures.picture(episode.query)
-    mask = restore(found.logits, (pixels.shape[0], pixels.shape[1]))[0].cpu().numpy() > _THRESHOLD
+    mask = restore(found.logits, evaluator.size(episode))[0].cpu().numpy() > Cut().threshold
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes[episode.name]:
         target = evaluator.pictures.mask(episode.name, episode.query)
@@ -134,7 +138,7 @@ def fit_scores(model: IIR, observed: Observed) -> IIR:
     """
     fitted = IIR(replace(model.config, presence=True))
     fitted.load_state_dict(fitted.state_dict() | model.state_dict())
-    masked = (observed.shown > 0) & (observed.right >= 0)
+    masked = observed.masked
     if int(masked.sum()) < 2:
         raise DatasetError(
             f"{int(masked.sum())} of {int((observed.shown > 0).sum())} pictures with the object got a mask, and at "
@@ -188,16 +192,16 @@ def presence_score(segmenter: FewShotSegmenter, pictures: FewShotDataset, protoc
     observed = present_and_absent(segmenter, pictures, protocol)
     with torch.inference_mode():
         presence, confidence = score_logits(observed.evidence.to(head.weight.device), head).sigmoid().cpu().numpy().T
-    shown, right = observed.shown.numpy() > 0.5, observed.right.numpy()
-    masked = shown & (right >= 0)
+    shown, masked = observed.shown.numpy() > 0, observed.masked.numpy()
+    right = observed.right.numpy()[masked]
     if not masked.any():
         raise DatasetError(f"{pictures.name}: no picture with the object got a mask, so no confidence can be scored.")
     return PresenceScore(
         pictures.name,
         auroc(presence, shown),
         calibration_error(presence, shown.astype(np.float32)),
-        calibration_error(confidence[masked], right[masked]),
-        float(right[masked].mean()),
+        calibration_error(confidence[masked], right),
+        float(right.mean()),
         int(shown.sum()),
     )
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from iir_sdk.atomic_write import check_writable_place
 from iir_sdk.devices import pick_device
-from iir_sdk.errors import ConfigError, DatasetError, OutputError
+from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
@@ -108,7 +109,8 @@ def build_trainer(
             whole = ViewMaker(every, files, config)
             kept = KeptBank(bank, check_bank(bank, bank_origin(config, whole, model.backbone)))
             # Of the cut-outs that its views were made of, those that are left.
-            maker = ViewMaker(sets, [file for file in whole.cutouts if file in set(used)], config)
+            left = set(used)
+            maker = ViewMaker(sets, [file for file in whole.cutouts if file in left], config)
         source = BankSource(
             maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept
         )
@@ -148,9 +150,8 @@ def fill_bank(
     """
     if config.source != "bank" or config.dataset != "folder":
         raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
-    if not out.parent.is_dir():
-        # Now, and not when all views are made.
-        raise OutputError(f"cannot write {str(out)!r}: no folder {str(out.parent)!r}; create it first.")
+    # Now, and not when all views are made.
+    check_writable_place(out)
     maker = ViewMaker(read_picture_sets(data), read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
     backbone = build_model(config, TrainedParts(backbone_weights)).backbone

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.prototypes import resize_mask
-from iir_sdk.training.views import ClassKey, LabelledObject, View, ViewMaker
+from iir_sdk.training.views import ClassKey, View, ViewMaker
 
 Look = Callable[[Tensor], Taps]
 """Backbone features of pictures ``(B, 3, S, S)`` uint8."""
@@ -120,16 +120,15 @@ def _packed(view: View, side: int) -> PackedView:
         tuple((o.set_name, o.name) for o in view.objects),
         tuple(o.source for o in view.objects),
         np.stack(masks) if masks else np.zeros((0, side * side // 8), np.uint8),
-        {i: _packed_mask(o.ignore, side) for i, o in enumerate(view.objects) if _ignores(o)},
+        {
+            i: _packed_mask(o.ignore, side)
+            for i, o in enumerate(view.objects)
+            if o.ignore is not None and o.ignore.any()
+        },
         view.present,
         view.made_of,
     )
 
 
-def _ignores(seen: LabelledObject) -> bool:
-    return seen.ignore is not None and bool(seen.ignore.any())
-
-
-def _packed_mask(mask: Tensor | None, side: int) -> NDArray[np.uint8]:
-    assert mask is not None
+def _packed_mask(mask: Tensor, side: int) -> NDArray[np.uint8]:
     return np.packbits((resize_mask(mask[None, None], (side, side))[0, 0] >= 0.5).numpy())
