@@ -17,7 +17,7 @@ SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
 LIGHT = replace(SMALL, decoder="light", blocks=3, cross_blocks=2)
 JOINT = replace(LIGHT, joint_priors=True)
-OWN = replace(JOINT, late_features=True, self_support=True, presence=True)
+OWN = replace(JOINT, late_features=True, self_support=True, dictionary=7, presence=True)
 
 
 def kept(state: SupportState, task: int) -> KeptState:

@@ -30,7 +30,7 @@ openvino = pytest.importorskip("openvino")
 BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
-PLAIN = {"joint_priors": False, "self_support": False, "presence": False}
+PLAIN = {"joint_priors": False, "self_support": False, "dictionary": 0, "presence": False}
 
 
 def save(path: Path, **changes: object) -> Path:
@@ -45,6 +45,7 @@ def save(path: Path, **changes: object) -> Path:
             "head_width": 8,
             "joint_priors": True,
             "self_support": True,
+            "dictionary": 6,
             "presence": True,
             **changes,
         }

@@ -72,7 +72,8 @@ def test_the_lead_over_the_querys_own_background_equals_loops(model):
     prior = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     tokens, head = self_support_priors(query, prior)
     low, mid, high = (unit(t[0].double().numpy()) for t in query.taps)
-    shares = np.stack([prior[0, 0].double().numpy() ** 2, (1 - prior[0, 0].double().numpy()) ** 2])
+    relative = prior[0, 0].double().numpy() / float(prior.max())
+    shares = np.stack([relative**4, (1 - relative) ** 4])
     prototypes = []
     for share in shares:
         coarse = share.reshape(2, 2, 2, 2).mean((1, 3))

@@ -29,6 +29,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "heads": (1, 64),
     "head_width": (8, 1024),
     "base_classes": (0, 10_000),
+    "dictionary": (0, 4096),
 }
 
 
@@ -52,6 +53,8 @@ class ModelConfig:
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
         self_support: with them, priors of the query's own prototypes, which the joint one gives.
+        dictionary: words of a dictionary of what pictures show in general, with joint priors: background for a further
+            one; 0 for none.
         presence: a head that says how probable it is that the query shows the object, and how much of the mask is right
             if so; only with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).
@@ -76,6 +79,7 @@ class ModelConfig:
     late_features: bool = False
     joint_priors: bool = False
     self_support: bool = False
+    dictionary: int = 0
     presence: bool = False
     dropout: float = 0.1
     prototypes: Prototypes = "dual"
@@ -110,6 +114,8 @@ class ModelConfig:
             )
         if self.self_support and not self.joint_priors:
             raise ConfigError("model config: self_support needs joint_priors=true.")
+        if self.dictionary and not self.joint_priors:
+            raise ConfigError("model config: dictionary needs joint_priors=true.")
         if self.presence and self.cam != "closed_form":
             raise ConfigError("model config: presence needs cam='closed_form'.")
         if not self.classifier and self.cam == "grad":

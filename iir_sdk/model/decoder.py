@@ -11,6 +11,7 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, cross_step
+from iir_sdk.model.dictionary import Dictionary
 from iir_sdk.model.light import LightBlock, LightHead
 from iir_sdk.model.presence import EVIDENCE, SCORES
 from iir_sdk.model.prototypes import area_average
@@ -166,6 +167,7 @@ class Decoder(nn.Module):
         # Of the joint one, of its two summands.
         joint = torch.tensor([0.1, 0.05 if config.late_features else 0.1])
         self.joint_temperature_log = nn.Parameter(joint.log()) if config.joint_priors else None
+        self.dictionary = Dictionary(config.dictionary, *channels[1:]) if config.dictionary else None
         # Fitted after training, to evidence that its losses never see.
         self.scores = nn.Linear(EVIDENCE, len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())

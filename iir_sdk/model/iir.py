@@ -24,6 +24,7 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
 from iir_sdk.model.decoder import Decoder
+from iir_sdk.model.dictionary import DICTIONARY_PRIORS
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
 from iir_sdk.model.query import QueryFeatures
@@ -113,6 +114,7 @@ class IIR(nn.Module):
             )
         of_query = 2 if config.self_support else 0
         companions = (8 if config.companion_priors else 0) + (3 if config.joint_priors else 0) + of_query
+        companions += DICTIONARY_PRIORS if config.dictionary else 0
         self.decoder = Decoder(config, self.backbone.channels, 1 + companions, (3 if companions else 1) + of_query)
         self.base_learner: BaseLearner | None = None
         if config.base_classes:
@@ -336,7 +338,9 @@ class IIR(nn.Module):
         bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
         temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
         low = similarity_priors(query, "low", state, weights)
-        companions, joint = companion_priors(query, state, weights, (bias, bias_high), temperatures)
+        companions, joint = companion_priors(
+            query, state, weights, (bias, bias_high), temperatures, self.decoder.dictionary
+        )
         tokens, head = [prior, area_average(low, size), *companions], [resize_map(prior, fine), low]
         if self.config.self_support:
             assert joint is not None

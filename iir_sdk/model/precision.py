@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 
-def full_precision(function: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+def full_precision(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
     """Run ``function`` with autocast off on its first tensor's device; it casts its inputs to float32 itself."""
 
     @wraps(function)
-    def outside_autocast(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+    def outside_autocast(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
         device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device.type
         if not torch.is_autocast_enabled(device):
             return function(*args, **kwargs)

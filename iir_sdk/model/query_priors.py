@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from iir_sdk.model import prior as priors
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
+from iir_sdk.model.dictionary import Dictionary, dictionary_prior
+from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, masked_average, resize_mask
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
@@ -50,6 +52,7 @@ def companion_priors(
     weights: Tensor,
     biases: tuple[Tensor, Tensor],
     temperatures: Temperatures,
+    dictionary: Dictionary | None = None,
 ) -> tuple[list[Tensor], Tensor | None]:
     """Similarities and dense priors at ``mid``'s grid, each ``(N, C, h, w)`` float32.
 
@@ -59,9 +62,11 @@ def companion_priors(
         weights: ``(N, K)`` of the shots.
         biases: of the two lists of tokens, ``(N, 1, T)`` and ``(N, 1, T')``.
         temperatures: of the dense ones.
+        dictionary: of further background for the joint one.
 
     Returns:
-        All of them, and the joint one among them ``(N, 1, h, w)``, where there is one.
+        All of them, and the surest among them ``(N, 1, h, w)``: the joint one, with a dictionary that among its words;
+        None without a joint one.
     """
     size = grid_size(query.taps.mid)
     mid, high = (similarity_priors(query, name, state, weights) for name in ("mid", "high"))
@@ -74,9 +79,29 @@ def companion_priors(
     if temperatures.joint is None:
         return found, None
     share = dense / temperatures.joint.exp()
-    joint = priors.dense_prior(at_mid * share[0] + resize_map(at_high * share[1], size), state.side, biases[0])
+    affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
+    if dictionary is None:
+        joint, among_words = priors.dense_prior(affinity, state.side, biases[0]), []
+    else:
+        of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
+        joint, both = dictionary_prior(affinity, of_words, near, state.side, biases[0], dictionary)
+        among_words = [both]
     pooled = similarity_priors(query, "pooled", state, weights)
-    return [*found, joint, resize_map(pooled, size)], joint
+    surest = among_words[0][:, :1] if among_words else joint
+    return [*found, joint, resize_map(pooled, size), *among_words], surest
+
+
+@full_precision
+def _compared_with_words(
+    query: QueryFeatures, state: SupportState, dictionary: Dictionary, temperatures: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Affinity of the words with each position of the queries, and with each token of the supports."""
+    words = {"mid": dictionary.mid, "high": dictionary.high}
+    maps, near = [], []
+    for (name, word), temperature in zip(words.items(), temperatures, strict=True):
+        maps.append(priors.token_affinity(*query.compared(name), word[None], temperature))
+        near.append(word.float() / temperature @ getattr(state, f"dense_{name}").float().transpose(1, 2))
+    return maps[0] + resize_map(maps[1], grid_size(maps[0])), near[0] + near[1]
 
 
 def similarity_priors(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:

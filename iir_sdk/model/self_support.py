@@ -17,12 +17,14 @@ from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import by_task, for_queries, similarities
 from iir_sdk.model.tokens import map_to_tokens
 
+_SHARPNESS = 4
+
 
 def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:
     """How much more each position resembles the query's own foreground than its own background.
 
-    Every position counts for the two prototypes by the square of the prior, and of what it lacks to 1. They are means
-    of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low`` alone.
+    Every position counts for the two prototypes by the fourth power of the prior, relative to its largest value, and of
+    what it lacks to it. They are means of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low`` alone.
 
     Args:
         query: of ``N`` queries, or of one that all tasks ask for.
@@ -33,7 +35,8 @@ def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Te
         ``(N, 2, 2h, 2w)``, the lead at ``low``'s grid and that of ``low``'s own prototypes.
     """
     size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
-    shares = torch.cat([prior, 1 - prior], 1).square()
+    relative = prior / prior.amax((2, 3), keepdim=True).clamp_min(1e-6)
+    shares = torch.cat([relative, 1 - relative], 1) ** _SHARPNESS
     mid = mean_units(query, "mid", shares)
     high = mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
     low = mean_units(query, "low", resize_map(shares, fine))

@@ -42,7 +42,13 @@ class Variant:
         return config.source == "bank" or not self.of_bank
 
 
-OF_CLOSED_FORM: dict[str, Any] = {"cam": "grad", "joint_priors": False, "self_support": False, "presence": False}
+OF_CLOSED_FORM: dict[str, Any] = {
+    "cam": "grad",
+    "joint_priors": False,
+    "self_support": False,
+    "dictionary": 0,
+    "presence": False,
+}
 """Grad-CAM, and without what only the closed form has."""
 
 _MAIN_SET_ALONE: dict[str, Any] = {"main_weight": 1.0, "cutout_weight": 0.0}

@@ -82,6 +82,10 @@ class FeatureBank:
         index = torch.tensor(slots, device=self.device)
         return Taps(*(t.index_select(0, index).float() for t in self.kept))
 
+    def first_taps(self, count: int) -> Taps:
+        """Float taps of the first ``count`` views in use, or of all of them."""
+        return self.taps([slot for slot, used in enumerate(self._used) if used][:count])
+
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
         view, side = self.views[slot], self.config.label_size

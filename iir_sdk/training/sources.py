@@ -37,6 +37,9 @@ class EpisodeSource(Protocol):
     def contents(self) -> dict[str, Any]:
         """What the run is made of, for its folder."""
 
+    def pictures(self, count: int) -> Taps:
+        """Taps of at most ``count`` pictures that training sees, all processes the same."""
+
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """This process's batches of step ``first`` and all later ones, ``accumulate`` of them a step."""
 
@@ -82,6 +85,7 @@ class BankSource:
         self.maker, self.backbone, self.config = maker, backbone, config
         self.device, self.workers, self.processes = device, workers, processes or Processes()
         self.kept = kept
+        self._untouched: FeatureBank | None = None
 
     @property
     def steps(self) -> int:
@@ -92,9 +96,15 @@ class BankSource:
         """Number of masks by set and class, the cut-outs, and which kept bank there is."""
         return self.maker.contents() | ({"bank": self.kept.digest} if self.kept else {})
 
+    def pictures(self, count: int) -> Taps:
+        """Of the bank as it is before the first step, which is kept for it."""
+        self._untouched = self.bank()
+        return self._untouched.first_taps(count)
+
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Fill the bank as it was before step ``first``, then refresh it step by step."""
-        config, bank = self.config, self.bank(first)
+        config, bank = self.config, self._untouched if self._untouched and first == 0 else self.bank(first)
+        self._untouched = None
         # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
         ahead = config.views + first * config.refresh
         left = max(1, (config.steps - first) * config.refresh)
@@ -209,6 +219,12 @@ class PictureSource:
             if len(of_step) == config.accumulate:
                 yield of_step
                 of_step = []
+
+    def pictures(self, count: int) -> Taps:
+        """Of the first episodes' queries."""
+        queries = [self.stream[i].query for i in range(min(count, self.stream.epoch_length))]
+        parts = [self._taps(query[None]) for query in queries]
+        return Taps(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def number(self, step: int, part: int, i: int) -> int:
         """Episode ``i`` of this process's batch: all processes together take neighbouring ones."""

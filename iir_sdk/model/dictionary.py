@@ -1,0 +1,87 @@
+"""What pictures show in general, as a background that every support shares.
+
+A support's own background is what happens to be beside its object; of a query's other things it says nothing. Words of
+a dictionary, means of clusters of the features of many pictures, stand in for them: whatever resembles a word more than
+the object is background, and words that resemble the object itself hardly count.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prototypes import grid_size
+from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+
+_NEAR = 10.0
+_LOGIT_SCALE = 8.0
+_SMALLEST = 1e-4
+
+DICTIONARY_PRIORS = 2
+"""Maps that :func:`dictionary_prior` gives."""
+
+
+class Dictionary(nn.Module):
+    """``M`` words, each a unit vector of ``mid`` and one of ``high``, and how much they count.
+
+    Args:
+        words: ``M``.
+        mid: channels of ``mid``.
+        high: channels of ``high``.
+    """
+
+    mid: Tensor
+    high: Tensor
+
+    def __init__(self, words: int, mid: int, high: int) -> None:
+        super().__init__()
+        # Found before training, by clustering; trained ones would be those of the base classes.
+        self.register_buffer("mid", nn.functional.normalize(torch.randn(words, mid), dim=1))
+        self.register_buffer("high", nn.functional.normalize(torch.randn(words, high), dim=1))
+        self.near_scale_log = nn.Parameter(torch.tensor(_NEAR).log())
+        self.weight_log = nn.Parameter(torch.tensor(0.0))
+
+
+@full_precision
+def dictionary_prior(
+    affinity: Tensor, of_words: Tensor, near: Tensor, side: Tensor, bias: Tensor, dictionary: Dictionary
+) -> tuple[Tensor, Tensor]:
+    """Share of foreground among the support's tokens alone, and among them and the words.
+
+    Args:
+        affinity: ``(N, T, h, w)`` of each query position with each support token.
+        of_words: ``(N, M, h, w)`` of each query position with each word, or of one query for all.
+        near: ``(N, M, T)`` of each word with each support token.
+        side: ``(N, T)`` share of foreground in each token.
+        bias: ``(N, 1, T)`` of the tokens' masses.
+        dictionary: how much words count.
+
+    Returns:
+        ``(N, 1, h, w)`` in [0, 1], as :func:`iir_sdk.model.prior.dense_prior` gives it, and ``(N, 2, h, w)``: the same
+        with the words as background, and an eighth of its log odds.
+    """
+    own = map_to_tokens(affinity) + bias
+    foreground = side.float()[:, :, None]
+    resembles = (near + bias).softmax(2) @ foreground
+    count = dictionary.mid.shape[0]
+    # Together the words weigh as much as all of a support's positions.
+    weight = _log_sum(bias) - math.log(count) + dictionary.weight_log
+    weight = weight - dictionary.near_scale_log.exp() * resembles
+    words = map_to_tokens(of_words) + weight.transpose(1, 2)
+    share = own.softmax(2) @ foreground
+    known = (_log_sum(own) - _log_sum(words)).sigmoid()
+    among_words = (share * known).clamp(_SMALLEST, 1 - _SMALLEST)
+    size = grid_size(affinity)
+    both = torch.cat([among_words, among_words.logit() / _LOGIT_SCALE], 2)
+    return tokens_to_map(share, size), tokens_to_map(both, size)
+
+
+def _log_sum(values: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials along the last axis, which stays; written out since a graph's own may not
+    subtract the largest first.
+    """
+    largest = values.amax(2, keepdim=True)
+    return largest + (values - largest).exp().sum(2, keepdim=True).log()

@@ -1,0 +1,55 @@
+"""Finds a dictionary's words before training: means of clusters of the features of many pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iir_sdk.errors import ConfigError, MissingDependencyError
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.cam import resize_map
+from iir_sdk.model.dictionary import Dictionary
+from iir_sdk.model.prototypes import grid_size
+from iir_sdk.model.tokens import map_to_tokens
+
+PICTURES = 600
+_POSITIONS = 32
+_ITERATIONS = 10
+
+
+def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None:
+    """Set the words to means of clusters of positions, by ``mid`` and ``high`` together.
+
+    Args:
+        dictionary: changed in place.
+        taps: of pictures, whatever they show; no mask is looked at.
+        seed: of the draw of positions, 32 a picture, and of the clusters' starts.
+
+    Raises:
+        ConfigError: there are fewer positions than words.
+        MissingDependencyError: scipy is not installed.
+    """
+    try:
+        from scipy.cluster.vq import kmeans2
+    except ImportError as error:
+        raise MissingDependencyError("a dictionary is fitted with scipy; run: pip install 'iir-sdk[train]'") from error
+    positions = _drawn_positions(taps, seed)
+    words = dictionary.mid.shape[0]
+    if len(positions) < words:
+        raise ConfigError(
+            f"model.dictionary={words} words need as many positions, of {len(positions)}; lower it, or raise views."
+        )
+    means, _ = kmeans2(positions.numpy(), words, iter=_ITERATIONS, minit="points", seed=seed)
+    channels = [dictionary.mid.shape[1], dictionary.high.shape[1]]
+    mid, high = (F.normalize(part, dim=1) for part in torch.from_numpy(means).float().split(channels, 1))
+    dictionary.mid.copy_(mid)
+    dictionary.high.copy_(high)
+
+
+def _drawn_positions(taps: Taps, seed: int) -> Tensor:
+    """``(P, C_mid + C_high)`` float32 on the CPU: unit vectors of both maps, side by side."""
+    high = resize_map(taps.high.float(), grid_size(taps.mid))
+    rows = torch.cat([F.normalize(map_to_tokens(m.float()), dim=2) for m in (taps.mid, high)], 2).flatten(0, 1).cpu()
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[drawn[: _POSITIONS * len(taps.mid)]]
