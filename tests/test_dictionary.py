@@ -15,8 +15,10 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.iir import IIR
-from iir_sdk.training.dictionary_fit import fit_dictionary
+from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
 from tests.test_iir import JOINT, episode
+from tests.test_loop import WORDS, build
+from tests.test_training import random_backbone  # noqa: F401
 
 
 def drawn(seed: int = 0, tasks: int = 2, tokens: int = 5, words: int = 3, side: int = 2) -> dict[str, torch.Tensor]:
@@ -137,3 +139,19 @@ def test_the_words_change_the_answer_and_are_no_parameters():
         model.decoder.dictionary.high.copy_(F.normalize(taps.high.flatten(2)[0, :, :8].T, dim=1))
         after = model(queries, state).logits
     assert (before - after).abs().max() > 1e-4
+
+
+def test_a_run_finds_its_words_in_its_own_pictures_and_learns_how_much_they_count(
+    picture_folder,
+    tmp_path,
+    random_backbone,  # noqa: F811
+):
+    trainer = build(WORDS, picture_folder, tmp_path / "run")
+    trainer.run()
+    dictionary, expected = trainer.model.decoder.dictionary, Dictionary(6, *trainer.model.backbone.channels[1:])
+    fit_dictionary(expected, trainer.source.pictures(PICTURES), seed=WORDS.seed)
+    for found in (dictionary, trainer.average.module.dictionary):
+        torch.testing.assert_close(found.mid, expected.mid)
+        torch.testing.assert_close(found.high, expected.high)
+    assert float(dictionary.weight_log) != 0
+    assert float(dictionary.near_scale_log) != pytest.approx(math.log(10))

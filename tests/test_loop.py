@@ -33,6 +33,7 @@ from tests.test_training import TINY, random_backbone  # noqa: F401
 
 MODEL = replace(TINY.model, backbone="test_efficientnet", dropout=0.1)
 BANK = replace(TINY, model=MODEL, steps=20, save_every=10, log_every=1, views=20, refresh=3, precision="float32")
+WORDS = replace(BANK, model=replace(MODEL, decoder="light", joint_priors=True, self_support=True, dictionary=6))
 PICTURES = replace(BANK, source="pictures", refresh=0, rotation=10.0)
 
 
@@ -50,7 +51,9 @@ def lines(folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "config", [BANK, replace(BANK, precision="bfloat16"), PICTURES], ids=["bank", "bf16", "pictures"]
+    "config",
+    [BANK, replace(BANK, precision="bfloat16"), PICTURES, WORDS, replace(PICTURES, model=WORDS.model)],
+    ids=["bank", "bf16", "pictures", "words", "words of pictures"],
 )
 def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folder, tmp_path, random_backbone):  # noqa: F811
     whole = build(config, picture_folder, tmp_path / "whole")

@@ -195,6 +195,19 @@ def test_absent_queries_lack_the_object(picture_folder):
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
 
 
+def test_small_queries_are_drawn_in_proportion_to_their_share(picture_folder):
+    maker, means = ViewMaker(read_picture_sets(picture_folder), [], replace(TINY, views=60, absent=0.0)), []
+    bank = filled(maker)
+    for full_share in (0.0, 1.0):
+        bank.config = replace(bank.config, full_share=full_share)
+        rng = random.Random(0)
+        drawn = [bank.draw(1, rng) for _ in range(1500)]
+        means.append([bank.mask(query, key).mean() for key, _, query in drawn])
+    # A distribution weighted by its own values has the mean E[x^2] / E[x].
+    assert np.mean(means[1]) == pytest.approx(np.square(means[0]).mean() / np.mean(means[0]), rel=0.1)
+    assert np.mean(means[1]) > 1.1 * np.mean(means[0])
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_every_decoder_parameter_learns(bank, autocast):
     torch.manual_seed(0)

@@ -23,8 +23,9 @@ _SHARPNESS = 4
 def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:
     """How much more each position resembles the query's own foreground than its own background.
 
-    Every position counts for the two prototypes by the fourth power of the prior, relative to its largest value, and of
-    what it lacks to it. They are means of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low`` alone.
+    Every position counts for the two prototypes by the fourth power of the prior, relative to its largest value, and
+    of what it lacks to it. They are means of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low``
+    alone.
 
     Args:
         query: of ``N`` queries, or of one that all tasks ask for.

@@ -26,7 +26,7 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
 _AT_LEAST_ZERO = ("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay")
-_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum")
+_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum", "full_share")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class TrainingConfig:
         rotation: largest angle in degrees, with source ``pictures``.
         blur: share of blurred pictures, with source ``pictures``.
         absent: share of the bank's episodes whose query does not show the object.
+        full_share: share of the picture from which on the bank's queries count fully; those with a smaller object are
+            drawn the less often the smaller it is, since it teaches little of a class. 0 draws all alike.
         views: augmented pictures whose features the bank keeps.
         refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.
@@ -110,6 +112,7 @@ class TrainingConfig:
     rotation: float = 10.0
     blur: float = 0.5
     absent: float = 0.04
+    full_share: float = 0.0
     views: int = 8000
     refresh: int = 3
     paste: float = 0.4

@@ -18,6 +18,8 @@ from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.training.view_stream import PackedView, ViewBatch
 from iir_sdk.training.views import ClassKey, draw_set
 
+_TRIES = 30
+
 
 class FeatureBank:
     """Taps and masks of the latest views, replaced oldest first.
@@ -132,9 +134,24 @@ class FeatureBank:
     def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         """One episode: class, support slots, query slot, all of different pictures.
 
+        The smaller a query's object, the rarer, as the recipe's ``full_share`` says.
+
         Raises:
             DatasetError: no class is seen in enough of them.
         """
+        for _ in range(_TRIES):
+            key, supports, query = self._draw_any(shots, rng)
+            if rng.random() * self.config.full_share <= self._share(query, key):
+                break
+        return key, supports, query
+
+    def _share(self, slot: int, key: ClassKey) -> float:
+        """Of a view that an object covers; 1 where the view lacks it."""
+        view = self.views[slot]
+        assert view is not None
+        return float(np.unpackbits(view.masks[view.keys.index(key)]).mean()) if key in view.keys else 1.0
+
+    def _draw_any(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         by_set = self.usable(shots)
         key = rng.choice(by_set[draw_set(list(by_set), self.config, rng)])
         slots = sorted(self._members[key])
