@@ -251,8 +251,9 @@ def test_rows_that_leave_data_out_are_of_banks_that_have_it():
     assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
     alone = varied(embedded, "main_set")
     assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
-    with pytest.raises(ConfigError, match="'main_set' leaves data out of a bank"):
-        varied(PICTURES, "main_set")
+    for name, lacks in (("main_set", "a bank"), ("no_dictionary", "model.dictionary")):
+        with pytest.raises(ConfigError, match=f"{name!r} leaves something out .* not have: {lacks}"):
+            varied(PICTURES, name)
 
 
 def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path, random_backbone):  # noqa: F811
@@ -267,7 +268,7 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
     names = variants_of(config, cutouts=False)
-    assert set(VARIANTS) - set(names) == {"no_cutouts", "main_set"}
+    assert set(VARIANTS) - set(names) == {"no_dictionary", "no_self_support", "no_cutouts", "main_set"}
     rows = ablate(config, names, build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert built == [r.variant for r in rows] == list(names)
     assert all(0 <= r.miou <= 1 for r in rows)

@@ -28,6 +28,7 @@ class Variant:
         output: what is scored; ``prior`` needs no training.
         leave_out: sets that are not trained on.
         of_bank: only for recipes whose source is a bank of several sets.
+        without: a setting of the architecture that the variant turns off; only for recipes that have it on.
     """
 
     title: str
@@ -36,10 +37,12 @@ class Variant:
     output: Output = "mask"
     leave_out: tuple[str, ...] = ()
     of_bank: bool = False
+    without: str = ""
 
     def fits(self, config: TrainingConfig) -> bool:
         """Whether a recipe has what the variant leaves out."""
-        return config.source == "bank" or not self.of_bank
+        has_setting = not self.without or bool(getattr(config.model, self.without))
+        return has_setting and (config.source == "bank" or not self.of_bank)
 
 
 OF_CLOSED_FORM: dict[str, Any] = {
@@ -60,6 +63,12 @@ VARIANTS: dict[str, Variant] = {
     "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
     "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
     "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
+    "no_dictionary": Variant(
+        "without dictionary", {"dictionary": 0}, {"directional_dropout": True}, without="dictionary"
+    ),
+    "no_self_support": Variant(
+        "without self-support", {"self_support": False}, {"directional_dropout": True}, without="self_support"
+    ),
     "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,), of_bank=True),
     "main_set": Variant(
         "episodes of the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}, of_bank=True
@@ -99,7 +108,8 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
     variant = VARIANTS[name]
     if not variant.fits(config):
-        raise ConfigError(f"variant {name!r} leaves data out of a bank; the recipe has source={config.source!r}.")
+        lacks = f"model.{variant.without}" if variant.without else f"a bank: it has source={config.source!r}"
+        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {lacks}.")
     model = dict(variant.model)
     if name == "other_cam":
         model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
