@@ -8,6 +8,7 @@ the object is background, and words that resemble the object itself hardly count
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,22 +67,27 @@ def dictionary_prior(
     own = map_to_tokens(affinity) + bias
     foreground = side.float()[:, :, None]
     resembles = (near + bias).softmax(2) @ foreground
-    count = dictionary.mid.shape[0]
     # Together the words weigh as much as all of a support's positions.
-    weight = _log_sum(bias) - math.log(count) + dictionary.weight_log
+    weight = _exponentials(bias).log_sum - math.log(near.shape[1]) + dictionary.weight_log
     weight = weight - dictionary.near_scale_log.exp() * resembles
-    words = map_to_tokens(of_words) + weight.transpose(1, 2)
-    share = own.softmax(2) @ foreground
-    known = (_log_sum(own) - _log_sum(words)).sigmoid()
+    tokens, words = _exponentials(own), _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
+    share = tokens.relative @ foreground / tokens.relative.sum(2, keepdim=True)
+    known = (tokens.log_sum - words.log_sum).sigmoid()
     among_words = (share * known).clamp(_SMALLEST, 1 - _SMALLEST)
     size = grid_size(affinity)
     both = torch.cat([among_words, among_words.logit() / _LOGIT_SCALE], 2)
     return tokens_to_map(share, size), tokens_to_map(both, size)
 
 
-def _log_sum(values: Tensor) -> Tensor:
-    """Logarithm of the sum of exponentials along the last axis, which stays; written out since a graph's own may not
-    subtract the largest first.
-    """
+class _Exponentials(NamedTuple):
+    """Exponentials relative to the largest along the last axis, and the logarithm of the sum of the true ones."""
+
+    relative: Tensor
+    log_sum: Tensor
+
+
+def _exponentials(values: Tensor) -> _Exponentials:
+    # Written out: OpenVINO's ReduceLogSumExp is off by a thousandth, and a softmax would take them once more.
     largest = values.amax(2, keepdim=True)
-    return largest + (values - largest).exp().sum(2, keepdim=True).log()
+    relative = (values - largest).exp()
+    return _Exponentials(relative, largest + relative.sum(2, keepdim=True).log())
