@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.iir import IIR
+from iir_sdk.model.prior import dense_prior
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
 from tests.test_iir import JOINT, episode
 from tests.test_loop import WORDS, build
@@ -32,7 +34,9 @@ def drawn(seed: int = 0, tasks: int = 2, tokens: int = 5, words: int = 3, side: 
         "of_words": normal(tasks, words, side, side),
         "near": normal(tasks, words, tokens),
         "side": torch.rand(tasks, tokens, generator=generator),
-        "bias": normal(tasks, 1, tokens),
+        # A token that stands for nothing.
+        "bias": torch.where(torch.arange(tasks)[:, None, None] + torch.arange(tokens) == 0, -torch.inf, 0.0)
+        + normal(tasks, 1, tokens),
     }
 
 
@@ -60,29 +64,58 @@ def test_the_prior_is_foregrounds_share_among_tokens_and_words(near_scale, weigh
     with torch.no_grad():
         dictionary.near_scale_log.fill_(math.log(near_scale))
         dictionary.weight_log.fill_(weight)
-        _, found = dictionary_prior(**inputs, dictionary=dictionary)
+        found = dictionary_prior(**inputs, dictionary=dictionary)
+    assert torch.equal(inputs["bias"].isinf().any(2), torch.tensor([[True], [False]]))
+    torch.testing.assert_close(found.own, dense_prior(inputs["affinity"], inputs["side"], inputs["bias"]))
     for task, row, column in np.ndindex(2, 2, 2):
         expected = by_loops(inputs, near_scale, weight, (task, row, column))
-        assert found[task, 0, row, column] == pytest.approx(expected, abs=1e-5)
-        assert found[task, 1, row, column] == pytest.approx(math.log(expected / (1 - expected)) / 8, abs=1e-4)
+        assert found.among_words[task, 0, row, column] == pytest.approx(expected, abs=1e-5)
+        assert found.odds[task, 0, row, column] == pytest.approx(math.log(expected / (1 - expected)) / 8, abs=1e-4)
 
 
 def test_words_without_weight_leave_the_supports_own_prior():
     inputs, dictionary = drawn(1), Dictionary(3, 4, 4)
     with torch.no_grad():
         dictionary.weight_log.fill_(-80)
-        own, among_words = dictionary_prior(**inputs, dictionary=dictionary)
-    torch.testing.assert_close(among_words[:, :1], own)
+        found = dictionary_prior(**inputs, dictionary=dictionary)
+    torch.testing.assert_close(found.among_words, found.own)
+
+
+def test_words_that_win_everywhere_keep_the_ranking_and_finite_odds():
+    inputs, dictionary = drawn(3), Dictionary(3, 4, 4)
+    for tensor in inputs.values():
+        tensor.requires_grad_()
+    with torch.no_grad():
+        dictionary.weight_log.fill_(30)
+    found = dictionary_prior(**inputs, dictionary=dictionary)
+    assert (found.among_words < 1e-6).all()
+    assert found.among_words.flatten(1).unique(dim=1).shape[1] == 4
+    assert torch.allclose(found.odds, torch.tensor(1e-4).logit() / 8)
+    (found.among_words.log().sum() + found.odds.sum()).backward()
+    assert all(torch.isfinite(t.grad).all() for t in (inputs["affinity"], inputs["near"], dictionary.weight_log))
+    assert float(dictionary.weight_log.grad) != 0
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_one_query_by_several_supports_is_as_by_each(shots):
+    torch.manual_seed(0)
+    model = IIR(replace(JOINT, self_support=True, dictionary=8)).eval()
+    images, masks, queries = episode(tasks=3, shots=shots)
+    with torch.inference_mode():
+        together = model(queries[:1], model.encode_support(images, masks)).logits
+        each = [model.encode_support(images[i : i + 1], masks[i : i + 1]) for i in range(3)]
+        singly = [model(queries[:1], state).logits for state in each]
+    torch.testing.assert_close(together, torch.cat(singly), atol=1e-4, rtol=1e-4)
 
 
 def test_a_word_like_the_object_counts_less_than_one_like_its_background():
     inputs = drawn(2, tokens=2, words=1)
-    inputs["side"] = torch.tensor([[1.0, 0.0]]).expand(2, -1)
+    inputs |= {"side": torch.tensor([[1.0, 0.0]]).expand(2, -1), "bias": torch.zeros(2, 1, 2)}
     dictionary, found = Dictionary(1, 4, 4), []
     for nearest in ([5.0, -5.0], [-5.0, 5.0]):
         inputs["near"] = torch.tensor([[nearest]]).expand(2, -1, -1)
         with torch.no_grad():
-            found.append(dictionary_prior(**inputs, dictionary=dictionary)[1][:, :1])
+            found.append(dictionary_prior(**inputs, dictionary=dictionary).among_words)
     assert (found[0] > found[1]).all()
 
 
@@ -106,7 +139,7 @@ def test_words_are_the_clusters_of_what_pictures_show():
 
 
 def test_the_same_seed_finds_the_same_words():
-    taps = clustered(torch.randn(5, 11), 30, seed=2)
+    taps = clustered(torch.randn(5, 11, generator=torch.Generator().manual_seed(0)), 30, seed=2)
     first, second = Dictionary(4, 6, 5), Dictionary(4, 6, 5)
     fit_dictionary(first, taps, seed=3)
     fit_dictionary(second, taps, seed=3)
@@ -117,6 +150,14 @@ def test_the_same_seed_finds_the_same_words():
 def test_more_words_than_positions_are_refused():
     with pytest.raises(ConfigError, match="dictionary=100"):
         fit_dictionary(Dictionary(100, 6, 5), clustered(torch.randn(2, 11), 2, seed=0))
+
+
+def test_scipy_is_asked_for_before_any_picture_is_looked_at(picture_folder, tmp_path, random_backbone, monkeypatch):  # noqa: F811
+    trainer = build(WORDS, picture_folder, tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "scipy.cluster.vq", None)
+    monkeypatch.setattr(trainer.source, "first_taps", lambda count: pytest.fail("looked"))
+    with pytest.raises(MissingDependencyError, match=r"iir-sdk\[train\]"):
+        trainer.run()
 
 
 def test_a_dictionary_needs_the_joint_prior():
@@ -149,9 +190,9 @@ def test_a_run_finds_its_words_in_its_own_pictures_and_learns_how_much_they_coun
     trainer = build(WORDS, picture_folder, tmp_path / "run")
     trainer.run()
     dictionary, expected = trainer.model.decoder.dictionary, Dictionary(6, *trainer.model.backbone.channels[1:])
-    fit_dictionary(expected, trainer.source.pictures(PICTURES), seed=WORDS.seed)
+    fit_dictionary(expected, trainer.source.first_taps(PICTURES), seed=WORDS.seed)
     for found in (dictionary, trainer.average.module.dictionary):
         torch.testing.assert_close(found.mid, expected.mid)
         torch.testing.assert_close(found.high, expected.high)
-    assert float(dictionary.weight_log) != 0
-    assert float(dictionary.near_scale_log) != pytest.approx(math.log(10))
+    assert dictionary.weight_log.item() != 0
+    assert dictionary.near_scale_log.item() != pytest.approx(math.log(10))

@@ -249,6 +249,8 @@ def test_rows_that_leave_data_out_are_of_banks_that_have_it():
     embedded = read_recipe(find_recipe("lite2"))
     assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
     assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
+    assert (embedded.model.dictionary, varied(embedded, "no_dictionary").model.dictionary) == (128, 0)
+    assert embedded.model.self_support and not varied(embedded, "no_self_support").model.self_support
     alone = varied(embedded, "main_set")
     assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
     for name, lacks in (("main_set", "a bank"), ("no_dictionary", "model.dictionary")):

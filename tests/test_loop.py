@@ -79,9 +79,10 @@ def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folde
     assert (tmp_path / "parts" / "curve.png").stat().st_size > 5000
 
 
-def test_two_processes_are_one_with_twice_the_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
+@pytest.mark.parametrize("model", [MODEL, WORDS.model], ids=["plain", "words"])
+def test_two_processes_are_one_with_twice_the_batch(model, picture_folder, tmp_path, random_backbone):  # noqa: F811
     """Tolerance 0.1 %: each process's mean is over its own known pixels, and their number differs a little."""
-    config = replace(PICTURES, batch=4, steps=6, shots=(1,), model=replace(MODEL, dropout=0.0))
+    config = replace(PICTURES, batch=4, steps=6, shots=(1,), model=replace(model, dropout=0.0))
     build(config, picture_folder / "coins", tmp_path / "one").run()
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(config, batch=2).to_dict()))

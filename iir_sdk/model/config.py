@@ -52,9 +52,10 @@ class ModelConfig:
             at that stride: they still tell apart what the last stage takes for one class.
         joint_priors: with them, one that compares by ``mid`` and ``high`` together, and those of the map that the
             classifier pools; only of the light decoder with a closed-form CAM.
-        self_support: with them, priors of the query's own prototypes, which the joint one gives.
-        dictionary: words of a dictionary of what pictures show in general, with joint priors: background for a further
-            one; 0 for none.
+        self_support: with them, priors of the query's own prototypes, which the surest of the others gives: the joint
+            one, with a dictionary that among its words.
+        dictionary: words of a dictionary of what pictures show in general, which a further joint prior takes for
+            background; 0 for none.
         presence: a head that says how probable it is that the query shows the object, and how much of the mask is right
             if so; only with a closed-form CAM.
         dropout: spatial dropout on the projected features, in [0, 1).

@@ -22,7 +22,7 @@ _LOGIT_SCALE = 8.0
 _SMALLEST = 1e-4
 
 DICTIONARY_PRIORS = 2
-"""Maps that :func:`dictionary_prior` gives."""
+"""Maps that the words add to the priors."""
 
 
 class Dictionary(nn.Module):
@@ -46,10 +46,24 @@ class Dictionary(nn.Module):
         self.weight_log = nn.Parameter(torch.tensor(0.0))
 
 
+class DictionaryPriors(NamedTuple):
+    """Maps ``(N, 1, h, w)`` float32.
+
+    Attributes:
+        own: in [0, 1], by the support's tokens alone, as :func:`iir_sdk.model.prior.dense_prior` gives it.
+        among_words: in [0, 1], with the words as further background.
+        odds: an eighth of the logarithm of the latter's odds, its ends cut off at one in ten thousand.
+    """
+
+    own: Tensor
+    among_words: Tensor
+    odds: Tensor
+
+
 @full_precision
 def dictionary_prior(
     affinity: Tensor, of_words: Tensor, near: Tensor, side: Tensor, bias: Tensor, dictionary: Dictionary
-) -> tuple[Tensor, Tensor]:
+) -> DictionaryPriors:
     """Share of foreground among the support's tokens alone, and among them and the words.
 
     Args:
@@ -60,9 +74,6 @@ def dictionary_prior(
         bias: ``(N, 1, T)`` of the tokens' masses.
         dictionary: how much words count.
 
-    Returns:
-        ``(N, 1, h, w)`` in [0, 1], as :func:`iir_sdk.model.prior.dense_prior` gives it, and ``(N, 2, h, w)``: the same
-        with the words as background, and an eighth of its log odds.
     """
     own = map_to_tokens(affinity) + bias
     foreground = side.float()[:, :, None]
@@ -73,10 +84,9 @@ def dictionary_prior(
     tokens, words = _exponentials(own), _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
     share = tokens.relative @ foreground / tokens.relative.sum(2, keepdim=True)
     known = (tokens.log_sum - words.log_sum).sigmoid()
-    among_words = (share * known).clamp(_SMALLEST, 1 - _SMALLEST)
-    size = grid_size(affinity)
-    both = torch.cat([among_words, among_words.logit() / _LOGIT_SCALE], 2)
-    return tokens_to_map(share, size), tokens_to_map(both, size)
+    among_words = share * known
+    odds = among_words.clamp(_SMALLEST, 1 - _SMALLEST).logit() / _LOGIT_SCALE
+    return DictionaryPriors(*(tokens_to_map(t, grid_size(affinity)) for t in (share, among_words, odds)))
 
 
 class _Exponentials(NamedTuple):

@@ -338,13 +338,13 @@ class IIR(nn.Module):
         bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
         temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
         low = similarity_priors(query, "low", state, weights)
-        companions, joint = companion_priors(
+        companions, surest = companion_priors(
             query, state, weights, (bias, bias_high), temperatures, self.decoder.dictionary
         )
         tokens, head = [prior, area_average(low, size), *companions], [resize_map(prior, fine), low]
         if self.config.self_support:
-            assert joint is not None
-            of_tokens, of_head = self_support_priors(query, joint)
+            assert surest is not None
+            of_tokens, of_head = self_support_priors(query, surest)
             tokens.append(of_tokens)
             head.append(of_head)
         return torch.cat(tokens, 1), torch.cat(head, 1)

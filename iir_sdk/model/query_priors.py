@@ -80,15 +80,13 @@ def companion_priors(
         return found, None
     share = dense / temperatures.joint.exp()
     affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
+    pooled = resize_map(similarity_priors(query, "pooled", state, weights), size)
     if dictionary is None:
-        joint, among_words = priors.dense_prior(affinity, state.side, biases[0]), []
-    else:
-        of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
-        joint, both = dictionary_prior(affinity, of_words, near, state.side, biases[0], dictionary)
-        among_words = [both]
-    pooled = similarity_priors(query, "pooled", state, weights)
-    surest = among_words[0][:, :1] if among_words else joint
-    return [*found, joint, resize_map(pooled, size), *among_words], surest
+        joint = priors.dense_prior(affinity, state.side, biases[0])
+        return [*found, joint, pooled], joint
+    of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
+    by_words = dictionary_prior(affinity, of_words, near, state.side, biases[0], dictionary)
+    return [*found, by_words.own, pooled, by_words.among_words, by_words.odds], by_words.among_words
 
 
 @full_precision

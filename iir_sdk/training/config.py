@@ -65,8 +65,9 @@ class TrainingConfig:
         rotation: largest angle in degrees, with source ``pictures``.
         blur: share of blurred pictures, with source ``pictures``.
         absent: share of the bank's episodes whose query does not show the object.
-        full_share: share of the picture from which on the bank's queries count fully; those with a smaller object are
-            drawn the less often the smaller it is, since it teaches little of a class. 0 draws all alike.
+        full_share: with a bank, queries whose object covers less than this share of them are drawn the less often the
+            smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
+            little less often than their weights say, and absent queries a little more. 0 draws all alike.
         views: augmented pictures whose features the bank keeps.
         refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,15 +33,12 @@ def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None
         ConfigError: there are fewer positions than words.
         MissingDependencyError: scipy is not installed.
     """
-    try:
-        from scipy.cluster.vq import kmeans2
-    except ImportError as error:
-        raise MissingDependencyError("a dictionary is fitted with scipy; run: pip install 'iir-sdk[train]'") from error
+    kmeans2 = require_clustering()
     positions = _drawn_positions(taps, seed)
     words = dictionary.mid.shape[0]
     if len(positions) < words:
         raise ConfigError(
-            f"model.dictionary={words} words need as many positions, of {len(positions)}; lower it, or raise views."
+            f"model.dictionary={words} words need as many positions, not {len(positions)}; lower it, or add pictures."
         )
     means, _ = kmeans2(positions.numpy(), words, iter=_ITERATIONS, minit="points", seed=seed)
     channels = [dictionary.mid.shape[1], dictionary.high.shape[1]]
@@ -47,9 +47,25 @@ def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None
     dictionary.high.copy_(high)
 
 
+def require_clustering() -> Callable[..., Any]:
+    """SciPy's k-means.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    try:
+        from scipy.cluster.vq import kmeans2
+    except ImportError as error:
+        raise MissingDependencyError("a dictionary is fitted with scipy; run: pip install 'iir-sdk[train]'") from error
+    return kmeans2  # type: ignore[no-any-return]
+
+
 def _drawn_positions(taps: Taps, seed: int) -> Tensor:
     """``(P, C_mid + C_high)`` float32 on the CPU: unit vectors of both maps, side by side."""
-    high = resize_map(taps.high.float(), grid_size(taps.mid))
-    rows = torch.cat([F.normalize(map_to_tokens(m.float()), dim=2) for m in (taps.mid, high)], 2).flatten(0, 1).cpu()
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return rows[drawn[: _POSITIONS * len(taps.mid)]]
+    generator, drawn = torch.Generator().manual_seed(seed), []
+    # Picture by picture, since all positions of all pictures are gigabytes.
+    for mid, high in zip(taps.mid.split(1), taps.high.split(1), strict=True):
+        maps = (mid.float(), resize_map(high.float(), grid_size(mid)))
+        rows = torch.cat([F.normalize(map_to_tokens(m)[0], dim=1) for m in maps], 1).cpu()
+        drawn.append(rows[torch.randperm(len(rows), generator=generator)[:_POSITIONS]])
+    return torch.cat(drawn)

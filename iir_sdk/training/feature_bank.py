@@ -134,15 +134,17 @@ class FeatureBank:
     def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         """One episode: class, support slots, query slot, all of different pictures.
 
-        The smaller a query's object, the rarer, as the recipe's ``full_share`` says.
+        With ``full_share`` an episode whose query shows less of its object than that is as a rule drawn anew, class and
+        all; after thirty tries it is taken as it is.
 
         Raises:
             DatasetError: no class is seen in enough of them.
         """
-        for _ in range(_TRIES):
-            key, supports, query = self._draw_any(shots, rng)
+        key, supports, query = self._draw_any(shots, rng)
+        for _ in range(_TRIES if self.config.full_share else 0):
             if rng.random() * self.config.full_share <= self._share(query, key):
                 break
+            key, supports, query = self._draw_any(shots, rng)
         return key, supports, query
 
     def _share(self, slot: int, key: ClassKey) -> float:

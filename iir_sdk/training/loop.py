@@ -18,7 +18,7 @@ from iir_sdk.errors import TrainingError
 from iir_sdk.model.iir import IIR
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.curve import draw_curve, require_matplotlib
-from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
+from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary, require_clustering
 from iir_sdk.training.optimisation import autocast, build_average, build_optimizer, build_schedule
 from iir_sdk.training.processes import Processes
 from iir_sdk.training.run_folder import BEST, LAST, RunFolder, tensorboard_writer
@@ -76,15 +76,18 @@ class Trainer:
 
         Raises:
             ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
-            MissingDependencyError: matplotlib, or TensorBoard if the recipe asks for it, is not installed.
+            MissingDependencyError: matplotlib is not installed, or what the recipe asks for: TensorBoard, or scipy for
+                a dictionary.
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
+        if self.model.decoder.dictionary is not None:
+            require_clustering()
         if self.config.tensorboard:
             tensorboard_writer(self.folder.path)
         self._resume(self.folder.open(resume=resume, device=self.device))
         if self.step == 0 and self.model.decoder.dictionary is not None:
-            fit_dictionary(self.model.decoder.dictionary, self.source.pictures(PICTURES), seed=self.config.seed)
+            fit_dictionary(self.model.decoder.dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
         if self.step < self.source.steps:
             self._train()
         if self.processes.first and self.folder.lines():

@@ -37,7 +37,7 @@ class EpisodeSource(Protocol):
     def contents(self) -> dict[str, Any]:
         """What the run is made of, for its folder."""
 
-    def pictures(self, count: int) -> Taps:
+    def first_taps(self, count: int) -> Taps:
         """Taps of at most ``count`` pictures that training sees, all processes the same."""
 
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
@@ -96,7 +96,7 @@ class BankSource:
         """Number of masks by set and class, the cut-outs, and which kept bank there is."""
         return self.maker.contents() | ({"bank": self.kept.digest} if self.kept else {})
 
-    def pictures(self, count: int) -> Taps:
+    def first_taps(self, count: int) -> Taps:
         """Of the bank as it is before the first step, which is kept for it."""
         self._untouched = self.bank()
         return self._untouched.first_taps(count)
@@ -220,7 +220,7 @@ class PictureSource:
                 yield of_step
                 of_step = []
 
-    def pictures(self, count: int) -> Taps:
+    def first_taps(self, count: int) -> Taps:
         """Of the first episodes' queries."""
         queries = [self.stream[i].query for i in range(min(count, self.stream.epoch_length))]
         parts = [self._taps(query[None]) for query in queries]
