@@ -113,10 +113,9 @@ class ModelConfig:
             raise ConfigError(
                 "model config: joint_priors needs decoder='light', cam='closed_form' and companion_priors=true."
             )
-        if self.self_support and not self.joint_priors:
-            raise ConfigError("model config: self_support needs joint_priors=true.")
-        if self.dictionary and not self.joint_priors:
-            raise ConfigError("model config: dictionary needs joint_priors=true.")
+        for name in ("self_support", "dictionary"):
+            if getattr(self, name) and not self.joint_priors:
+                raise ConfigError(f"model config: {name} needs joint_priors=true.")
         if self.presence and self.cam != "closed_form":
             raise ConfigError("model config: presence needs cam='closed_form'.")
         if not self.classifier and self.cam == "grad":

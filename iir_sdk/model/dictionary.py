@@ -73,7 +73,6 @@ def dictionary_prior(
         side: ``(N, T)`` share of foreground in each token.
         bias: ``(N, 1, T)`` of the tokens' masses.
         dictionary: how much words count.
-
     """
     own = map_to_tokens(affinity) + bias
     foreground = side.float()[:, :, None]

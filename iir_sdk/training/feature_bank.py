@@ -151,7 +151,7 @@ class FeatureBank:
         """Of a view that an object covers; 1 where the view lacks it."""
         view = self.views[slot]
         assert view is not None
-        return float(np.unpackbits(view.masks[view.keys.index(key)]).mean()) if key in view.keys else 1.0
+        return float((self.mask(slot, key) == 1).mean()) if key in view.keys else 1.0
 
     def _draw_any(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         by_set = self.usable(shots)
