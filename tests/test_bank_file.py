@@ -84,6 +84,40 @@ def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
         assert not {*supports, query} & set(touched)
 
 
+def test_by_the_filtered_convention_no_view_shows_a_left_out_class(bank, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    cat = ("coco", "cat")
+    for i, view in enumerate(bank.views[:8]):
+        bank.views[i] = replace(view, present=view.present | {cat})
+    save_bank(bank, path, ORIGIN)
+    showing = [i for i, view in enumerate(bank.views) if cat in view.present | view.made_of]
+    shown_beside = [i for i in showing if cat not in bank.views[i].made_of]
+    assert shown_beside
+
+    def used(convention: str) -> FeatureBank:
+        config = replace(STILL, convention=convention, absent=1.0)
+        return read_bank(path, config, CPU, lambda key: key != cat)
+
+    filtered = used("filtered")
+    assert filtered.used == STILL.views - len(showing)
+    assert used("unfiltered").used == filtered.used + len(shown_beside)
+    rng = random.Random(0)
+    drawn = [filtered.draw(1, rng) for _ in range(200)]
+    assert not {slot for _, supports, query in drawn for slot in (*supports, query)} & set(showing)
+
+
+def test_only_a_kept_bank_tells_what_views_to_filter(picture_folder, cutouts, tmp_path, kept):
+    def run(bank: Path | None, novel: list[str]) -> Trainer:
+        change = {"convention": "filtered"}
+        return build(picture_folder, tmp_path / "run", bank, novel=novel, cutouts=cutouts, change=change)
+
+    with pytest.raises(ConfigError, match="--bank"):
+        run(None, ["cat"])
+    shown = [view for view in run(kept, ["cat"]).source.bank().views if ("coco", "cat") in view.present]
+    assert shown
+    assert run(None, []).source.bank().used == STILL.views
+
+
 def test_what_made_a_view_is_known(maker):
     """The class whose object chose the crop, and all that was pasted; what merely stands beside it is not among it."""
     pasting = ViewMaker(list(maker.sets.values()), maker.cutouts, replace(STILL, paste=1.0, cutouts=1.0))

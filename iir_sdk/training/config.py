@@ -40,7 +40,8 @@ class TrainingConfig:
             backbone on every episode's pictures, as the benchmarks do.
         dataset: name of the benchmark (``folder`` for sets of one's own).
         fold: whose classes are held out, on benchmarks that have folds.
-        convention: whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``).
+        convention: whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``; of a
+            bank, its views).
         seed: of all draws.
         steps: optimiser steps; 0 where ``epochs`` says.
         epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.

@@ -25,10 +25,10 @@ class FeatureBank:
     """Taps and masks of the latest views, replaced oldest first.
 
     Args:
-        config: number of views, label size, sets' weights, share of absent queries.
+        config: number of views, label size, sets' weights, share of absent queries, convention.
         device: where features are kept.
-        allowed: whether a class may be asked for; views that were made with another's masks are not used at all. None
-            allows all.
+        allowed: whether a class may be asked for; views that were made with another's masks are not used at all, nor by
+            the filtered convention are those that show one. None allows all.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class FeatureBank:
         for key in old.keys if old else ():
             self._members[key].discard(slot)
         self.views[slot] = view
-        self._used[slot] = all(self.allowed(key) for key in view.made_of)
+        telling = view.made_of | view.present if self.config.convention == "filtered" else view.made_of
+        self._used[slot] = all(self.allowed(key) for key in telling)
         for key in view.keys if self._used[slot] else ():
             if self.allowed(key):
                 self._members[key].add(slot)

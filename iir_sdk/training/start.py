@@ -95,6 +95,7 @@ def build_trainer(
     every = read_picture_sets(data) if config.dataset == "folder" else []
     sets = without_classes(without_sets(every, leave_out), novel)
     _check_bank_options(config, every, sets, bank, leave_out)
+    _check_convention(config, bank, novel)
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
@@ -291,6 +292,14 @@ def _check_bank_options(
         raise DatasetError(f"all classes of {names} are left out; leave out fewer, or pass more sets.")
     if bank and config.refresh:
         raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
+
+
+def _check_convention(config: TrainingConfig, bank: Path | None, novel: Sequence[str]) -> None:
+    if config.dataset == "folder" and config.convention == "filtered" and novel and not bank:
+        raise ConfigError(
+            "convention='filtered' leaves out the views that show a held-out class, which only a kept bank of all "
+            "classes tells: fill one with iir-sdk bank and pass it with --bank."
+        )
 
 
 def _is_cuda(device: str) -> bool:
