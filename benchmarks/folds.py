@@ -1,0 +1,104 @@
+"""Each COCO fold as new classes: ``python benchmarks/folds.py --data DATA --bank BANK --out runs/folds``.
+
+For each fold the package's own commands train, calibrate and score in turn; what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+
+from iir_sdk.cli import main as iir_sdk
+
+SEEDS = ("--seed", "0", "--seed", "1", "--seed", "2")
+SCORES: dict[str, tuple[str, ...]] = {"1shot": SEEDS, "5shot": (*SEEDS, "--shots", "5"), "absent": ("--absent",)}
+"""By name of the file: how ``evaluate`` is asked for it."""
+
+
+def score_fold(fold: int, training: list[str], coco: Path, run: Path, dtype: str) -> None:
+    """Train and calibrate without a fold's classes, and score on them, as far as that is not done."""
+    missing = [name for name in SCORES if not (run / f"{name}.json").exists()]
+    if not missing:
+        return
+    iir_sdk(["train", *training, "--exclude-fold", str(fold), "--out", str(run), "--resume"], standalone_mode=False)
+    fitting = ["--data", str(coco), "--exclude-fold", str(fold), "--episodes", "600"]
+    iir_sdk(["calibrate", str(run), *fitting], standalone_mode=False)
+    how = ["--data", str(coco), "--fold", str(fold), "--weights", str(run), "--dtype", dtype]
+    for name in missing:
+        iir_sdk(["evaluate", *how, *SCORES[name], "--json", str(run / f"{name}.json")], standalone_mode=False)
+
+
+def row(run: Path) -> dict[str, float]:
+    """A fold's figures, in [0, 1]."""
+    one, five, absent = (json.loads((run / f"{name}.json").read_text(encoding="utf-8"))["sets"][0] for name in SCORES)
+    return {
+        "one": one["miou"],
+        "one_std": one["miou_std"],
+        "five": five["miou"],
+        "five_std": five["miou_std"],
+        "auroc": absent["auroc"],
+        "ece": absent["ece"],
+        "confidence_ece": absent["confidence_ece"],
+    }
+
+
+def table(rows: dict[int, dict[str, float]]) -> str:
+    """Each fold, and the mean over them."""
+    lines = [
+        "mIoU over three seeds of 1000 episodes, objects of at least 1 % of the picture, at the pictures' own size.",
+        "",
+        "| fold | 1-shot | 5-shot | AUROC | calibration error | of the confidence |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fold, r in rows.items():
+        mious = (f"{100 * r[n]:.1f} +- {100 * r[f'{n}_std']:.1f}" for n in ("one", "five"))
+        lines.append(f"| {fold} | {' | '.join(mious)} | {_rest(r)} |")
+    means = {name: fmean(r[name] for r in rows.values()) for name in next(iter(rows.values()))}
+    lines.append(f"| mean | {100 * means['one']:.1f} | {100 * means['five']:.1f} | {_rest(means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rest(r: dict[str, Any]) -> str:
+    return f"{r['auroc']:.3f} | {r['ece']:.3f} | {r['confidence_ece']:.3f}"
+
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("recipe", default="lite2")
+@click.option("--set", "overrides", multiple=True, default=("convention=filtered",), show_default=True)
+@click.option("--data", type=PATH, required=True, help="Folder of sets, one of them coco.")
+@click.option("--cutouts", type=PATH, help="Folder of cut-outs.")
+@click.option("--bank", type=PATH, required=True, help="What iir-sdk bank filled of them.")
+@click.option("--fold", "folds", multiple=True, type=click.IntRange(0, 3), default=(0, 1, 2, 3), show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--out", type=PATH, required=True, help="Folder of the runs, folds.json and folds.md.")
+def main(
+    recipe: str,
+    overrides: tuple[str, ...],
+    data: Path,
+    cutouts: Path | None,
+    bank: Path,
+    folds: tuple[int, ...],
+    dtype: str,
+    out: Path,
+) -> None:
+    """Train RECIPE once for each fold, score it on the fold's classes, and write the table."""
+    training = [recipe, "--data", str(data), "--bank", str(bank)]
+    training += [word for override in overrides for word in ("--set", override)]
+    training += ["--cutouts", str(cutouts)] if cutouts else []
+    for fold in folds:
+        score_fold(fold, training, data / "coco", out / f"fold{fold}", dtype)
+    rows = {fold: row(out / f"fold{fold}") for fold in folds}
+    (out / "folds.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (out / "folds.md").write_text(table(rows), encoding="utf-8")
+    click.echo(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The table over COCO's folds: what is scored already is read, and the mean is the folds' own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.test_speed_report import script
+
+
+@pytest.fixture(scope="module")
+def folds() -> ModuleType:
+    return script("folds")
+
+
+def write_scores(run: Path, one: float, five: float) -> None:
+    run.mkdir()
+    absent = {"auroc": 0.9, "ece": 0.03, "confidence_ece": 0.06}
+    for name, entry in (("1shot", mious(one)), ("5shot", mious(five)), ("absent", absent)):
+        (run / f"{name}.json").write_text(json.dumps({"sets": [{"name": "coco", **entry}]}), encoding="utf-8")
+
+
+def mious(mean: float) -> dict[str, float]:
+    return {"miou": mean, "miou_std": 0.01}
+
+
+def test_the_mean_is_over_folds(folds, tmp_path):
+    write_scores(tmp_path / "fold0", 0.30, 0.40)
+    write_scores(tmp_path / "fold1", 0.40, 0.60)
+    rows = {fold: folds.row(tmp_path / f"fold{fold}") for fold in (0, 1)}
+    table = folds.table(rows)
+    assert "| 0 | 30.0 +- 1.0 | 40.0 +- 1.0 | 0.900 | 0.030 | 0.060 |" in table
+    assert "| mean | 35.0 | 50.0 | 0.900 | 0.030 | 0.060 |" in table
+
+
+def test_what_is_scored_is_not_trained_again_and_what_is_missing_is_asked_for(folds, tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
+    write_scores(tmp_path / "fold0", 0.30, 0.40)
+    folds.score_fold(0, ["lite2"], tmp_path / "coco", tmp_path / "fold0", "auto")
+    assert asked == []
+    (tmp_path / "fold0" / "5shot.json").unlink()
+    folds.score_fold(0, ["lite2"], tmp_path / "coco", tmp_path / "fold0", "auto")
+    assert [words[0] for words in asked] == ["train", "calibrate", "evaluate"]
+    assert {"--resume", "--exclude-fold"} <= set(asked[0])
+    assert asked[2][asked[2].index("--shots") + 1] == "5"
