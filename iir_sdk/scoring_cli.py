@@ -132,14 +132,15 @@ def evaluate(
         _score_presence(segmenter, sets, protocol, json_file)
         return
     scores = _score_sets(segmenter, sets, protocol, episodes_file)
-    for score in scores:
-        spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""
-        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{spread}   FB-IoU {100 * score.fb_iou:5.1f}")
-    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
+    # Before anything is printed, which a closed pipe may put an end to.
     if json_file:
         write_scores(json_file, scores)
     if markdown_file:
         write_markdown(markdown_file, scores)
+    for score in scores:
+        spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""
+        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{spread}   FB-IoU {100 * score.fb_iou:5.1f}")
+    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
     if figures:
         for pictures, score in zip(sets, scores, strict=True):
             draw_episode_figures(segmenter, pictures, score, figures)
@@ -265,13 +266,13 @@ def _score_presence(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Pr
     from iir_sdk.training.report import write_presence
 
     scores = _of_telling_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
+    if json_file:
+        write_presence(json_file, scores, protocol, segmenter)
     for score in scores:
         click.echo(
             f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
             f"{score.confidence_ece:.3f}   ({score.episodes} episodes each)"
         )
-    if json_file:
-        write_presence(json_file, scores, protocol, segmenter)
 
 
 def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:
