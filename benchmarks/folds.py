@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import click
 
@@ -62,7 +61,7 @@ def table(rows: dict[int, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rest(r: dict[str, Any]) -> str:
+def _rest(r: dict[str, float]) -> str:
     return f"{r['auroc']:.3f} | {r['ece']:.3f} | {r['confidence_ece']:.3f}"
 
 

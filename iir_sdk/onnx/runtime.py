@@ -91,6 +91,7 @@ class _Session:
         self.outputs = tuple(o.name for o in session.get_outputs())
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """The named outputs, in that order."""
         found: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs))
         return found
 
@@ -143,6 +144,7 @@ class _Compiled:
         self.outputs = tuple(name for port in compiled.outputs for name in _exported_names(port))
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """The named outputs, in that order; from several threads at once, too."""
         # A request of its own, since one cannot serve two threads; its outputs are copied out.
         found = self._compiled.create_infer_request().infer(dict(inputs))
         return [found[name] for name in outputs]
