@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from iir_sdk.ablate_cli import ablate
 from iir_sdk.data_cli import data
 from iir_sdk.errors import IirError
 from iir_sdk.export_cli import export
-from iir_sdk.scoring_cli import ablate, calibrate, evaluate
+from iir_sdk.scoring_cli import calibrate, evaluate
 from iir_sdk.training_cli import bank, pretrain, train
 from iir_sdk.weights_cli import weights
 

@@ -1,4 +1,4 @@
-"""``iir-sdk calibrate``, ``evaluate`` and ``ablate``."""
+"""``iir-sdk calibrate`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.training_options import (
-    BANK,
-    BASE_LEARNER,
-    CUTOUTS,
-    DATA,
-    DEVICE,
-    LEAVE_OUT,
-    PARTS,
-    PATH,
-    RECIPE,
-    SCORING,
-    WORKERS,
-)
+from iir_sdk.training_options import DATA, DEVICE, LEAVE_OUT, PATH, SCORING
 
 if TYPE_CHECKING:
     from iir_sdk.training.data.dataset import FewShotDataset
@@ -122,7 +110,7 @@ def evaluate(
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.report import draw_episode_figures, write_markdown, write_scores
 
-    sets = _sets(data, name, fold)
+    sets = sets_of(data, name, fold)
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
@@ -146,87 +134,13 @@ def evaluate(
             draw_episode_figures(segmenter, pictures, score, figures)
 
 
-@click.command()
-@RECIPE
-@DATA
-@click.option("--test", type=PATH, help="A set, or a folder of sets, to score on; a benchmark has its own.")
-@CUTOUTS
-@BANK
-@click.option("--out", type=PATH, required=True, help="Folder of the runs and the table.")
-@click.option("--exclude-fold", type=click.IntRange(0, 3), help="Train without this COCO fold's masks, score on it.")
-@LEAVE_OUT
-@click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all that fit the recipe.")
-@click.option("--steps", type=int, help="Budget of each row; default: the recipe's.")
-@PARTS
-@BASE_LEARNER
-@SCORING
-@DEVICE
-@WORKERS
-def ablate(
-    recipe: str,
-    overrides: tuple[str, ...],
-    data: Path,
-    test: Path | None,
-    cutouts: Path | None,
-    bank_file: Path | None,
-    out: Path,
-    exclude_fold: int | None,
-    leave_out: tuple[str, ...],
-    names: tuple[str, ...],
-    steps: int | None,
-    backbone_weights: Path | None,
-    classifier: Path | None,
-    base_learner: Path | None,
-    shots: int,
-    episodes: int,
-    seeds: tuple[int, ...],
-    min_share: float | None,
-    device: str,
-    workers: int,
-) -> None:
-    """Train variants of RECIPE (default: lite2) on one budget and write a table.
+def sets_of(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset]:
+    """What to score on: a benchmark's test classes, or sets of one's own with the classes of a fold, or with all.
 
-    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form, less data.
+    Raises:
+        DatasetError: there is no such benchmark, fold, or set.
+        click.ClickException: no set has a class of the fold.
     """
-    from iir_sdk.training.ablate import ablate as run_ablation
-    from iir_sdk.training.ablate import variants_of
-    from iir_sdk.training.config import find_recipe, read_recipe
-    from iir_sdk.training.data.folder import coco_fold
-    from iir_sdk.training.evaluate import Protocol
-    from iir_sdk.training.start import TrainedParts, build_trainer
-
-    budget = () if steps is None else (f"steps={steps}",)
-    config = read_recipe(find_recipe(recipe), (*overrides, *budget))
-    novel = () if exclude_fold is None else coco_fold(exclude_fold)
-    parts = TrainedParts(backbone_weights, classifier, base_learner)
-
-    def build(variant: Any, folder: Path, unused: Sequence[str]) -> Any:
-        return build_trainer(
-            variant,
-            data,
-            folder,
-            cutouts=cutouts,
-            bank=bank_file,
-            novel=novel,
-            leave_out=(*leave_out, *unused),
-            parts=parts,
-            device=device,
-            workers=workers,
-        )
-
-    name = None if config.dataset == "folder" else config.dataset
-    if name is None and test is None:
-        raise click.UsageError("name sets to score on: --test FOLDER")
-    sets = _sets(test or data, name, exclude_fold if name is None else config.fold)
-    share = (0.0 if name else 0.01) if min_share is None else min_share
-    protocol = Protocol(shots, episodes, tuple(seeds), share)
-    rows = names or variants_of(config, cutouts=cutouts is not None)
-    for row in run_ablation(config, rows, build, sets, protocol, out, device=device):
-        click.echo(f"{row.title:24} mIoU {100 * row.miou:5.1f}   FB-IoU {100 * row.fb_iou:5.1f}")
-    click.echo(f"the table is {out / 'ablation.md'}")
-
-
-def _sets(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset]:
     from iir_sdk.training.data.dataset import Selection
     from iir_sdk.training.data.folder import coco_fold, read_picture_sets
     from iir_sdk.training.data.registry import benchmark

@@ -43,21 +43,26 @@ def test_demo_writes_the_sheet_and_the_table(small_checkpoint, tmp_path):
     assert Image.open(tmp_path / "sheet.png").width == 1000
 
 
+_SMALL_RECIPE = (
+    "steps=2",
+    "views=16",
+    "batch=2",
+    "label_size=32",
+    "refresh=0",
+    "preprocessing.size=64",
+    "view_size=64",
+    "log_every=1",
+    "model.width=16",
+    "model.blocks=1",
+    "model.cross_blocks=1",
+    "model.head_width=8",
+)
+SMALL = [word for setting in _SMALL_RECIPE for word in ("--set", setting)]
+
+
 def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    overrides = [
-        "steps=2",
-        "views=16",
-        "batch=2",
-        "label_size=32",
-        "refresh=0",
-        "preprocessing.size=64",
-        "view_size=64",
-        "log_every=1",
-    ]
-    overrides += ["model.width=16", "model.blocks=1", "model.cross_blocks=1", "model.head_width=8"]
-    settings = [part for o in overrides for part in ("--set", o)]
     out = tmp_path / "run"
-    code, output = run("train", "--data", picture_folder, "--out", out, "--workers", 0, "--exclude-fold", 3, *settings)
+    code, output = run("train", "--data", picture_folder, "--out", out, "--workers", 0, "--exclude-fold", 3, *SMALL)
     assert code == 0
     assert "trained 2 steps" in output
     scores = tmp_path / "scores.json"
@@ -69,6 +74,21 @@ def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa
     assert list(document["sets"][0]["per_class"]) == ["cat"]
     assert 0 <= document["mean_miou"] <= 1
     assert f"{100 * document['mean_miou']:.1f}" in output
+
+
+def test_an_ablation_over_folds_trains_each_and_takes_their_mean(picture_folder, tmp_path, random_backbone):  # noqa: F811
+    out, coco = tmp_path / "out", picture_folder / "coco"
+    folds = ("--exclude-fold", 0, "--exclude-fold", 3, "--variant", "prior", "--episodes", 3)
+    where = ("--data", picture_folder, "--test", coco, "--out", out, "--workers", 0, "--device", "cpu")
+    code, _ = run("ablate", *where, *folds, *SMALL)
+    assert code == 0
+    [row] = json.loads((out / "ablation.json").read_text())["rows"]
+    dog_in_fold_0, cat_in_fold_3 = row["miou_of_runs"]["fold0"], row["miou_of_runs"]["fold3"]
+    assert row["miou"] == pytest.approx((dog_in_fold_0 + cat_in_fold_3) / 2)
+    assert "| variant | mIoU | FB-IoU | mIoU, fold0 | mIoU, fold3 |" in (out / "ablation.md").read_text()
+    for fold, kept in (("fold0", "cat"), ("fold3", "dog")):
+        trained = json.loads((out / "prior" / fold / "data.json").read_text())["sets"]
+        assert set(trained["coco"]) == {kept}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training import start
-from iir_sdk.training.ablate import VARIANTS, ablate, variants_of, varied
+from iir_sdk.training.ablate import VARIANTS, HeldOut, ablate, variants_of, varied
 from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.config import find_recipe, read_recipe
 from iir_sdk.training.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
@@ -262,16 +262,17 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     built: list[str] = []
     unused: dict[str, tuple[str, ...]] = {}
 
-    def build(config: Any, folder: Path, leave_out: tuple[str, ...]) -> Any:
+    def build(config: Any, folder: Path, novel: tuple[str, ...], leave_out: tuple[str, ...]) -> Any:
         built.append(folder.name)
-        unused[folder.name] = leave_out
+        unused[folder.name] = (*novel, *leave_out)
         return start.build_trainer(config, picture_folder, folder, leave_out=leave_out, device="cpu", workers=0)
 
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
     names = variants_of(config, cutouts=False)
     assert set(VARIANTS) - set(names) == {"no_dictionary", "no_self_support", "no_cutouts", "main_set"}
-    rows = ablate(config, names, build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
+    held_out = [HeldOut("", (), sets)]
+    rows = ablate(config, names, build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert built == [r.variant for r in rows] == list(names)
     assert all(0 <= r.miou <= 1 for r in rows)
     assert not any(unused.values())
@@ -279,5 +280,5 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     assert all(f"| {VARIANTS[name].title} |" in table for name in names)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert document["rows"][1]["settings"]["prototypes"] == "single"
-    again = ablate(config, ("dual",), build, sets, Protocol(episodes=3), tmp_path / "out", device="cpu")
+    again = ablate(config, ("dual",), build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert again[0].miou == pytest.approx(rows[2].miou)

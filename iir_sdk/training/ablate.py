@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from iir_sdk.atomic_write import write_text_atomically
@@ -78,13 +79,42 @@ VARIANTS: dict[str, Variant] = {
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Classes that a row's run does not train on, and what it is scored on.
+
+    Attributes:
+        name: of the run's folder within its row's; empty where a row has but one run.
+        novel: the classes.
+        sets: to score on.
+    """
+
+    name: str
+    novel: tuple[str, ...]
+    sets: Sequence[FewShotDataset]
+
+
+Build = Callable[[TrainingConfig, Path, Sequence[str], Sequence[str]], Trainer]
+"""A trainer of a recipe in a folder, without some classes and some sets."""
+
+
+@dataclass(frozen=True)
 class AblationRow:
-    """A variant's score: mean mIoU and FB-IoU over the sets, in [0, 1], and the settings that differ."""
+    """A variant's scores, in [0, 1].
+
+    Attributes:
+        variant: its name.
+        title: of the row.
+        miou: mean over its runs, of each the mean over the sets.
+        fb_iou: likewise.
+        miou_of_runs: by name of the :class:`HeldOut`.
+        settings: those that differ.
+    """
 
     variant: str
     title: str
     miou: float
     fb_iou: float
+    miou_of_runs: dict[str, float]
     settings: dict[str, Any]
 
 
@@ -119,8 +149,8 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
 def ablate(
     config: TrainingConfig,
     names: Sequence[str],
-    build: Callable[[TrainingConfig, Path, Sequence[str]], Trainer],
-    sets: Sequence[FewShotDataset],
+    build: Build,
+    held_out: Sequence[HeldOut],
     protocol: Protocol,
     folder: Path,
     *,
@@ -129,12 +159,12 @@ def ablate(
     """Train and score each variant; those whose runs are in the folder already are gone on with.
 
     Args:
-        config: the recipe, its steps the budget of each row.
+        config: the recipe, its steps the budget of each run.
         names: of the variants.
-        build: a trainer of a recipe in a folder, without some sets.
-        sets: to score on.
-        protocol: how.
-        folder: receives a run for each row, ``ablation.json`` and ``ablation.md``.
+        build: see :data:`Build`.
+        held_out: one for each run of a row.
+        protocol: how to score.
+        folder: receives the runs, ``ablation.json`` and ``ablation.md``.
         device: to score on.
 
     Raises:
@@ -144,15 +174,23 @@ def ablate(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, recipe in recipes.items():
-        variant = VARIANTS[name]
-        trainer = build(recipe, folder / name, variant.leave_out)
-        trainer.run(resume=True)
-        segmenter = FewShotSegmenter(trainer.export(), device=device)
-        scores = [evaluate_set(segmenter, s, replace(protocol, output=variant.output)) for s in sets]
-        miou, fb_iou = (sum(getattr(s, what) for s in scores) / len(scores) for what in ("miou", "fb_iou"))
-        rows.append(AblationRow(name, variant.title, miou, fb_iou, _settings(variant)))
+        variant, scores = VARIANTS[name], []
+        for part in held_out:
+            trainer = build(recipe, folder / name / part.name, part.novel, variant.leave_out)
+            trainer.run(resume=True)
+            segmenter = FewShotSegmenter(trainer.export(), device=device)
+            scores.append(_means(segmenter, part.sets, replace(protocol, output=variant.output)))
+        miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
+        of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _settings(variant)))
         write_rows(folder, rows, config, protocol)
     return rows
+
+
+def _means(segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol) -> tuple[float, float]:
+    """MIoU and FB-IoU over the sets."""
+    scores = [evaluate_set(segmenter, pictures, protocol) for pictures in sets]
+    return fmean(s.miou for s in scores), fmean(s.fb_iou for s in scores)
 
 
 def _settings(variant: Variant) -> dict[str, Any]:
@@ -176,12 +214,17 @@ def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig
 def ablation_table(rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> str:
     """The rows in Markdown, with budget and protocol."""
     budget = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
+    runs = list(rows[0].miou_of_runs) if len(rows[0].miou_of_runs) > 1 else []
     lines = [
         f"{budget} of batch {config.batch}, seed {config.seed}; {protocol.shots}-shot, "
         f"{protocol.episodes} episodes a set, seeds {', '.join(map(str, protocol.seeds))}, scored at own size.",
         "",
-        "| variant | mIoU | FB-IoU |",
-        "|---|---|---|",
-        *(f"| {r.title} | {100 * r.miou:.1f} | {100 * r.fb_iou:.1f} |" for r in rows),
+        f"| {' | '.join(['variant', 'mIoU', 'FB-IoU', *(f'mIoU, {run}' for run in runs)])} |",
+        "|---" * (3 + len(runs)) + "|",
+        *(_table_row(r.title, [r.miou, r.fb_iou, *(r.miou_of_runs[run] for run in runs)]) for r in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _table_row(title: str, shares: Sequence[float]) -> str:
+    return f"| {title} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"
