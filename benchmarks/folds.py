@@ -11,6 +11,7 @@ from statistics import fmean
 
 import click
 
+from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main as iir_sdk
 
 SEEDS = ("--seed", "0", "--seed", "1", "--seed", "2")
@@ -23,12 +24,19 @@ def score_fold(fold: int, training: list[str], coco: Path, run: Path, dtype: str
     missing = [name for name in SCORES if not (run / f"{name}.json").exists()]
     if not missing:
         return
-    iir_sdk(["train", *training, "--exclude-fold", str(fold), "--out", str(run), "--resume"], standalone_mode=False)
-    fitting = ["--data", str(coco), "--exclude-fold", str(fold), "--episodes", "600"]
-    iir_sdk(["calibrate", str(run), *fitting], standalone_mode=False)
+    if not calibrated(run):
+        iir_sdk(["train", *training, "--exclude-fold", str(fold), "--out", str(run), "--resume"], standalone_mode=False)
+        fitting = ["--data", str(coco), "--exclude-fold", str(fold), "--episodes", "600"]
+        iir_sdk(["calibrate", str(run), *fitting], standalone_mode=False)
     how = ["--data", str(coco), "--fold", str(fold), "--weights", str(run), "--dtype", dtype]
     for name in missing:
         iir_sdk(["evaluate", *how, *SCORES[name], "--json", str(run / f"{name}.json")], standalone_mode=False)
+
+
+def calibrated(run: Path) -> bool:
+    """Whether a run has been trained to its end and its scores are fitted."""
+    file = run / "model.safetensors"
+    return file.exists() and FewShotSegmenter(file, device="cpu").model.config.presence
 
 
 def row(run: Path) -> dict[str, float]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from iir_sdk import weights_info
+from iir_sdk.weights.resolve import embedded_file
 from tests.test_speed_report import script
 
 
@@ -47,3 +50,13 @@ def test_what_is_scored_is_not_trained_again_and_what_is_missing_is_asked_for(fo
     assert [words[0] for words in asked] == ["train", "calibrate", "evaluate"]
     assert {"--resume", "--exclude-fold"} <= set(asked[0])
     assert asked[2][asked[2].index("--shots") + 1] == "5"
+
+
+def test_a_calibrated_run_is_only_scored(folds, tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
+    run = tmp_path / "fold0"
+    run.mkdir()
+    shutil.copy(embedded_file(weights_info("iir-lite0")), run / "model.safetensors")
+    folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
+    assert [words[0] for words in asked] == ["evaluate"] * 3
