@@ -11,6 +11,7 @@ from typing import Any
 
 from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import ConfigError
+from iir_sdk.model.config import ModelConfig
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset
@@ -29,7 +30,7 @@ class Variant:
         output: what is scored; ``prior`` needs no training.
         leave_out: sets that are not trained on.
         of_bank: only for recipes whose source is a bank of several sets.
-        without: a setting of the architecture that the variant turns off; only for recipes that have it on.
+        without: a setting of the architecture that is turned off; only for recipes that have it on.
     """
 
     title: str
@@ -39,6 +40,10 @@ class Variant:
     leave_out: tuple[str, ...] = ()
     of_bank: bool = False
     without: str = ""
+
+    def settings_of(self, model: ModelConfig) -> dict[str, Any]:
+        """What of an architecture differs."""
+        return self.model | ({self.without: type(getattr(model, self.without))()} if self.without else {})
 
     def fits(self, config: TrainingConfig) -> bool:
         """Whether a recipe has what the variant leaves out."""
@@ -64,12 +69,8 @@ VARIANTS: dict[str, Variant] = {
     "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
     "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
     "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
-    "no_dictionary": Variant(
-        "without dictionary", {"dictionary": 0}, {"directional_dropout": True}, without="dictionary"
-    ),
-    "no_self_support": Variant(
-        "without self-support", {"self_support": False}, {"directional_dropout": True}, without="self_support"
-    ),
+    "no_dictionary": Variant("without dictionary", {}, {"directional_dropout": True}, without="dictionary"),
+    "no_self_support": Variant("without self-support", {}, {"directional_dropout": True}, without="self_support"),
     "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,), of_bank=True),
     "main_set": Variant(
         "episodes of the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}, of_bank=True
@@ -140,7 +141,7 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     if not variant.fits(config):
         lacks = f"model.{variant.without}" if variant.without else f"a bank: it has source={config.source!r}"
         raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {lacks}.")
-    model = dict(variant.model)
+    model = variant.settings_of(config.model)
     if name == "other_cam":
         model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
     return replace(config, model=replace(config.model, **model), **variant.training)
@@ -182,7 +183,7 @@ def ablate(
             scores.append(_means(segmenter, part.sets, replace(protocol, output=variant.output)))
         miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
         of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
-        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _settings(variant)))
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _settings(variant, config)))
         write_rows(folder, rows, config, protocol)
     return rows
 
@@ -193,8 +194,8 @@ def _means(segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol
     return fmean(s.miou for s in scores), fmean(s.fb_iou for s in scores)
 
 
-def _settings(variant: Variant) -> dict[str, Any]:
-    settings = {**variant.model, **variant.training}
+def _settings(variant: Variant, config: TrainingConfig) -> dict[str, Any]:
+    settings = {**variant.settings_of(config.model), **variant.training}
     return settings | ({"leave_out": list(variant.leave_out)} if variant.leave_out else {})
 
 
