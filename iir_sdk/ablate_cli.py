@@ -15,6 +15,7 @@ from iir_sdk.training_options import (
     CUTOUTS,
     DATA,
     DEVICE,
+    DTYPE,
     LEAVE_OUT,
     PARTS,
     PATH,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @BASE_LEARNER
 @SCORING
 @DEVICE
+@DTYPE
 @WORKERS
 def ablate(
     recipe: str,
@@ -70,6 +72,7 @@ def ablate(
     seeds: tuple[int, ...],
     min_share: float | None,
     device: str,
+    dtype: str,
     workers: int,
 ) -> None:
     """Train variants of RECIPE (default: lite2) on one budget and write a table.
@@ -104,7 +107,7 @@ def ablate(
     protocol = Protocol(shots, episodes, tuple(seeds), share)
     rows = names or variants_of(config, cutouts=cutouts is not None)
     held_out = _held_out(config, data, test, folds)
-    for row in run_ablation(config, rows, build, held_out, protocol, out, device=device):
+    for row in run_ablation(config, rows, build, held_out, protocol, out, device=device, dtype=dtype):
         click.echo(f"{row.title:24} mIoU {100 * row.miou:5.1f}   FB-IoU {100 * row.fb_iou:5.1f}")
     click.echo(f"the table is {out / 'ablation.md'}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.training_options import DATA, DEVICE, LEAVE_OUT, PATH, SCORING
+from iir_sdk.training_options import DATA, DEVICE, DTYPE, LEAVE_OUT, PATH, SCORING
 
 if TYPE_CHECKING:
     from iir_sdk.training.data.dataset import FewShotDataset
@@ -79,7 +79,7 @@ def calibrate(
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
 @click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
 @DEVICE
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="float32")
+@DTYPE
 @click.option("--token-budget", default=384, show_default=True, help="Tokens that a label's supports are merged to.")
 @click.option("--json", "json_file", type=PATH, help="Write the scores here, too.")
 @click.option("--markdown", "markdown_file", type=PATH, help="Write a table here, too.")

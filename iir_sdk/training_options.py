@@ -23,6 +23,13 @@ def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 DATA = click.option("--data", type=PATH, required=True, help="A set, a folder of sets, or the benchmark's root.")
 DEVICE = click.option("--device", default="auto", show_default=True)
+DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="To score in.",
+)
 WORKERS = click.option("--workers", default=2, show_default=True, help="Processes that read and augment pictures.")
 CUTOUTS = click.option("--cutouts", type=PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
 BANK = click.option("--bank", "bank_file", type=PATH, help="File that iir-sdk bank filled; default: fill one.")

@@ -280,5 +280,12 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     assert all(f"| {VARIANTS[name].title} |" in table for name in names)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert document["rows"][1]["settings"]["prototypes"] == "single"
+    kept = tmp_path / "out" / "dual" / "score.json"
+    document = json.loads(kept.read_text())
+    assert document["miou"] == rows[2].miou
+    kept.write_text(json.dumps(document | {"miou": 0.125}))
+    again = ablate(config, ("dual",), build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
+    assert again[0].miou == 0.125, "what was scored by the same protocol is not scored again"
+    ablate(config, ("dual",), build, held_out, Protocol(episodes=4), tmp_path / "out", device="cpu")
     again = ablate(config, ("dual",), build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert again[0].miou == pytest.approx(rows[2].miou)

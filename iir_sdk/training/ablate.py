@@ -13,10 +13,13 @@ from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.torch_engine import Precision
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset
 from iir_sdk.training.evaluate import Output, Protocol, evaluate_set
 from iir_sdk.training.loop import Trainer
+
+_KEPT_SCORES = "score.json"
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,9 @@ def ablate(
     folder: Path,
     *,
     device: str = "auto",
+    dtype: Precision = None,
 ) -> list[AblationRow]:
-    """Train and score each variant; those whose runs are in the folder already are gone on with.
+    """Train and score each variant; runs that are in the folder already are gone on with, scores there are kept.
 
     Args:
         config: the recipe, its steps the budget of each run.
@@ -167,6 +171,7 @@ def ablate(
         protocol: how to score.
         folder: receives the runs, ``ablation.json`` and ``ablation.md``.
         device: to score on.
+        dtype: to score in, see :class:`iir_sdk.FewShotSegmenter`.
 
     Raises:
         ConfigError: no such variant.
@@ -177,10 +182,11 @@ def ablate(
     for name, recipe in recipes.items():
         variant, scores = VARIANTS[name], []
         for part in held_out:
-            trainer = build(recipe, folder / name / part.name, part.novel, variant.leave_out)
+            run = folder / name / part.name
+            trainer = build(recipe, run, part.novel, variant.leave_out)
             trainer.run(resume=True)
-            segmenter = FewShotSegmenter(trainer.export(), device=device)
-            scores.append(_means(segmenter, part.sets, replace(protocol, output=variant.output)))
+            segmenter = FewShotSegmenter(trainer.export(), device=device, dtype=dtype)
+            scores.append(_scores(segmenter, part.sets, replace(protocol, output=variant.output), run / _KEPT_SCORES))
         miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
         of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
         rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _settings(variant, config)))
@@ -188,10 +194,20 @@ def ablate(
     return rows
 
 
-def _means(segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol) -> tuple[float, float]:
-    """MIoU and FB-IoU over the sets."""
-    scores = [evaluate_set(segmenter, pictures, protocol) for pictures in sets]
-    return fmean(s.miou for s in scores), fmean(s.fb_iou for s in scores)
+def _scores(
+    segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol, kept: Path
+) -> tuple[float, float]:
+    """MIoU and FB-IoU over the sets: as kept, where checkpoint, protocol and number of pictures are the same."""
+    pictures = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
+    of = {"sha256": segmenter.engine.sha256, "precision": segmenter.engine.precision, "pictures": pictures}
+    of["protocol"] = json.loads(json.dumps(asdict(protocol)))
+    document = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if document.get("of") != of:
+        scores = [evaluate_set(segmenter, pictures, protocol) for pictures in sets]
+        means = {"miou": fmean(s.miou for s in scores), "fb_iou": fmean(s.fb_iou for s in scores)}
+        document = {**means, "of": of}
+        write_text_atomically(kept, json.dumps(document, indent=1) + "\n")
+    return document["miou"], document["fb_iou"]
 
 
 def _settings(variant: Variant, config: TrainingConfig) -> dict[str, Any]:
