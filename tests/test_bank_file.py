@@ -53,12 +53,8 @@ def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
     for own, expected in zip(again.taps(slots), bank.taps(slots), strict=True):
         assert torch.equal(own, expected)
     for own, expected in zip(again.views, bank.views, strict=True):
-        assert (own.keys, own.sources, own.present, own.made_of) == (
-            expected.keys,
-            expected.sources,
-            expected.present,
-            expected.made_of,
-        )
+        for what in ("keys", "sources", "present", "made_of", "photo"):
+            assert getattr(own, what) == getattr(expected, what)
         assert np.array_equal(own.masks, expected.masks)
         assert own.ignores.keys() == expected.ignores.keys()
     key = bank.views[3].keys[0]
@@ -232,7 +228,7 @@ def test_files_that_are_no_banks_are_refused(bank, tmp_path):
         check_bank(tmp_path / "none.safetensors", ORIGIN)
     (tmp_path / "text.safetensors").write_text("no bank")
     save_file({"low": torch.zeros(1)}, tmp_path / "other.safetensors")
-    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/1", "origin": "{"})
+    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/2", "origin": "{"})
     for name, reason in (("text", "cannot be read"), ("other", "has format None"), ("cut", "cannot be read")):
         with pytest.raises(DatasetError, match=reason):
             check_bank(tmp_path / f"{name}.safetensors", ORIGIN)

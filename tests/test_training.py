@@ -32,7 +32,7 @@ from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
 from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.loop import Trainer
-from iir_sdk.training.sources import BankSource, _bank_batch
+from iir_sdk.training.sources import BankSource, _bank_batch, _episode
 from iir_sdk.training.step import EpisodeBatch, TrainingStep
 from iir_sdk.training.view_stream import stream_views
 from iir_sdk.training.views import ViewMaker, draw_set, read_cutouts
@@ -76,7 +76,7 @@ def filled(maker: ViewMaker) -> FeatureBank:
 
 def draw_batch(bank: FeatureBank, shots: int, seed: int) -> EpisodeBatch:
     rng = random.Random(seed)
-    return _bank_batch(bank, [bank.draw(shots, rng) for _ in range(TINY.batch)], shots)
+    return _bank_batch(bank, [_episode(bank, None, shots, rng) for _ in range(TINY.batch)], shots)
 
 
 @pytest.fixture

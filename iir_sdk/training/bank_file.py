@@ -24,7 +24,7 @@ from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.view_stream import PackedView
 from iir_sdk.training.views import ClassKey, ViewMaker
 
-_FORMAT = "iir_sdk.bank/1"
+_FORMAT = "iir_sdk.bank/2"
 _OF_VIEWS = (
     "seed",
     "view_size",
@@ -181,12 +181,13 @@ def _listed(view: PackedView) -> list[Any]:
         sorted(view.present),
         sorted(view.made_of),
         list(view.ignores),
+        view.photo,
     ]
 
 
 def _views(listed: list[list[Any]], masks: NDArray[np.uint8], ignores: NDArray[np.uint8]) -> list[PackedView]:
     views, mask, ignore = [], 0, 0
-    for keys, sources, present, made_of, places in listed:
+    for keys, sources, present, made_of, places, photo in listed:
         own = {place: ignores[ignore + i] for i, place in enumerate(places)}
         views.append(
             PackedView(
@@ -196,6 +197,7 @@ def _views(listed: list[list[Any]], masks: NDArray[np.uint8], ignores: NDArray[n
                 own,
                 frozenset(_classes(present)),
                 frozenset(_classes(made_of)),
+                photo,
             )
         )
         mask, ignore = mask + len(keys), ignore + len(places)

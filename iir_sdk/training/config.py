@@ -26,7 +26,10 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
 _AT_LEAST_ZERO = ("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay")
-_SHARES = ("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum", "full_share")
+_SHARES = (
+    *("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum", "full_share"),
+    *("regions", "shared_regions"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class TrainingConfig:
         main_set: the set that ``main_weight`` of the bank's episodes come from; the others share the rest evenly.
         main_weight: that share.
         cutout_weight: share of the bank's episodes that ask for a cut-out; 0 draws them as one of the other sets.
+        regions: share of the bank's episodes that ask for a region of one photo in another crop of it; needs a bank
+            whose views are not replaced.
+        shared_regions: share that asks for a region in another photo.
         validate_every: steps between validations, whose best weights are kept; 0 for none.
         validate_episodes: episodes of a validation.
         log_every: steps between lines of the log.
@@ -123,6 +129,8 @@ class TrainingConfig:
     main_set: str = "coco"
     main_weight: float = 0.5
     cutout_weight: float = 0.0
+    regions: float = 0.0
+    shared_regions: float = 0.0
     validate_every: int = 0
     validate_episodes: int = 200
     log_every: int = 20
@@ -149,6 +157,16 @@ class TrainingConfig:
             raise ConfigError(
                 f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more "
                 "than 1; lower one of them."
+            )
+        if self.regions + self.shared_regions > 1:
+            raise ConfigError(
+                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} sum to more than 1; lower "
+                "one of them."
+            )
+        if (self.regions or self.shared_regions) and (self.refresh or self.source != "bank"):
+            raise ConfigError(
+                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank' and "
+                f"refresh=0, not {self.source!r} and {self.refresh}."
             )
         if self.label_size % 4:
             raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")

@@ -56,7 +56,7 @@ def require_clustering() -> Callable[..., Any]:
     try:
         from scipy.cluster.vq import kmeans2
     except ImportError as error:
-        raise MissingDependencyError("a dictionary is fitted with scipy; run: pip install 'iir-sdk[train]'") from error
+        raise MissingDependencyError("clusters are found with scipy; run: pip install 'iir-sdk[train]'") from error
     return kmeans2  # type: ignore[no-any-return]
 
 

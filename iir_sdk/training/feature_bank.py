@@ -46,6 +46,17 @@ class FeatureBank:
         """Number of views that episodes are drawn from."""
         return sum(self._used)
 
+    @property
+    def used_slots(self) -> list[int]:
+        """Of the views that episodes are drawn from."""
+        return [slot for slot, used in enumerate(self._used) if used]
+
+    def photo(self, slot: int) -> str:
+        """The picture that a view is a crop of."""
+        view = self.views[slot]
+        assert view is not None
+        return view.photo
+
     def add(self, batch: ViewBatch, number: int) -> None:
         """Keep views ``number`` and following with their taps ``(B, C, h, w)``, each in place of the oldest."""
         assert batch.taps is not None
@@ -87,7 +98,7 @@ class FeatureBank:
 
     def first_taps(self, count: int) -> Taps:
         """Float taps of the first ``count`` views in use, or of all of them."""
-        return self.taps([slot for slot, used in enumerate(self._used) if used][:count])
+        return self.taps(self.used_slots[:count])
 
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""

@@ -22,9 +22,10 @@ from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
 from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.processes import Processes
+from iir_sdk.training.region_classes import BankEpisode, RegionClasses
 from iir_sdk.training.step import EpisodeBatch
 from iir_sdk.training.view_stream import ViewBatch, stream_views
-from iir_sdk.training.views import ClassKey, ViewMaker
+from iir_sdk.training.views import ViewMaker
 
 
 class EpisodeSource(Protocol):
@@ -109,10 +110,11 @@ class BankSource:
         ahead = config.views + first * config.refresh
         left = max(1, (config.steps - first) * config.refresh)
         fresh = self._stream(ahead, left, max(1, config.refresh), min(1, self.workers))
+        regions = RegionClasses(bank, config) if config.regions or config.shared_regions else None
         for step in range(first, config.steps):
             if config.refresh:
                 bank.add(next(fresh), ahead + (step - first) * config.refresh)
-            yield self._draw(bank, step)
+            yield self._draw(bank, regions, step)
 
     def bank(self, first: int = 0) -> FeatureBank:
         """The bank as it is before step ``first``.
@@ -150,25 +152,36 @@ class BankSource:
         for views in stream_views(self.maker, begin, count, batch=batch, workers=workers):
             yield views._replace(images=views.images[:0], taps=look(views.images))
 
-    def _draw(self, bank: FeatureBank, step: int) -> list[EpisodeBatch]:
+    def _draw(self, bank: FeatureBank, regions: RegionClasses | None, step: int) -> list[EpisodeBatch]:
         rng = random.Random(f"{self.config.seed}/episodes/{step}")
         found = []
         for _ in range(self.config.accumulate):
             shots = rng.choice(self.config.shots)
-            everyones = [bank.draw(shots, rng) for _ in range(self.config.batch * self.processes.count)]
+            count = self.config.batch * self.processes.count
+            everyones = [_episode(bank, regions, shots, rng) for _ in range(count)]
             own = everyones[self.processes.rank * self.config.batch :][: self.config.batch]
             found.append(_bank_batch(bank, own, shots))
         return found
 
 
-def _bank_batch(bank: FeatureBank, episodes: list[tuple[ClassKey, list[int], int]], shots: int) -> EpisodeBatch:
-    support_slots = [slot for _, slots, _ in episodes for slot in slots]
-    masks = np.stack([bank.mask(slot, key) for key, slots, _ in episodes for slot in slots])
-    targets = np.stack([bank.mask(query, key) for key, _, query in episodes])
+def _episode(bank: FeatureBank, regions: RegionClasses | None, shots: int, rng: random.Random) -> BankEpisode:
+    """One of a labelled class, or by the recipe's shares of a region."""
+    if regions:
+        config, at = bank.config, rng.random()
+        if at < config.regions + config.shared_regions:
+            return regions.draw(shots, rng, shared=at >= config.regions)
+    key, supports, query = bank.draw(shots, rng)
+    return BankEpisode(supports, query, partial(bank.mask, key=key))
+
+
+def _bank_batch(bank: FeatureBank, episodes: list[BankEpisode], shots: int) -> EpisodeBatch:
+    support_slots = [slot for e in episodes for slot in e.supports]
+    masks = np.stack([e.mask(slot) for e in episodes for slot in e.supports])
+    targets = np.stack([e.mask(e.query) for e in episodes])
     return EpisodeBatch(
         bank.taps(support_slots),
         torch.from_numpy(masks).long().to(bank.device),
-        bank.taps([query for _, _, query in episodes]),
+        bank.taps([e.query for e in episodes]),
         torch.from_numpy(targets).long().to(bank.device),
         shots,
     )

@@ -32,6 +32,7 @@ class PackedView:
         ignores: the same of pixels that count nowhere, by object; only of objects that have some.
         present: (set, class) of everything labelled that is seen at all.
         made_of: (set, class) of the masks that the view was made with.
+        photo: the picture that it is a crop of, as ``set/stem``.
     """
 
     keys: tuple[ClassKey, ...]
@@ -40,6 +41,7 @@ class PackedView:
     ignores: dict[int, NDArray[np.uint8]]
     present: frozenset[ClassKey]
     made_of: frozenset[ClassKey]
+    photo: str
 
 
 class ViewBatch(NamedTuple):
@@ -127,6 +129,7 @@ def _packed(view: View, side: int) -> PackedView:
         },
         view.present,
         view.made_of,
+        view.photo,
     )
 
 

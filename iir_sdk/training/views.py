@@ -57,12 +57,14 @@ class View:
         objects: those large enough to learn from.
         present: (set, class) of everything labelled that is seen at all.
         made_of: (set, class) of the masks that decided its crop, and of those pasted into it.
+        photo: the picture that it is a crop of, as ``set/stem``.
     """
 
     image: Tensor
     objects: tuple[LabelledObject, ...]
     present: frozenset[ClassKey]
     made_of: frozenset[ClassKey]
+    photo: str
 
 
 def read_cutouts(root: Path) -> list[Path]:
@@ -135,7 +137,7 @@ class ViewMaker:
         ]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
         present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
-        return View(change_light(base.image), kept, present, frozenset(made_of))
+        return View(change_light(base.image), kept, present, frozenset(made_of), f"{set_name}/{stem}")
 
     def contents(self) -> dict[str, Any]:
         """Number of masks by set and class, and of cut-outs: what a run was made of."""
