@@ -198,8 +198,8 @@ def _scores(
     segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol, kept: Path
 ) -> tuple[float, float]:
     """MIoU and FB-IoU over the sets: as kept, where checkpoint, protocol and number of pictures are the same."""
-    pictures = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
-    of = {"sha256": segmenter.engine.sha256, "precision": segmenter.engine.precision, "pictures": pictures}
+    counts = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
+    of = {"sha256": segmenter.engine.sha256, "precision": segmenter.engine.precision, "pictures": counts}
     of["protocol"] = json.loads(json.dumps(asdict(protocol)))
     document = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     if document.get("of") != of:
