@@ -1,6 +1,7 @@
 """Each COCO fold as new classes: ``python benchmarks/folds.py --data DATA --bank BANK --out runs/folds``.
 
-For each fold the package's own commands train, calibrate and score in turn; what is done already is not done again.
+For each fold the package's own commands train, calibrate and score in turn; what is done already is not done again, by
+whatever data; a run of another recipe is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import click
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main as iir_sdk
+from iir_sdk.training.config import TrainingConfig, find_recipe, read_recipe
 
 SEEDS = ("--seed", "0", "--seed", "1", "--seed", "2")
 SCORES: dict[str, tuple[str, ...]] = {"1shot": SEEDS, "5shot": (*SEEDS, "--shots", "5"), "absent": ("--absent",)}
@@ -31,6 +33,17 @@ def score_fold(fold: int, training: list[str], coco: Path, run: Path, dtype: str
     how = ["--data", str(coco), "--fold", str(fold), "--weights", str(run), "--dtype", dtype]
     for name in missing:
         iir_sdk(["evaluate", *how, *SCORES[name], "--json", str(run / f"{name}.json")], standalone_mode=False)
+
+
+def check_recipe(run: Path, config: TrainingConfig) -> None:
+    """Refuse a run of another recipe.
+
+    Raises:
+        click.UsageError: it is one.
+    """
+    kept = run / "recipe.json"
+    if kept.exists() and TrainingConfig.from_dict(json.loads(kept.read_text(encoding="utf-8"))) != config:
+        raise click.UsageError(f"{kept} is not the recipe that is asked for; name another --out.")
 
 
 def calibrated(run: Path) -> bool:
@@ -99,7 +112,9 @@ def main(
     training = [recipe, "--data", str(data), "--bank", str(bank)]
     training += [word for override in overrides for word in ("--set", override)]
     training += ["--cutouts", str(cutouts)] if cutouts else []
+    config = read_recipe(find_recipe(recipe), overrides)
     for fold in folds:
+        check_recipe(out / f"fold{fold}", config)
         score_fold(fold, training, data / "coco", out / f"fold{fold}", dtype)
     rows = {fold: row(out / f"fold{fold}") for fold in folds}
     (out / "folds.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -234,7 +234,7 @@ def test_variants_differ_in_what_they_say():
     grad = varied(PICTURES, "other_cam")
     assert grad.model.cam == "grad"
     assert varied(grad, "other_cam").model.cam == "closed_form"
-    embedded = read_recipe(find_recipe("lite2"))
+    embedded = replace(read_recipe(find_recipe("lite2")), regions=0.2)
     assert {varied(embedded, name).model.cam for name in VARIANTS} == {"closed_form", "grad"}
     assert varied(PICTURES, "single").model.prototypes == "single"
     assert varied(PICTURES, "dual").model.prototypes == "dual"
@@ -247,13 +247,19 @@ def test_variants_differ_in_what_they_say():
 
 def test_rows_that_leave_data_out_are_of_banks_that_have_it():
     embedded = read_recipe(find_recipe("lite2"))
-    assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
-    assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
+    with_regions = replace(embedded, regions=0.2, shared_regions=0.1)
+    assert variants_of(with_regions, cutouts=True) == tuple(VARIANTS)
+    assert set(VARIANTS) - set(variants_of(with_regions, cutouts=False)) == {"no_cutouts"}
+    for name in ("no_regions", "prior"):
+        row = varied(with_regions, name)
+        assert (row.regions, row.shared_regions) == (0, 0)
+    assert (varied(with_regions, "main_set").regions, varied(with_regions, "main_set").shared_regions) == (0.2, 0)
     assert (embedded.model.dictionary, varied(embedded, "no_dictionary").model.dictionary) == (128, 0)
     assert embedded.model.self_support and not varied(embedded, "no_self_support").model.self_support
     alone = varied(embedded, "main_set")
     assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
-    for name, lacks in (("main_set", "a bank"), ("no_dictionary", "model.dictionary")):
+    lacking = (("main_set", "source = 'bank'"), ("no_dictionary", "model.dictionary"), ("no_regions", "regions or"))
+    for name, lacks in lacking:
         with pytest.raises(ConfigError, match=f"{name!r} leaves something out .* not have: {lacks}"):
             varied(PICTURES, name)
 
@@ -270,7 +276,7 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
     names = variants_of(config, cutouts=False)
-    assert set(VARIANTS) - set(names) == {"no_dictionary", "no_self_support", "no_cutouts", "main_set"}
+    assert set(VARIANTS) - set(names) == {"no_dictionary", "no_self_support", "no_regions", "no_cutouts", "main_set"}
     held_out = [HeldOut("", (), sets)]
     rows = ablate(config, names, build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert built == [r.variant for r in rows] == list(names)
@@ -279,7 +285,10 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert all(f"| {VARIANTS[name].title} |" in table for name in names)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    assert document["rows"][1]["settings"]["prototypes"] == "single"
+    settings = {row["variant"]: row["settings"] for row in document["rows"]}
+    assert settings["single"] == {"prototypes": "single", "cross_blocks": 0, "directional_dropout": False}
+    assert settings["dropout"] == {}, "the whole"
+    assert settings["other_cam"]["cam"] == "grad"
     kept = tmp_path / "out" / "dual" / "score.json"
     document = json.loads(kept.read_text())
     assert document["miou"] == rows[2].miou

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
-from iir_sdk import weights_info
+from iir_sdk import FewShotSegmenter, weights_info
+from iir_sdk.model.iir import IIR
+from iir_sdk.training.config import find_recipe, read_recipe
+from iir_sdk.weights.checkpoint_file import save_checkpoint
 from iir_sdk.weights.resolve import embedded_file
 from tests.test_speed_report import script
 
@@ -60,3 +65,25 @@ def test_a_calibrated_run_is_only_scored(folds, tmp_path, monkeypatch):
     shutil.copy(embedded_file(weights_info("iir-lite0")), run / "model.safetensors")
     folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
     assert [words[0] for words in asked] == ["evaluate"] * 3
+
+
+def test_weights_that_are_not_calibrated_are_trained_on_and_calibrated(folds, tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
+    run = tmp_path / "fold0"
+    run.mkdir()
+    segmenter = FewShotSegmenter("iir-lite0", device="cpu")
+    config = replace(segmenter.model.config, presence=False)
+    save_checkpoint(IIR(config), segmenter.preprocessing, run / "model.safetensors")
+    folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
+    assert [words[0] for words in asked] == ["train", "calibrate", *["evaluate"] * 3]
+
+
+def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(folds, tmp_path):
+    config = read_recipe(find_recipe("lite2"))
+    kept = config.to_dict()
+    del kept["blur"]
+    (tmp_path / "recipe.json").write_text(json.dumps(kept), encoding="utf-8")
+    folds.check_recipe(tmp_path, config)
+    with pytest.raises(click.UsageError, match="name another --out"):
+        folds.check_recipe(tmp_path, replace(config, steps=5))

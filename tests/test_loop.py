@@ -363,6 +363,23 @@ def test_a_run_is_not_resumed_with_other_parts_or_processes(picture_folder, tmp_
         other.run(resume=True)
 
 
+def test_a_run_from_before_a_key_was_there_is_resumed_and_one_of_another_value_is_not(
+    picture_folder,
+    tmp_path,
+    random_backbone,  # noqa: F811
+):
+    config = replace(PICTURES, steps=2)
+    build(config, picture_folder, tmp_path / "run").run()
+    recipe = tmp_path / "run" / "recipe.json"
+    kept = json.loads(recipe.read_text())
+    del kept["shared_regions"]
+    recipe.write_text(json.dumps(kept))
+    build(config, picture_folder, tmp_path / "run").run(resume=True)
+    assert json.loads(recipe.read_text())["shared_regions"] == 0.0
+    with pytest.raises(ConfigError, match=r"recipe\.json differs"):
+        build(replace(config, dice=0.5), picture_folder, tmp_path / "run").run(resume=True)
+
+
 def test_the_logs_iou_leaves_ignored_pixels_out():
     target = torch.tensor([[[1, 1], [IGNORE, 0]]])
     logits = torch.zeros(1, 2, 2, 2)

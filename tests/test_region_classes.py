@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError
 from iir_sdk.training import start
 from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.region_classes import BankEpisode, RegionClasses
@@ -142,12 +143,32 @@ def test_a_run_learns_from_regions_and_goes_on_with_the_same_ones(picture_folder
     assert (whole.target == 255).any()
 
 
-def test_too_few_views_of_a_photo_are_an_error():
-    lonely = two_kinds()
-    for slot, view in enumerate(lonely.views):
-        lonely.views[slot] = replace(view, photo=f"coco/{slot}")
-    with pytest.raises(DatasetError, match="no region of a photo comes back 3 times in 20 views; raise `views`"):
-        RegionClasses(lonely, STILL)
+@pytest.mark.parametrize(
+    ("photo", "share", "reason"),
+    [
+        ("coco/{slot}", "regions", "in 3 views of one photo, of 20 views of 20 photos; .* or set regions=0"),
+        ("coco/one", "shared_regions", "in 3 photos, of 20 views of 1 photos; .* or set shared_regions=0"),
+    ],
+)
+def test_regions_that_never_come_back_are_an_error(photo, share, reason):
+    bank = two_kinds()
+    for slot, view in enumerate(bank.views):
+        bank.views[slot] = replace(view, photo=photo.format(slot=slot))
+    with pytest.raises(DatasetError, match=f"no region comes back {reason}"):
+        RegionClasses(bank, STILL)
+    RegionClasses(bank, replace(STILL, **{share: 0.0}))
+
+
+def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
+    picture_folder, tmp_path, random_backbone, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "scipy.cluster.vq", None)
+    config = replace(STILL, views=48, shots=(1,))
+    assert not config.model.dictionary
+    trainer = start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
+    monkeypatch.setattr(trainer, "_train", lambda: pytest.fail("trained"))
+    with pytest.raises(MissingDependencyError, match="scipy"):
+        trainer.run()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,6 +33,7 @@ class Variant:
         output: what is scored; ``prior`` needs no training.
         leave_out: sets that are not trained on.
         of_bank: only for recipes whose source is a bank of several sets.
+        of_regions: only for recipes that ask for regions.
         without: a setting of the architecture that is turned off; only for recipes that have it on.
     """
 
@@ -42,16 +43,24 @@ class Variant:
     output: Output = "mask"
     leave_out: tuple[str, ...] = ()
     of_bank: bool = False
+    of_regions: bool = False
     without: str = ""
 
     def settings_of(self, model: ModelConfig) -> dict[str, Any]:
         """What of an architecture differs."""
         return self.model | ({self.without: type(getattr(model, self.without))()} if self.without else {})
 
+    def lacking(self) -> str:
+        """What a recipe needs for this variant to make sense."""
+        if self.without:
+            return f"model.{self.without}"
+        return "regions or shared_regions" if self.of_regions else "source = 'bank'"
+
     def fits(self, config: TrainingConfig) -> bool:
         """Whether a recipe has what the variant leaves out."""
         has_setting = not self.without or bool(getattr(config.model, self.without))
-        return has_setting and (config.source == "bank" or not self.of_bank)
+        has_regions = bool(config.regions or config.shared_regions)
+        return has_setting and (config.source == "bank" or not self.of_bank) and (has_regions or not self.of_regions)
 
 
 OF_CLOSED_FORM: dict[str, Any] = {
@@ -63,10 +72,11 @@ OF_CLOSED_FORM: dict[str, Any] = {
 }
 """Grad-CAM, and without what only the closed form has."""
 
-_MAIN_SET_ALONE: dict[str, Any] = {"main_weight": 1.0, "cutout_weight": 0.0}
+_MAIN_SET_ALONE: dict[str, Any] = {"main_weight": 1.0, "cutout_weight": 0.0, "shared_regions": 0.0}
+_NO_REGIONS: dict[str, Any] = {"regions": 0.0, "shared_regions": 0.0}
 
 VARIANTS: dict[str, Variant] = {
-    "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0}, "prior"),
+    "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0, **_NO_REGIONS}, "prior"),
     "single": Variant("single prototype", {"prototypes": "single", "cross_blocks": 0}, {"directional_dropout": False}),
     "dual": Variant("dual prototypes", {"cross_blocks": 0}, {"directional_dropout": False}),
     "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
@@ -74,6 +84,7 @@ VARIANTS: dict[str, Variant] = {
     "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
     "no_dictionary": Variant("without dictionary", {}, {"directional_dropout": True}, without="dictionary"),
     "no_self_support": Variant("without self-support", {}, {"directional_dropout": True}, without="self_support"),
+    "no_regions": Variant("without regions", {}, {"directional_dropout": True, **_NO_REGIONS}, of_regions=True),
     "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,), of_bank=True),
     "main_set": Variant(
         "episodes of the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}, of_bank=True
@@ -87,7 +98,7 @@ class HeldOut:
     """Classes that a row's run does not train on, and what it is scored on.
 
     Attributes:
-        name: of the run's folder within its row's; empty where a row has but one run.
+        name: of the run's folder within its row's, such as ``fold3``; empty where no fold is left out.
         novel: the classes.
         sets: to score on.
     """
@@ -111,7 +122,7 @@ class AblationRow:
         miou: mean over its runs, of each the mean over the sets.
         fb_iou: likewise.
         miou_of_runs: by name of the :class:`HeldOut`.
-        settings: those that differ.
+        settings: those of architecture and recipe that differ from the recipe's, and ``leave_out``.
     """
 
     variant: str
@@ -142,8 +153,7 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
     variant = VARIANTS[name]
     if not variant.fits(config):
-        lacks = f"model.{variant.without}" if variant.without else f"a bank: it has source={config.source!r}"
-        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {lacks}.")
+        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {variant.lacking()}.")
     model = variant.settings_of(config.model)
     if name == "other_cam":
         model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
@@ -189,7 +199,7 @@ def ablate(
             scores.append(_scores(segmenter, part.sets, replace(protocol, output=variant.output), run / _KEPT_SCORES))
         miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
         of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
-        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _settings(variant, config)))
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _differing(variant, recipe, config)))
         write_rows(folder, rows, config, protocol)
     return rows
 
@@ -210,9 +220,12 @@ def _scores(
     return document["miou"], document["fb_iou"]
 
 
-def _settings(variant: Variant, config: TrainingConfig) -> dict[str, Any]:
-    settings = {**variant.settings_of(config.model), **variant.training}
-    return settings | ({"leave_out": list(variant.leave_out)} if variant.leave_out else {})
+def _differing(variant: Variant, recipe: TrainingConfig, config: TrainingConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = {"leave_out": list(variant.leave_out)} if variant.leave_out else {}
+    for own, base in ((recipe.model, config.model), (recipe, config)):
+        names = [f.name for f in fields(base) if f.name != "model"]
+        settings |= {name: getattr(own, name) for name in names if getattr(own, name) != getattr(base, name)}
+    return settings
 
 
 def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:

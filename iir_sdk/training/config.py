@@ -68,21 +68,22 @@ class TrainingConfig:
         scale: range of random resizing, with source ``pictures``.
         rotation: largest angle in degrees, with source ``pictures``.
         blur: share of blurred pictures, with source ``pictures``.
-        absent: share of the bank's episodes whose query does not show the object.
+        absent: share of the bank's episodes of labelled classes whose query does not show the object.
         full_share: with a bank, queries whose object covers less than this share of them are drawn the less often the
             smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
-            little less often than their weights say, and absent queries a little more. 0 draws all alike.
+            little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
+            always are.
         views: augmented pictures whose features the bank keeps.
         refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
         main_set: the set that ``main_weight`` of the bank's episodes come from; the others share the rest evenly.
-        main_weight: that share.
-        cutout_weight: share of the bank's episodes that ask for a cut-out; 0 draws them as one of the other sets.
-        regions: share of the bank's episodes that ask for a region of one photo in another crop of it; needs a bank
-            whose views are not replaced.
-        shared_regions: share that asks for a region in another photo.
+        main_weight: that share, of the episodes of labelled classes and of those of one photo's regions.
+        cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
+        regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
+            another crop of it; needs a bank whose views are not replaced.
+        shared_regions: share of all that asks for a region in another photo, of whatever set.
         validate_every: steps between validations, whose best weights are kept; 0 for none.
         validate_episodes: episodes of a validation.
         log_every: steps between lines of the log.

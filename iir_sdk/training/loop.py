@@ -77,11 +77,11 @@ class Trainer:
         Raises:
             ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
             MissingDependencyError: matplotlib is not installed, or what the recipe asks for: TensorBoard, or scipy for
-                a dictionary.
+                a dictionary or regions.
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
-        if self.model.decoder.dictionary is not None:
+        if self.model.decoder.dictionary is not None or self.config.regions or self.config.shared_regions:
             require_clustering()
         if self.config.tensorboard:
             tensorboard_writer(self.folder.path)

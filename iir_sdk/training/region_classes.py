@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
@@ -72,19 +73,20 @@ class RegionClasses:
         for slot in bank.used_slots:
             photos[bank.photo(slot)].append(slot)
         cells = _projected(bank, config.seed)
-        self._own = _clustered_by_photo(cells, photos, config.seed)
-        self._shared = _clustered_together(cells, config.seed)
-        self._of_photos = self._photo_regions(photos)
-        self._of_all = self._shared_regions(photos)
-        for share, found in ((config.regions, self._of_photos), (config.shared_regions, self._of_all)):
-            if share and not found:
+        self._own = _clustered_by_photo(cells, photos, config.seed) if config.regions else {}
+        self._shared = _clustered_together(cells, config.seed) if config.shared_regions else {}
+        self._of_photos = self._photo_regions(photos) if config.regions else {}
+        self._of_all = self._shared_regions(photos) if config.shared_regions else {}
+        for name, found in (("regions", self._of_photos), ("shared_regions", self._of_all)):
+            if getattr(config, name) and not found:
+                where = "views of one photo" if name == "regions" else "photos"
                 raise DatasetError(
-                    f"no region of a photo comes back {self._needed} times in {bank.used} views; raise `views`, or set "
-                    "regions=0 and shared_regions=0."
+                    f"no region comes back in {self._needed} {where}, of {bank.used} views of {len(photos)} photos; "
+                    f"raise `views`, or set {name}=0."
                 )
 
     def draw(self, shots: int, rng: random.Random, *, shared: bool) -> BankEpisode:
-        """An episode: views of one photo, or for a shared region of different ones."""
+        """An episode: views of one photo, or for a shared region of different ones; its share must be above 0."""
         if shared:
             region = rng.choice(sorted(self._of_all))
             by_photo = self._of_all[region]
@@ -96,7 +98,7 @@ class RegionClasses:
         return BankEpisode(chosen[1:], chosen[0], lambda slot: self._mask(self._own[slot], region))
 
     def _mask(self, regions: NDArray[np.uint8], region: int) -> NDArray[np.uint8]:
-        """At label size; what lies between cells of the region and others counts nowhere."""
+        """At label size; from three pixels a cell on, what lies between its cells and others counts nowhere."""
         side, own = self.config.label_size, torch.from_numpy(regions == region).float()
         share = F.interpolate(own[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
         mask: NDArray[np.uint8] = (share >= _UNSURE[1]).astype(np.uint8)
@@ -136,16 +138,26 @@ def _projected(bank: FeatureBank, seed: int) -> dict[int, NDArray[np.float16]]:
     """By slot ``(h, w, F)``: main components of centred unit features of all three taps, on the grid of ``mid``."""
     slots = bank.used_slots
     drawn = random.Random(seed).sample(slots, min(_FIT_VIEWS, len(slots)))
-    taps = [_on_one_grid(bank.taps([slot])) for slot in drawn]
-    centres = [torch.cat(maps).mean((0, 2, 3), keepdim=True) for maps in zip(*taps, strict=True)]
-    rows = torch.cat([_joined(maps, centres).flatten(0, 2) for maps in taps])
-    mean = rows.mean(0)
-    axes = torch.linalg.eigh((rows - mean).T @ (rows - mean)).eigenvectors[:, -_FEATURES:]
+    centres, mean, axes = _main_axes(bank, drawn)
     found = {}
-    for slot in slots:
+    for slot in tqdm(slots, desc="regions", unit="view"):
         cells = (_joined(_on_one_grid(bank.taps([slot])), centres)[0] - mean) @ axes
         found[slot] = cells.half().cpu().numpy()
     return found
+
+
+def _main_axes(bank: FeatureBank, slots: list[int]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Centres of the taps, mean of the joined cells and their main axes ``(C, F)``."""
+    # View by view: all of their cells are gigabytes.
+    means = [[tap.mean((0, 2, 3), keepdim=True) for tap in _on_one_grid(bank.taps([slot]))] for slot in slots]
+    centres = [torch.stack(of_tap).mean(0) for of_tap in zip(*means, strict=True)]
+    total, products, count = torch.zeros(()).double(), torch.zeros(()).double(), 0
+    for slot in slots:
+        rows = _joined(_on_one_grid(bank.taps([slot])), centres).flatten(0, 2).double().cpu()
+        total, products, count = total + rows.sum(0), products + rows.T @ rows, count + len(rows)
+    mean = total / count
+    axes = torch.linalg.eigh(products / count - torch.outer(mean, mean)).eigenvectors[:, -_FEATURES:]
+    return centres, mean.float().to(bank.device), axes.float().to(bank.device)
 
 
 def _on_one_grid(taps: Taps) -> list[Tensor]:
@@ -163,7 +175,7 @@ def _clustered_by_photo(
     cells: dict[int, NDArray[np.float16]], photos: dict[str, list[int]], seed: int
 ) -> dict[int, NDArray[np.uint8]]:
     found: dict[int, NDArray[np.uint8]] = {}
-    for photo, slots in photos.items():
+    for photo, slots in tqdm(photos.items(), desc="regions", unit="photo"):
         rng = random.Random(f"{seed}/regions/{photo}")
         rows = np.concatenate([cells[slot].reshape(-1, cells[slot].shape[-1]) for slot in slots]).astype(np.float32)
         nearest = _clusters(_sample(rows, _FIT_CELLS, rng), rng.randint(*_REGIONS_OF_A_PHOTO), rng)

@@ -50,14 +50,20 @@ class RunFolder:
         return state
 
     def _check_same(self) -> None:
-        # Through JSON, which has lists where the records have tuples.
-        given = {"recipe": self.config.to_dict(), "data": self.contents}
-        for name, own in given.items():
+        for name, same in (("recipe", self._is_recipe), ("data", self._are_contents)):
             file = self.path / f"{name}.json"
-            if file.exists() and json.loads(file.read_text(encoding="utf-8")) != json.loads(json.dumps(own)):
+            if file.exists() and not same(json.loads(file.read_text(encoding="utf-8"))):
                 raise ConfigError(
                     f"{file} differs from the given {name}; resume with the same, or name another folder."
                 )
+
+    def _is_recipe(self, kept: dict[str, Any]) -> bool:
+        # A run from before a key was there has its default.
+        return TrainingConfig.from_dict(kept) == self.config
+
+    def _are_contents(self, kept: dict[str, Any]) -> bool:
+        # Through JSON, which has lists where the records have tuples.
+        return bool(kept == json.loads(json.dumps(self.contents)))
 
     def save(self, name: str, state: Mapping[str, Any], *, always: bool = False) -> None:
         """Write tensors and numbers to a file of the folder in one step; ``always``: from any process."""
