@@ -385,3 +385,9 @@ def test_the_logs_iou_leaves_ignored_pixels_out():
     logits = torch.zeros(1, 2, 2, 2)
     logits[0, 1] = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
     assert batch_iou(logits, target) == pytest.approx(0.5)
+
+
+def test_a_benchmarks_fold_is_the_recipes_and_not_left_out_by_classes(tmp_path):
+    config = replace(PICTURES, dataset="pascal")
+    with pytest.raises(ConfigError, match="--set fold=F in place of --exclude-fold"):
+        start.build_trainer(config, tmp_path, tmp_path / "run", novel=("cat",), device="cpu", workers=0)

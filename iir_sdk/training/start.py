@@ -96,6 +96,10 @@ def build_trainer(
     sets = without_classes(without_sets(every, leave_out), novel)
     _check_bank_options(config, every, sets, bank, leave_out)
     _check_convention(config, bank, novel)
+    if novel and config.dataset != "folder":
+        raise ConfigError(
+            f"dataset={config.dataset!r} has folds of its own: --set fold=F in place of --exclude-fold F."
+        )
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
