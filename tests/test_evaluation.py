@@ -234,7 +234,7 @@ def test_variants_differ_in_what_they_say():
     grad = varied(PICTURES, "other_cam")
     assert grad.model.cam == "grad"
     assert varied(grad, "other_cam").model.cam == "closed_form"
-    embedded = replace(read_recipe(find_recipe("lite2")), regions=0.2)
+    embedded = read_recipe(find_recipe("lite2"))
     assert {varied(embedded, name).model.cam for name in VARIANTS} == {"closed_form", "grad"}
     assert varied(PICTURES, "single").model.prototypes == "single"
     assert varied(PICTURES, "dual").model.prototypes == "dual"
@@ -247,16 +247,16 @@ def test_variants_differ_in_what_they_say():
 
 def test_rows_that_leave_data_out_are_of_banks_that_have_it():
     embedded = read_recipe(find_recipe("lite2"))
-    with_regions = replace(embedded, regions=0.2, shared_regions=0.1)
-    assert variants_of(with_regions, cutouts=True) == tuple(VARIANTS)
-    assert set(VARIANTS) - set(variants_of(with_regions, cutouts=False)) == {"no_cutouts"}
-    for name in ("no_regions", "prior"):
-        row = varied(with_regions, name)
-        assert (row.regions, row.shared_regions) == (0, 0)
-    assert (varied(with_regions, "main_set").regions, varied(with_regions, "main_set").shared_regions) == (0.2, 0)
+    assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
+    assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
+    without_regions = replace(embedded, regions=0.0, shared_regions=0.0)
+    assert set(VARIANTS) - set(variants_of(without_regions, cutouts=True)) == {"no_regions"}
+    assert varied(embedded, "no_regions") == replace(without_regions, directional_dropout=True)
+    prior, alone = varied(embedded, "prior"), varied(embedded, "main_set")
+    assert (prior.regions, prior.shared_regions) == (0, 0)
+    assert (alone.regions, alone.shared_regions) == (embedded.regions, 0)
     assert (embedded.model.dictionary, varied(embedded, "no_dictionary").model.dictionary) == (128, 0)
     assert embedded.model.self_support and not varied(embedded, "no_self_support").model.self_support
-    alone = varied(embedded, "main_set")
     assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
     lacking = (("main_set", "source = 'bank'"), ("no_dictionary", "model.dictionary"), ("no_regions", "regions or"))
     for name, lacks in lacking:
