@@ -1,7 +1,7 @@
 """Each COCO fold as new classes: ``python benchmarks/folds.py --data DATA --bank BANK --out runs/folds``.
 
-For each fold the package's own commands train, calibrate and score in turn; what is done already is not done again, by
-whatever data; a run of another recipe is refused.
+For each fold the package's own commands train, calibrate and score in turn. Scores and calibrated weights that are
+there are kept, even if the data changed; a run of another recipe is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main as iir_sdk
+from iir_sdk.errors import IirError
 from iir_sdk.training.config import TrainingConfig, find_recipe, read_recipe
 
 SEEDS = ("--seed", "0", "--seed", "1", "--seed", "2")
@@ -112,9 +113,13 @@ def main(
     training = [recipe, "--data", str(data), "--bank", str(bank)]
     training += [word for override in overrides for word in ("--set", override)]
     training += ["--cutouts", str(cutouts)] if cutouts else []
-    config = read_recipe(find_recipe(recipe), overrides)
+    try:
+        config = read_recipe(find_recipe(recipe), overrides)
+        for fold in folds:
+            check_recipe(out / f"fold{fold}", config)
+    except IirError as error:
+        raise click.UsageError(str(error)) from error
     for fold in folds:
-        check_recipe(out / f"fold{fold}", config)
         score_fold(fold, training, data / "coco", out / f"fold{fold}", dtype)
     rows = {fold: row(out / f"fold{fold}") for fold in folds}
     (out / "folds.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

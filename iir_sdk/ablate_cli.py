@@ -77,7 +77,8 @@ def ablate(
 ) -> None:
     """Train variants of RECIPE (default: lite2) on one budget and write a table.
 
-    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form, less data.
+    Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form; without
+    dictionary, self-support, regions, cut-outs, other sets.
     """
     from iir_sdk.training.ablate import ablate as run_ablation
     from iir_sdk.training.ablate import variants_of

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter, weights_info
 from iir_sdk.model.iir import IIR
@@ -87,3 +88,15 @@ def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(fol
     folds.check_recipe(tmp_path, config)
     with pytest.raises(click.UsageError, match="name another --out"):
         folds.check_recipe(tmp_path, replace(config, steps=5))
+
+
+def test_nothing_is_trained_before_all_recipes_are_checked(folds, tmp_path, monkeypatch):
+    monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: pytest.fail(words[0]))
+    other = read_recipe(find_recipe("lite2"), ("convention=filtered", "steps=5"))
+    (tmp_path / "fold3").mkdir()
+    (tmp_path / "fold3" / "recipe.json").write_text(json.dumps(other.to_dict()), encoding="utf-8")
+    given = ["--data", str(tmp_path), "--bank", str(tmp_path / "bank"), "--out", str(tmp_path)]
+    for options, reason in (((), "name another --out"), (("--set", "stepz=3"), "unknown key 'stepz'")):
+        result = CliRunner().invoke(folds.main, [*given, *options])
+        assert result.exit_code == 2
+        assert reason in result.output

@@ -378,6 +378,9 @@ def test_a_run_from_before_a_key_was_there_is_resumed_and_one_of_another_value_i
     assert json.loads(recipe.read_text())["shared_regions"] == 0.0
     with pytest.raises(ConfigError, match=r"recipe\.json differs"):
         build(replace(config, dice=0.5), picture_folder, tmp_path / "run").run(resume=True)
+    recipe.write_text(json.dumps(kept | {"a_key_that_is_gone": 1}))
+    with pytest.raises(ConfigError, match=r"recipe\.json differs"):
+        build(config, picture_folder, tmp_path / "run").run(resume=True)
 
 
 def test_the_logs_iou_leaves_ignored_pixels_out():

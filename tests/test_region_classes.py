@@ -183,3 +183,9 @@ def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
 def test_recipes_that_regions_do_not_fit_are_refused(change, reason):
     with pytest.raises(ConfigError, match=reason):
         replace(STILL, **change)
+
+
+def test_too_few_photos_are_an_error_before_any_feature_is_computed(picture_folder, tmp_path, random_backbone):
+    config = replace(STILL, shots=(1, 400))
+    with pytest.raises(DatasetError, match=r"needs 401 of them, not \d+; add pictures, or --set shared_regions=0"):
+        start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)

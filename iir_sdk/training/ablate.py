@@ -122,7 +122,7 @@ class AblationRow:
         miou: mean over its runs, of each the mean over the sets.
         fb_iou: likewise.
         miou_of_runs: by name of the :class:`HeldOut`.
-        settings: those of architecture and recipe that differ from the recipe's, and ``leave_out``.
+        settings: those of architecture and recipe that the variant changes, and ``leave_out``.
     """
 
     variant: str

@@ -78,8 +78,9 @@ class TrainingConfig:
         paste: share of views with pasted objects.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
-        main_set: the set that ``main_weight`` of the bank's episodes come from; the others share the rest evenly.
-        main_weight: that share, of the episodes of labelled classes and of those of one photo's regions.
+        main_set: the set that ``main_weight`` of the bank's episodes come from, of those of labelled classes as of
+            those of one photo's regions; the others share the rest evenly.
+        main_weight: that share.
         cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
         regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
             another crop of it; needs a bank whose views are not replaced.

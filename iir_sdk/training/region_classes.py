@@ -61,19 +61,21 @@ class RegionClasses:
     Args:
         bank: full; its views are not replaced.
         config: seed, shots and weights of the sets.
+        progress: whether to show how far it is.
 
     Raises:
         DatasetError: no photo has a region in enough of its views, or none is shared by enough photos.
         MissingDependencyError: scipy is not installed.
     """
 
-    def __init__(self, bank: FeatureBank, config: TrainingConfig) -> None:
+    def __init__(self, bank: FeatureBank, config: TrainingConfig, *, progress: bool = True) -> None:
         self.config, self._needed = config, max(config.shots) + 1
         photos: dict[str, list[int]] = defaultdict(list)
         for slot in bank.used_slots:
             photos[bank.photo(slot)].append(slot)
-        cells = _projected(bank, config.seed)
-        self._own = _clustered_by_photo(cells, photos, config.seed) if config.regions else {}
+        cells = _projected(bank, config.seed, progress=progress)
+        own = _clustered_by_photo(cells, photos, config.seed, progress=progress) if config.regions else {}
+        self._own = own
         self._shared = _clustered_together(cells, config.seed) if config.shared_regions else {}
         self._of_photos = self._photo_regions(photos) if config.regions else {}
         self._of_all = self._shared_regions(photos) if config.shared_regions else {}
@@ -98,7 +100,7 @@ class RegionClasses:
         return BankEpisode(chosen[1:], chosen[0], lambda slot: self._mask(self._own[slot], region))
 
     def _mask(self, regions: NDArray[np.uint8], region: int) -> NDArray[np.uint8]:
-        """At label size; from three pixels a cell on, what lies between its cells and others counts nowhere."""
+        """At label size; where a cell is at least three pixels wide, what lies between regions counts nowhere."""
         side, own = self.config.label_size, torch.from_numpy(regions == region).float()
         share = F.interpolate(own[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
         mask: NDArray[np.uint8] = (share >= _UNSURE[1]).astype(np.uint8)
@@ -134,13 +136,13 @@ def _slots_by_region(regions: dict[int, NDArray[np.uint8]], slots: list[int]) ->
     return found
 
 
-def _projected(bank: FeatureBank, seed: int) -> dict[int, NDArray[np.float16]]:
+def _projected(bank: FeatureBank, seed: int, *, progress: bool) -> dict[int, NDArray[np.float16]]:
     """By slot ``(h, w, F)``: main components of centred unit features of all three taps, on the grid of ``mid``."""
     slots = bank.used_slots
     drawn = random.Random(seed).sample(slots, min(_FIT_VIEWS, len(slots)))
     centres, mean, axes = _main_axes(bank, drawn)
     found = {}
-    for slot in tqdm(slots, desc="regions", unit="view"):
+    for slot in tqdm(slots, desc="regions", unit="view", disable=not progress):
         cells = (_joined(_on_one_grid(bank.taps([slot])), centres)[0] - mean) @ axes
         found[slot] = cells.half().cpu().numpy()
     return found
@@ -172,10 +174,10 @@ def _joined(maps: list[Tensor], centres: list[Tensor]) -> Tensor:
 
 
 def _clustered_by_photo(
-    cells: dict[int, NDArray[np.float16]], photos: dict[str, list[int]], seed: int
+    cells: dict[int, NDArray[np.float16]], photos: dict[str, list[int]], seed: int, *, progress: bool
 ) -> dict[int, NDArray[np.uint8]]:
     found: dict[int, NDArray[np.uint8]] = {}
-    for photo, slots in tqdm(photos.items(), desc="regions", unit="photo"):
+    for photo, slots in tqdm(photos.items(), desc="regions", unit="photo", disable=not progress):
         rng = random.Random(f"{seed}/regions/{photo}")
         rows = np.concatenate([cells[slot].reshape(-1, cells[slot].shape[-1]) for slot in slots]).astype(np.float32)
         nearest = _clusters(_sample(rows, _FIT_CELLS, rng), rng.randint(*_REGIONS_OF_A_PHOTO), rng)

@@ -58,8 +58,11 @@ class RunFolder:
                 )
 
     def _is_recipe(self, kept: dict[str, Any]) -> bool:
-        # A run from before a key was there has its default.
-        return TrainingConfig.from_dict(kept) == self.config
+        # A run from before a key was there has its default; one with a key that is gone cannot be gone on with.
+        try:
+            return TrainingConfig.from_dict(kept) == self.config
+        except ConfigError:
+            return False
 
     def _are_contents(self, kept: dict[str, Any]) -> bool:
         # Through JSON, which has lists where the records have tuples.

@@ -96,10 +96,6 @@ def build_trainer(
     sets = without_classes(without_sets(every, leave_out), novel)
     _check_bank_options(config, every, sets, bank, leave_out)
     _check_convention(config, bank, novel)
-    if novel and config.dataset != "folder":
-        raise ConfigError(
-            f"dataset={config.dataset!r} has folds of its own: --set fold=F in place of --exclude-fold F."
-        )
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
@@ -294,11 +290,20 @@ def _check_bank_options(
     if every and not sets:
         names = ", ".join(s.name for s in every)
         raise DatasetError(f"all classes of {names} are left out; leave out fewer, or pass more sets.")
+    photos, needed = sum(len(s.images) for s in sets), max(config.shots) + 1
+    if config.shared_regions and photos < needed:
+        raise DatasetError(
+            f"a region that photos share needs {needed} of them, not {photos}; add pictures, or --set shared_regions=0"
+        )
     if bank and config.refresh:
         raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
 
 
 def _check_convention(config: TrainingConfig, bank: Path | None, novel: Sequence[str]) -> None:
+    if novel and config.dataset != "folder":
+        raise ConfigError(
+            f"dataset={config.dataset!r} has folds of its own: --set fold=F in place of --exclude-fold F."
+        )
     if config.dataset == "folder" and config.convention == "filtered" and novel and not bank:
         raise ConfigError(
             "convention='filtered' leaves out the views that show a held-out class, which only a kept bank of all "
