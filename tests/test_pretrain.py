@@ -122,6 +122,8 @@ def test_the_command(picture_folder, tmp_path, random_backbone):  # noqa: F811
     settings = [
         "model.base_classes=3",
         "source=pictures",
+        "regions=0",
+        "shared_regions=0",
         "model.backbone=test_efficientnet",
         "view_size=64",
         "batch=2",

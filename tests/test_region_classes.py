@@ -175,7 +175,7 @@ def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
     ("change", "reason"),
     [
         ({"regions": 0.7, "shared_regions": 0.4}, "sum to more than 1"),
-        ({"regions": 0.1, "refresh": 2}, "refresh=0, not 'bank' and 2"),
+        ({"regions": 0.1, "refresh": 2}, "refresh=0, not 'bank' and 2; or set both to 0"),
         ({"shared_regions": 0.1, "source": "pictures"}, "source='bank'"),
         ({"regions": -0.1}, "regions=-0.1 must lie in"),
     ],

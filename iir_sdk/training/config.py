@@ -168,7 +168,7 @@ class TrainingConfig:
         if (self.regions or self.shared_regions) and (self.refresh or self.source != "bank"):
             raise ConfigError(
                 f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank' and "
-                f"refresh=0, not {self.source!r} and {self.refresh}."
+                f"refresh=0, not {self.source!r} and {self.refresh}; or set both to 0."
             )
         if self.label_size % 4:
             raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")
