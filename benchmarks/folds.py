@@ -43,7 +43,7 @@ def check_recipe(run: Path, config: TrainingConfig) -> None:
         click.UsageError: it is one.
     """
     kept = run / "recipe.json"
-    if kept.exists() and TrainingConfig.from_dict(json.loads(kept.read_text(encoding="utf-8"))) != config:
+    if kept.exists() and not config.is_kept_as(json.loads(kept.read_text(encoding="utf-8"))):
         raise click.UsageError(f"{kept} is not the recipe that is asked for; name another --out.")
 
 

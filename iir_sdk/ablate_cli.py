@@ -91,6 +91,7 @@ def ablate(
     parts = TrainedParts(backbone_weights, classifier, base_learner)
 
     def build(variant: TrainingConfig, folder: Path, novel: Sequence[str], unused: Sequence[str]) -> Any:
+        """A trainer of one row's run."""
         return build_trainer(
             variant,
             data,

@@ -59,8 +59,8 @@ class Variant:
     def fits(self, config: TrainingConfig) -> bool:
         """Whether a recipe has what the variant leaves out."""
         has_setting = not self.without or bool(getattr(config.model, self.without))
-        has_regions = bool(config.regions or config.shared_regions)
-        return has_setting and (config.source == "bank" or not self.of_bank) and (has_regions or not self.of_regions)
+        has_bank, has_regions = config.source == "bank", config.asks_for_regions
+        return has_setting and (has_bank or not self.of_bank) and (has_regions or not self.of_regions)
 
 
 OF_CLOSED_FORM: dict[str, Any] = {

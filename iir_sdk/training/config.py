@@ -165,7 +165,7 @@ class TrainingConfig:
                 f"recipe: regions={self.regions} and shared_regions={self.shared_regions} sum to more than 1; lower "
                 "one of them."
             )
-        if (self.regions or self.shared_regions) and (self.refresh or self.source != "bank"):
+        if self.asks_for_regions and (self.refresh or self.source != "bank"):
             raise ConfigError(
                 f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank' and "
                 f"refresh=0, not {self.source!r} and {self.refresh}; or set both to 0."
@@ -205,6 +205,19 @@ class TrainingConfig:
             plain.setdefault("steps", 0)
         _check_kinds(plain)
         return cls(**plain)
+
+    @property
+    def asks_for_regions(self) -> bool:
+        """Whether any episode asks for a region that nobody labelled."""
+        return self.regions + self.shared_regions > 0
+
+    def is_kept_as(self, values: Mapping[str, Any]) -> bool:
+        """Whether plain values, as a run keeps them, are this recipe; keys that came since have their defaults."""
+        try:
+            return TrainingConfig.from_dict(values) == self
+        except ConfigError:
+            # Such as a key that is gone.
+            return False
 
     def to_dict(self) -> dict[str, Any]:
         """The plain values, as :meth:`from_dict` takes them."""

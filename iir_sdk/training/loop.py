@@ -81,7 +81,7 @@ class Trainer:
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
-        if self.model.decoder.dictionary is not None or self.config.regions or self.config.shared_regions:
+        if self.model.decoder.dictionary is not None or self.config.asks_for_regions:
             require_clustering()
         if self.config.tensorboard:
             tensorboard_writer(self.folder.path)

@@ -206,6 +206,7 @@ def _clusters(rows: NDArray[np.float32], count: int, rng: random.Random) -> Call
     squares = (means**2).sum(1) / 2
 
     def nearest(cells: NDArray[np.float16]) -> NDArray[np.uint8]:
+        """Number ``(h, w)`` of each cell's nearest mean."""
         numbers: NDArray[np.uint8] = (cells.astype(np.float32) @ means.T - squares).argmax(-1).astype(np.uint8)
         return numbers
 

@@ -50,19 +50,12 @@ class RunFolder:
         return state
 
     def _check_same(self) -> None:
-        for name, same in (("recipe", self._is_recipe), ("data", self._are_contents)):
+        for name, same in (("recipe", self.config.is_kept_as), ("data", self._are_contents)):
             file = self.path / f"{name}.json"
             if file.exists() and not same(json.loads(file.read_text(encoding="utf-8"))):
                 raise ConfigError(
                     f"{file} differs from the given {name}; resume with the same, or name another folder."
                 )
-
-    def _is_recipe(self, kept: dict[str, Any]) -> bool:
-        # A run from before a key was there has its default; one with a key that is gone cannot be gone on with.
-        try:
-            return TrainingConfig.from_dict(kept) == self.config
-        except ConfigError:
-            return False
 
     def _are_contents(self, kept: dict[str, Any]) -> bool:
         # Through JSON, which has lists where the records have tuples.

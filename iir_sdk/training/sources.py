@@ -110,8 +110,8 @@ class BankSource:
         ahead = config.views + first * config.refresh
         left = max(1, (config.steps - first) * config.refresh)
         fresh = self._stream(ahead, left, max(1, config.refresh), min(1, self.workers))
-        asks = bool(config.regions or config.shared_regions)
-        regions = RegionClasses(bank, config, progress=self.processes.first) if asks else None
+        shown = self.processes.first
+        regions = RegionClasses(bank, config, progress=shown) if config.asks_for_regions else None
         for step in range(first, config.steps):
             if config.refresh:
                 bank.add(next(fresh), ahead + (step - first) * config.refresh)
