@@ -7,6 +7,7 @@ means over the episodes that have them, in percent.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, proxy_cl
 from iir_sdk.model.cross_step import support_labels
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.prototypes import dual_prototypes, grid_size, masked_average, resize_mask
+from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import iir_prior, similarity_priors
 from iir_sdk.model.state import SupportState
 from iir_sdk.torch_engine import resized_by_torch
@@ -36,7 +38,7 @@ from iir_sdk.training.step import known_share
 Figures = dict[str, float]
 
 
-def main_figures(model: IIR, support: Taps, mask: Tensor, query: Taps, target: Tensor) -> Figures:
+def episode_figures(model: IIR, support: Taps, mask: Tensor, query: Taps, target: Tensor) -> Figures:
     """Of one episode: ``mask (1, 1, H, W)`` in [0, 1] of the support, ``target (1, H, W)`` labels of the query."""
     size = grid_size(query.mid)
     share = known_share(target, size)
@@ -90,7 +92,7 @@ def activation(model: IIR, taps: Taps, proxy: ProxyClass, size: tuple[int, int])
     return resize_map(class_activation(model.backbone, taps.mid, pooled, shot), size)
 
 
-def cosine_prior(features, prototypes: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def cosine_prior(features: QueryFeatures, prototypes: Tensor) -> Tensor:
     """Similarity to unit ``prototypes (1, 1, C)`` of ``high``, scaled to [0, 1], at ``mid``'s grid."""
     found = priors.similarity_map(*features.compared("high"), prototypes.float())
     return scaled(resize_map(found, grid_size(features.taps.mid)))
@@ -140,7 +142,8 @@ def of_one_attention(
     attention: Attention, tokens: Tensor, keys: Tensor, bias: Tensor, labels: Tensor, of_support: Tensor
 ) -> Figures:
     """Of query ``tokens (1, P, d)`` over ``keys (1, T, d)``, with their labels."""
-    drop = inconsistent_pairs(attention.affinity(tokens, keys), labels, of_support)
+    affinity = attention.affinity(tokens, keys)
+    drop = inconsistent_pairs(affinity, labels, of_support)
     heads = attention.heads
     asked, offered = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (attention.to_query(tokens), keys))
     mass = (asked @ offered.transpose(2, 3) / asked.shape[3] ** 0.5 + bias[:, None]).softmax(3).mean(1)
@@ -158,11 +161,16 @@ def of_one_attention(
         "attention of such positions that they lose": (mass * drop).sum(2)[drop.any(2)],
     }
     means = {name: float(values.float().mean()) for name, values in figures.items()}
+    for name, alike in (("dot product", affinity), ("attention weight, mean of the heads", mass)):
+        matches = alike[0].argmax(0)[known[0]]
+        means[f"distinct best matches, of as many as there are tokens, by {name}"] = len(matches.unique()) / len(
+            matches
+        )
     astray = {
         "attention to the object's tokens, from the object": float(inside),
         "attention to the object's tokens, from the background": float(outside),
     }
-    return {name: value for name, value in (means | astray).items()}
+    return means | astray
 
 
 class Episodes:
@@ -180,7 +188,7 @@ class Episodes:
         support = taps_of(self.engine.model.backbone, torch.from_numpy(image)[None])
         query = self.engine.taps([self.pictures.picture(episode.query)])
         target = torch.from_numpy(self.pictures.mask(episode.name, episode.query)).long()[None]
-        return main_figures(self.engine.model, support, torch.from_numpy(share)[None, None], query, target)
+        return episode_figures(self.engine.model, support, torch.from_numpy(share)[None, None], query, target)
 
 
 def table(means: Figures, heading: str) -> str:
@@ -208,7 +216,8 @@ def main(weights: str, data: Path, fold: int, episodes: int, out: Path) -> None:
         measured = Episodes(segmenter, novel)
         for episode in tqdm(drawn, desc=pictures.name):
             for name, value in measured.figures(episode).items():
-                if value == value:  # Not of episodes that have no such token.
+                # NaN where an episode has no such token.
+                if not math.isnan(value):
                     collected[name].append(value)
     means = {name: sum(values) / len(values) for name, values in collected.items()}
     heading = f"{segmenter.checkpoint.name}, {episodes} episodes of fold {fold}'s classes, 1-shot, seed 0"

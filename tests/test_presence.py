@@ -19,7 +19,7 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import prediction_evidence, score_logits
+from iir_sdk.model.presence import class_agreement, score_logits
 from iir_sdk.model.self_support import self_support_priors
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.data.episodes import Episode
@@ -100,7 +100,7 @@ def test_a_prior_without_foreground_or_background_stays_finite(model, value):
     assert torch.isfinite(head).all()
 
 
-def test_the_evidence_is_cosines_of_means_and_the_lead_inside_the_mask(model):
+def test_the_evidence_is_what_its_names_say(model):
     torch.manual_seed(1)
     images, mask = torch.randn(1, 1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
@@ -108,26 +108,44 @@ def test_the_evidence_is_cosines_of_means_and_the_lead_inside_the_mask(model):
         state = model.encode_support(images, mask)
         query = model.read_query(random_taps(model))
         logits = torch.randn(1, 2, 8, 8)
-        found = prediction_evidence(query, state, torch.ones(1, 1), logits)[0]
+        found = model.evidence(query, state, torch.ones(1, 1), logits)[0]
     share = torch.softmax(logits, 1)[0, 1].double().numpy().reshape(2, 4, 2, 4).mean((1, 3))
     for i, (name, maps) in enumerate((("high", query.taps.high), ("pooled", query.pooled_map))):
         mean = np.einsum("hw,chw->c", share, unit(maps[0].double().numpy()))
         of_support = getattr(state, f"foreground_{name}")[0, 0].double().numpy()
         assert float(found[i]) == pytest.approx(float(unit(mean) @ unit(of_support)), abs=1e-4)
+    high, of_support = unit(query.taps.high[0].double().numpy()), state.foreground_high[0, 0].double().numpy()
+    assert float(found[2]) == pytest.approx(
+        max(of_support @ high[:, y, x] for y in range(2) for x in range(2)), abs=1e-4
+    )
+    classes = model.backbone.class_weight.detach().double().numpy()
+    both = [classes @ unit(mean), classes @ state.foreground_pooled[0, 0].double().numpy()]
+    centred = [unit(scores - scores.mean()) for scores in both]
+    shares = [np.exp(4 * scores) / np.exp(4 * scores).sum() for scores in both]
+    assert float(found[3]) == pytest.approx(float(centred[0] @ centred[1]), abs=1e-4)
+    assert float(found[4]) == pytest.approx(float(np.sqrt(shares[0] * shares[1]).sum()), abs=1e-4)
     leads = [float(fg - bg) for bg, fg in zip(*logits[0].flatten(1), strict=True) if fg > bg]
-    assert float(found[2]) == pytest.approx(np.mean(leads), abs=1e-5)
+    assert float(found[5]) == pytest.approx(np.mean(leads), abs=1e-5)
     with torch.inference_mode():
-        nothing = prediction_evidence(
+        nothing = model.evidence(
             query, state, torch.ones(1, 1), torch.tensor([3.0, -3.0])[:, None, None] * logits.abs()
         )
-    assert float(nothing[0, 2]) == 0
+    assert float(nothing[0, 5]) == 0
     assert torch.isfinite(nothing).all()
+
+
+def test_without_a_classifier_vectors_themselves_are_compared():
+    same, other = torch.eye(8)[None, :1], torch.eye(8)[None, 1:2]
+    cosine, overlap = class_agreement(same, torch.cat([same, other], 1), None)
+    assert cosine[0].tolist() == pytest.approx([1, -1 / 7], abs=1e-6)
+    share = np.exp([4, *[0] * 7]) / (np.exp(4) + 7)
+    assert overlap[0].tolist() == pytest.approx([1, 2 * np.sqrt(share[0] * share[1]) + 6 * share[1]], abs=1e-6)
 
 
 def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
     """Shown where cosines are high; a tenth of the mask is right where its lead is small, nine tenths where large."""
     torch.manual_seed(0)
-    cosines = torch.cat([torch.full((80, 2), 0.8), torch.full((40, 2), 0.2)]) + 0.05 * torch.randn(120, 2)
+    cosines = torch.cat([torch.full((80, 5), 0.8), torch.full((40, 5), 0.2)]) + 0.05 * torch.randn(120, 5)
     lead = torch.tensor([1.0] * 40 + [4.0] * 40 + [2.0] * 40)[:, None]
     shown, right = torch.tensor([1.0] * 80 + [0.0] * 40), torch.tensor([0.1] * 40 + [0.9] * 40 + [0.0] * 40)
     right[0] = -1.0
@@ -135,7 +153,7 @@ def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
     fitted = fit_scores(IIR(replace(CONFIG, presence=False)), observed)
     assert fitted.config.presence
     head = fitted.decoder.scores
-    three = torch.tensor([[0.8, 0.8, 1.0], [0.8, 0.8, 4.0], [0.2, 0.2, 2.0]])
+    three = torch.tensor([[0.8] * 5 + [1.0], [0.8] * 5 + [4.0], [0.2] * 5 + [2.0]])
     presence, confidence = score_logits(three, head).sigmoid().T.tolist()
     assert min(presence[:2]) > 0.9
     assert presence[2] < 0.1
@@ -152,7 +170,7 @@ def test_what_is_right_of_a_mask_is_counted_at_the_pictures_own_size(small_segme
     protocol = Protocol(episodes=4, seeds=(2,))
     observed = present_and_absent(small_segmenter, pictures, protocol)
     assert observed.shown.tolist() == [1.0] * 4 + [0.0] * 4
-    assert observed.evidence.shape == (8, 3)
+    assert observed.evidence.shape == (8, 6)
     for i, episode in enumerate(draw_episodes(pictures, protocol)[2]):
         found = Evaluator(small_segmenter, pictures).probability(episode) > 0.5
         target = pictures.mask(episode.name, episode.query) == 1

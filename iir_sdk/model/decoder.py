@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         self.joint_temperature_log = nn.Parameter(joint.log()) if config.joint_priors else None
         self.dictionary = Dictionary(config.dictionary, *channels[1:]) if config.dictionary else None
         # Fitted after training, to evidence that its losses never see.
-        self.scores = nn.Linear(EVIDENCE, len(SCORES)) if config.presence else None
+        self.scores = nn.Linear(len(EVIDENCE), len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def query_features(self, taps: Taps) -> Tensor:

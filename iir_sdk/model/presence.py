@@ -9,44 +9,81 @@ from torch.nn import functional as F
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.query import QueryFeatures
+from iir_sdk.model.query_priors import similarities
 from iir_sdk.model.self_support import mean_units
 from iir_sdk.model.state import SupportState
 
-_MAPS = ("high", "pooled")
-
-EVIDENCE = len(_MAPS) + 1
-"""How many numbers speak for a prediction: a cosine by each of the maps, and the lead."""
+EVIDENCE = ("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead")
+"""What speaks for a prediction; see :func:`prediction_evidence`."""
 
 SCORES = ("presence", "confidence")
 """What they are made into: does the query show the object, and if so, what share of the mask is of it."""
 
+_LENGTH = 4
+"""Of the vectors whose class probabilities are compared."""
+
 
 @full_precision
 def score_logits(evidence: Tensor, head: nn.Linear) -> Tensor:
-    """Logits ``(N, 2)`` float32, presence and confidence, from ``evidence (N, 3)`` by a fitted head."""
+    """Logits ``(N, 2)`` float32, presence and confidence, from ``evidence (N, 6)`` by a fitted head."""
     return F.linear(evidence.float(), head.weight.float(), head.bias.float())
 
 
-def prediction_evidence(query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
+def prediction_evidence(
+    query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor, class_weight: Tensor | None
+) -> Tensor:
     """Does what was found look like the support's object, and how far is it from what was not found?
+
+    Every position counts by its foreground probability for the mean of what was found, so that something is compared
+    where no mask is found, too.
 
     Args:
         query: of ``N`` queries, or of one that all tasks ask for.
         state: of ``N`` tasks.
         weights: ``(N, K)`` of the shots.
         logits: ``(N, 2, h, w)``, background and foreground.
+        class_weight: ``(1000, C)``, rows of the classifier; None without one.
 
     Returns:
-        ``(N, 3)`` float32: by ``high`` and by the map that the classifier pools, the cosine in [-1, 1] of the mean of
-        what was found with the support's object, every position counting by its foreground probability, so that
-        something is compared where no mask is found, too; and the mean lead of the foreground inside the mask, >= 0.
+        ``(N, 6)`` float32: the cosine of that mean with the support's object by ``high`` and by the map that the
+        classifier pools; the largest cosine of any position by ``high``; how alike the classifier finds the two, by
+        :func:`class_agreement`; and the mean lead of the foreground inside the mask, >= 0.
     """
     lead = (logits[:, 1:] - logits[:, :1]).float()
     found, inside = lead.sigmoid(), lead > 0
-    evidence = []
-    for name in _MAPS:
-        mean = mean_units(query, name, area_average(found, grid_size(query.compared(name)[0])))
-        each = (F.normalize(mean, dim=2) * getattr(state, f"foreground_{name}").float()).sum(2)
-        evidence.append((each * weights).sum(1))
+    high, pooled = (_mean_found(query, name, found) for name in ("high", "pooled"))
+    alike = similarities(query, "high", state.foreground_high).float().amax((2, 3))
+    by_shot = [
+        (high * state.foreground_high.float()).sum(2),
+        (pooled * state.foreground_pooled.float()).sum(2),
+        alike,
+        *class_agreement(pooled, state.foreground_pooled, class_weight),
+    ]
+    evidence = [(each * weights).sum(1) for each in by_shot]
     evidence.append((lead * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1))
     return torch.stack(evidence, 1)
+
+
+@full_precision
+def class_agreement(found: Tensor, objects: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """How alike two pooled vectors are in the classifier's own vocabulary.
+
+    Args:
+        found: ``(N, 1, C)`` unit vectors.
+        objects: ``(N, K, C)`` unit vectors.
+        class_weight: ``(1000, C)``; None compares the vectors themselves.
+
+    Returns:
+        Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
+        vectors of length 4, each ``(N, K)`` float32.
+    """
+    vectors = torch.cat([found.float(), objects.float()], 1)
+    scores = vectors if class_weight is None else vectors @ class_weight.float().T
+    centred = F.normalize(scores - scores.mean(2, keepdim=True), dim=2)
+    roots = (_LENGTH * scores).softmax(2).sqrt()
+    return (centred[:, :1] * centred[:, 1:]).sum(2), (roots[:, :1] * roots[:, 1:]).sum(2)
+
+
+def _mean_found(query: QueryFeatures, name: str, found: Tensor) -> Tensor:
+    shares = area_average(found, grid_size(query.compared(name)[0]))
+    return F.normalize(mean_units(query, name, shares), dim=2)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import prediction_evidence, score_logits
+from iir_sdk.model.presence import score_logits
 from iir_sdk.result import Cut
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.torch_engine import restore
@@ -68,7 +68,7 @@ class Observed(NamedTuple):
     """What is known of ``M`` predictions.
 
     Attributes:
-        evidence: ``(M, 3)`` of :func:`~iir_sdk.model.presence.prediction_evidence`.
+        evidence: ``(M, 6)`` of :func:`~iir_sdk.model.presence.prediction_evidence`.
         shown: ``(M,)``, 1 where the query shows the object, else 0.
         right: ``(M,)`` in [0, 1], share of the mask that is of the object; -1 where it is empty.
     """
@@ -112,7 +112,7 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
         (task,) = engine.prepare([evaluator.task(episode)])
         query = engine.network.read_query(evaluator.taps(episode))
         found = engine.network.decode(query, task.state)
-        evidence = prediction_evidence(query, task.state, found.shot_weights, found.logits)[0]
+        evidence = engine.network.evidence(query, task.state, found.shot_weights, found.logits)[0]
     mask = restore(found.logits, evaluator.size(episode))[0].cpu().numpy() > Cut().threshold
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes[episode.name]:
