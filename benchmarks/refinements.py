@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -115,7 +114,7 @@ def iou(found: Tensor, truth: Tensor, known: Tensor) -> float:
 
 
 def best_iou(soft: Tensor, truth: Tensor, known: Tensor) -> float:
-    """Over all thresholds of a map in [0, 1]: how well it ranks positions, whatever its scale."""
+    """Over 51 thresholds of a map in [0, 1]: how well it ranks positions."""
     return max(iou(soft > t, truth, known) for t in THRESHOLDS)
 
 
@@ -209,22 +208,29 @@ def main(weights: str, data: Path, fold: int, episodes: int, out: Path) -> None:
     segmenter = FewShotSegmenter(weights, device="cpu")
     if not segmenter.model.config.cross_blocks:
         raise ConfigError(f"{weights} has no cross attention, so nothing of it can be measured.")
-    collected = defaultdict(list)
-    for pictures in read_picture_sets(data):
-        novel = pictures.only([name for name in coco_fold(fold) if name in pictures.classes])
-        drawn = sample_episodes(large_enough(novel, 0.01), shots=1, count=episodes, seed=0)
-        measured = Episodes(segmenter, novel)
-        for episode in tqdm(drawn, desc=pictures.name):
-            for name, value in measured.figures(episode).items():
-                # NaN where an episode has no such token.
-                if not math.isnan(value):
-                    collected[name].append(value)
-    means = {name: sum(values) / len(values) for name, values in collected.items()}
-    heading = f"{segmenter.checkpoint.name}, {episodes} episodes of fold {fold}'s classes, 1-shot, seed 0"
+    each = [figures for pictures in read_picture_sets(data) for figures in of_set(segmenter, pictures, fold, episodes)]
+    means = mean_figures(each)
+    checkpoint = segmenter.checkpoint
+    heading = f"{checkpoint.name}, {len(each)} episodes of fold {fold}'s classes, 1-shot, seed 0"
+    document = {"of": heading, "sha256": checkpoint.sha256, "means": means}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "refinements.json").write_text(json.dumps({"of": heading, "means": means}, indent=1) + "\n", "utf-8")
+    (out / "refinements.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     (out / "refinements.md").write_text(table(means, heading), "utf-8")
     click.echo(table(means, heading))
+
+
+def of_set(segmenter: FewShotSegmenter, pictures: FewShotDataset, fold: int, episodes: int) -> list[Figures]:
+    """Of each episode whose object is seen at ``mid``'s grid."""
+    novel = pictures.only([name for name in coco_fold(fold) if name in pictures.classes])
+    drawn = sample_episodes(large_enough(novel, 0.01), shots=1, count=episodes, seed=0)
+    measured = Episodes(segmenter, novel)
+    return [found for episode in tqdm(drawn, desc=pictures.name) if (found := measured.figures(episode))]
+
+
+def mean_figures(each: list[Figures]) -> Figures:
+    """Each over the episodes that have it: NaN where one has no such token."""
+    values = {name: [figures[name] for figures in each if not math.isnan(figures[name])] for name in each[0]}
+    return {name: sum(of) / len(of) for name, of in values.items() if of}
 
 
 if __name__ == "__main__":

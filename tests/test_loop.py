@@ -25,7 +25,6 @@ from iir_sdk.training.data.episodes import sample_episodes
 from iir_sdk.training.data.folder import join_sets, read_picture_set, read_picture_sets
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
 from iir_sdk.training.loop import Trainer
-from iir_sdk.training.optimisation import build_average, rate
 from iir_sdk.training.sources import BankSource
 from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou, known_share
 from iir_sdk.training.views import ViewMaker
@@ -183,31 +182,6 @@ def test_tensorboard_is_asked_for_before_the_first_step(picture_folder, tmp_path
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match="train"):
         build(PICTURES, picture_folder, tmp_path / "run").run()
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.5, 0.998])
-def test_the_average_forgets_its_random_start(ema):
-    module = torch.nn.Linear(1, 1, bias=False)
-    average = build_average(module, replace(BANK, ema=ema))
-    expected = 0.0
-    for n in range(300):
-        value = 100.0 if n == 0 else float(n % 3)
-        module.weight.data.fill_(value)
-        average.update_parameters(module)
-        decay = min(ema, (1 + n) / (10 + n))
-        expected = value if n == 0 else decay * expected + (1 - decay) * value
-    assert average.module.weight.item() == pytest.approx(expected, rel=1e-4)
-    assert expected < 2.1
-
-
-def test_schedules_equal_their_formulas():
-    config = replace(TINY, warmup=4)
-    cosine = [rate(s, 100, config) for s in range(100)]
-    assert cosine[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0], rel=0.01)
-    assert cosine[50] == pytest.approx(0.02 + 0.98 / 2)
-    poly = replace(config, schedule="poly", warmup=0)
-    for step in (0, 10, 99):
-        assert rate(step, 100, poly) == pytest.approx((1 - step / 100) ** 0.9)
 
 
 # Episodes of pictures

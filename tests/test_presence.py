@@ -143,13 +143,13 @@ def test_without_a_classifier_vectors_themselves_are_compared():
 
 
 def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
-    """Shown where cosines are high; a tenth of the mask is right where its lead is small, nine tenths where large."""
+    """Shown where likeness is high; a tenth of the mask is right where its lead is small, nine tenths where large."""
     torch.manual_seed(0)
-    cosines = torch.cat([torch.full((80, 5), 0.8), torch.full((40, 5), 0.2)]) + 0.05 * torch.randn(120, 5)
+    likeness = torch.cat([torch.full((80, 5), 0.8), torch.full((40, 5), 0.2)]) + 0.05 * torch.randn(120, 5)
     lead = torch.tensor([1.0] * 40 + [4.0] * 40 + [2.0] * 40)[:, None]
     shown, right = torch.tensor([1.0] * 80 + [0.0] * 40), torch.tensor([0.1] * 40 + [0.9] * 40 + [0.0] * 40)
     right[0] = -1.0
-    observed = Observed(torch.cat([cosines, lead], 1), shown, right)
+    observed = Observed(torch.cat([likeness, lead], 1), shown, right)
     fitted = fit_scores(IIR(replace(CONFIG, presence=False)), observed)
     assert fitted.config.presence
     head = fitted.decoder.scores

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from iir_sdk.model.attention import Attention
+from iir_sdk.model.iir import IIR
+from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.weights.checkpoint_file import save_checkpoint
+from tests.test_presence import CONFIG
 from tests.test_speed_report import script
 
 
@@ -38,7 +46,38 @@ def test_what_cut_pairs_hold_equals_loops(refinements):
         cut = int(labels[0, match]) not in (255, int(of_support[0, j]))
         conflicts.append(cut)
         held += float(mass[match, j]) if cut else 0.0
+    assert any(conflicts)
     assert figures["support tokens whose best match in the query conflicts"] == sum(conflicts) / 2
     assert figures["attention that the cut pairs hold"] == pytest.approx(held / 5, abs=1e-6)
     of_object = (float(mass[0, 0]) + float(mass[3, 0])) / 2
     assert figures["attention to the object's tokens, from the object"] == pytest.approx(of_object, abs=1e-6)
+
+
+def test_a_mean_is_over_the_episodes_that_have_the_figure(refinements):
+    found = refinements.mean_figures([{"a": 1.0, "b": math.nan}, {"a": 0.0, "b": 0.5}, {"a": 0.5, "b": math.nan}])
+    assert found == {"a": 0.5, "b": 0.5}
+
+
+def test_a_sets_figures_are_shares_and_name_the_checkpoint(refinements, picture_folder, tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(IIR(CONFIG), Preprocessing(size=96, support_size=64), path)
+    words = ["--data", str(picture_folder / "coco"), "--fold", "0", "--episodes", "4", "--out", str(tmp_path)]
+    done = CliRunner().invoke(refinements.main, [str(path), *words], catch_exceptions=False)
+    document = json.loads((tmp_path / "refinements.json").read_text(encoding="utf-8"))
+    assert document["of"] == "small, 4 episodes of fold 0's classes, 1-shot, seed 0"
+    assert len(document["sha256"]) == 64
+    means = document["means"]
+    assert all(-1 <= value <= 1 for value in means.values())
+    assert means["the same, threshold chosen by the query's truth"] >= means["IoU of activated region and truth, query"]
+    astray = "attention to the object's tokens, from the"
+    assert 0 < means[f"{astray} object"] < 1
+    assert f"| {astray} object | {100 * means[f'{astray} object']:.1f} |" in done.output
+
+
+def test_without_cross_attention_there_is_nothing_to_measure(refinements, picture_folder, tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(IIR(replace(CONFIG, cross_blocks=0)), Preprocessing(size=96, support_size=64), path)
+    words = ["--data", str(picture_folder / "coco"), "--fold", "0", "--out", str(tmp_path)]
+    with pytest.raises(refinements.ConfigError, match="no cross attention"):
+        CliRunner().invoke(refinements.main, [str(path), *words], catch_exceptions=False)

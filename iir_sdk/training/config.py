@@ -60,7 +60,7 @@ class TrainingConfig:
         warmup: steps of linear warm-up.
         gradient_clip: largest gradient norm.
         precision: of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
-        ema: decay of the weight average that is saved, less at the start; 0 saves the weights themselves.
+        ema: decay of the weight average that is saved, reached by degrees; 0 saves the weights themselves.
         dice: weight of the Dice term.
         directional_dropout: cut inconsistent pairs in cross attention.
         view_size: side of the augmented pictures in pixels.

@@ -15,6 +15,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from iir_sdk.devices import computes_in_bfloat16
 from iir_sdk.training.config import TrainingConfig
 
+_Weights = tuple[Tensor, ...] | list[Tensor]
+
 
 def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
     """AdamW or SGD over every parameter that learns."""
@@ -41,19 +43,15 @@ def rate(step: int, steps: int, config: TrainingConfig) -> float:
 def build_average(module: nn.Module, config: TrainingConfig) -> AveragedModel:
     """The exponential average of the weights; with ``ema=0`` it is the weights themselves.
 
-    Its decay grows to ``ema`` as ``(1 + n) / (10 + n)`` with the updates ``n`` so far. With 0.998 from the start, more
-    than half of what a run of 300 steps saves would be its random start.
+    Its decay grows to ``ema`` as ``n / (n + 3)`` with the updates ``n`` so far: an average over about the last third of
+    them. With 0.998 from the start, more than half of what a run of 300 steps saves would be its random start.
     """
-
     return AveragedModel(module, multi_avg_fn=partial(_move_average, config.ema))
 
 
-_Weights = tuple[Tensor, ...] | list[Tensor]
-
-
 def _move_average(ema: float, averaged: _Weights, current: _Weights, updates: Tensor | int) -> None:
-    decay = min(ema, (1 + int(updates)) / (10 + int(updates)))
-    get_ema_multi_avg_fn(decay)(averaged, current, updates)
+    done = int(updates)
+    get_ema_multi_avg_fn(min(ema, done / (done + 3)))(averaged, current, done)
 
 
 def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:

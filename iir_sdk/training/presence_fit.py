@@ -125,8 +125,9 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
 def fit_scores(model: IIR, observed: Observed) -> IIR:
     """A copy of the model with a head for presence and confidence, each by logistic regression.
 
-    Presence is fitted to all predictions by the cosines alone: how far the mask stands out says nothing of whether the
-    object is there. Confidence is fitted to those with a mask where it is; its target is the share that is right.
+    Presence is fitted to all predictions, by all but the lead, which comes last: how far the mask stands out says nothing
+    of whether the object is there. Confidence is fitted to those with a mask where it is; its target is the share that is
+    right.
 
     Args:
         model: with or without such a head.
@@ -145,9 +146,9 @@ def fit_scores(model: IIR, observed: Observed) -> IIR:
             "least 2 are needed; calibrate a trained network, on more episodes."
         )
     assert fitted.decoder.scores is not None
-    cosines, bias = logistic_regression(observed.evidence[:, :-1], observed.shown)
+    likeness, bias = logistic_regression(observed.evidence[:, :-1], observed.shown)
     rows = (
-        (F.pad(cosines, (0, 1)), bias),
+        (F.pad(likeness, (0, 1)), bias),
         logistic_regression(observed.evidence[masked], observed.right[masked]),
     )
     with torch.no_grad():
