@@ -125,9 +125,9 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
 def fit_scores(model: IIR, observed: Observed) -> IIR:
     """A copy of the model with a head for presence and confidence, each by logistic regression.
 
-    Presence is fitted to all predictions, by all but the lead, which comes last: how far the mask stands out says nothing
-    of whether the object is there. Confidence is fitted to those with a mask where it is; its target is the share that is
-    right.
+    Presence is fitted to all predictions, by all but the lead, which comes last: how far the mask stands out says
+    nothing of whether the object is there. Confidence is fitted to those with a mask where it is; its target is the
+    share that is right.
 
     Args:
         model: with or without such a head.
