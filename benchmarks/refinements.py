@@ -13,98 +13,77 @@ from pathlib import Path
 import click
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError
-from iir_sdk.model import prior as priors
 from iir_sdk.model.attention import Attention, inconsistent_pairs
 from iir_sdk.model.backbone import Taps, taps_of
-from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, proxy_class, resize_map
+from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, resize_map
 from iir_sdk.model.cross_step import support_labels
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.prototypes import dual_prototypes, grid_size, masked_average, resize_mask
+from iir_sdk.model.prior import similarity_prior
+from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.query_priors import iir_prior, similarity_priors
+from iir_sdk.model.query_priors import iir_prior, similarities
 from iir_sdk.model.state import SupportState
-from iir_sdk.torch_engine import resized_by_torch
+from iir_sdk.scoring_cli import sets_of
+from iir_sdk.torch_engine import TorchEngine, resized_by_torch
 from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
-from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
-from iir_sdk.training.data.folder import coco_fold, read_picture_sets
-from iir_sdk.training.step import known_share
+from iir_sdk.training.data.episodes import Episode
+from iir_sdk.training.evaluate import Protocol, draw_episodes
+from iir_sdk.training.step import cell_labels, known_share
 
 Figures = dict[str, float]
 
 
 def episode_figures(model: IIR, support: Taps, mask: Tensor, query: Taps, target: Tensor) -> Figures:
     """Of one episode: ``mask (1, 1, H, W)`` in [0, 1] of the support, ``target (1, H, W)`` labels of the query."""
-    size = grid_size(query.mid)
-    share = known_share(target, size)
+    share = known_share(target, grid_size(query.mid))
     truth, known = (share > 0.5)[:, None], (share >= 0)[:, None]
     if not (truth & known).any():
         return {}
     state = model.encode_support_taps(support, mask, 1, 1).state
-    found = dual_figures(model, support, mask, truth, known, state, query)
-    return found | dropout_figures(model, state, query, share)
+    features = model.read_query(query)
+    found = dual_figures(model, state, support, mask, features, truth, known)
+    return found | dropout_figures(model, state, features, cell_labels(share).flatten(1))
 
 
 def dual_figures(
-    model: IIR, support: Taps, mask: Tensor, truth: Tensor, known: Tensor, state: SupportState, query: Taps
+    model: IIR, state: SupportState, support: Taps, mask: Tensor, query: QueryFeatures, truth: Tensor, known: Tensor
 ) -> Figures:
     """Whether the activated region tells anything, and whether two prototypes find more than one."""
-    size = grid_size(query.mid)
-    features = model.read_query(query)
-    share = resize_mask(mask, size)
-    proxy = proxy_class(model.backbone, support.mid, support.high, mask)
-    cam_support, cam_query = (activation(model, taps, proxy, size) for taps in (support, query))
-    threshold = state.threshold.float()[:, :, None, None]
+    size = grid_size(query.taps.mid)
+    share = resize_mask(mask, grid_size(support.mid))
+    cam_support, cam_query = (activation(model, taps, state) for taps in (support, query.taps))
+    threshold = state.threshold[:, :, None, None]
     activated, activated_query = cam_support > threshold, cam_query > threshold
-    high = resize_map(support.high.float(), size)
-    dual = dual_prototypes(high, share, activated.float())
     core_share = float((share * activated).sum() / share.sum())
-    background = masked_average(high, 1 - share)
-    weights = torch.ones(1, 1)
-    similar = similarity_priors(features, "high", state, weights)
-    regions = iir_prior(features, state, activated_query, weights)
+    prototypes = torch.cat([state.core_high, state.foreground_high, state.background_high], 1)
+    core, whole, background = resize_map(similarities(query, "high", prototypes), size).chunk(3, 1)
+    regions = iir_prior(query, state, activated_query, torch.ones(1, 1))
     return {
         "the activated region covers all of the support's mask": float(core_share > 0.99),
         "it covers none of it": float(core_share < 0.01),
         "share of the mask that is activated": core_share,
-        "IoU of activated region and mask, support": iou(activated, share > 0.5, torch.ones_like(known)),
+        "IoU of activated region and mask, support": iou(activated, share > 0.5, share >= 0),
         "IoU of activated region and truth, query": iou(activated_query, truth, known),
         "the same, threshold chosen by the query's truth": best_iou(cam_query, truth, known),
-        "cosine of core and local prototype": cosine(dual.core, dual.local),
-        "cosine of core and background": cosine(dual.core, background),
-        "cosine of local and background": cosine(dual.local, background),
+        "cosine of core and local prototype": float((state.core_high * state.local_high).sum()),
+        "cosine of core and background": float((state.core_high * state.background_high).sum()),
+        "cosine of local and background": float((state.local_high * state.background_high).sum()),
         "best IoU of IIR's prior (two prototypes, two regions)": best_iou(regions, truth, known),
-        "best IoU of similarity to the core prototype": best_iou(cosine_prior(features, state.core_high), truth, known),
-        "best IoU of similarity to the whole prototype": best_iou(resize_map(similar[:, :1], size), truth, known),
-        "best IoU of its lead over the background's": best_iou(scaled(resize_map(similar[:, 1:], size)), truth, known),
+        "best IoU of similarity to the core prototype": best_iou(similarity_prior(core), truth, known),
+        "best IoU of similarity to the whole prototype": best_iou(similarity_prior(whole), truth, known),
+        "best IoU of its lead over the background's": best_iou(similarity_prior(whole - background), truth, known),
     }
 
 
-def activation(model: IIR, taps: Taps, proxy: ProxyClass, size: tuple[int, int]) -> Tensor:
-    """The proxy class's activation map ``(1, 1, *size)`` in [0, 1]."""
-    shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
+def activation(model: IIR, taps: Taps, state: SupportState) -> Tensor:
+    """The map ``(1, 1, h, w)`` in [0, 1] of the support's proxy class, at the grid of the picture's own ``mid``."""
     pooled = model.backbone.pooled_map(taps.high) if model.config.cam == "closed_form" else None
-    return resize_map(class_activation(model.backbone, taps.mid, pooled, shot), size)
-
-
-def cosine_prior(features: QueryFeatures, prototypes: Tensor) -> Tensor:
-    """Similarity to unit ``prototypes (1, 1, C)`` of ``high``, scaled to [0, 1], at ``mid``'s grid."""
-    found = priors.similarity_map(*features.compared("high"), prototypes.float())
-    return scaled(resize_map(found, grid_size(features.taps.mid)))
-
-
-def scaled(maps: Tensor) -> Tensor:
-    """Min-max to [0, 1]."""
-    return priors.similarity_prior(maps.float())
-
-
-def cosine(one: Tensor, other: Tensor) -> float:
-    """Of two vectors ``(1, C)``."""
-    return float(F.cosine_similarity(one.float(), other.float()))
+    proxy = ProxyClass(state.proxy_index, state.proxy_weight)
+    return resize_map(class_activation(model.backbone, taps.mid, pooled, proxy), grid_size(taps.mid))
 
 
 def iou(found: Tensor, truth: Tensor, known: Tensor) -> float:
@@ -118,9 +97,8 @@ def best_iou(soft: Tensor, truth: Tensor, known: Tensor) -> float:
     return max(iou(soft > t, truth, known) for t in THRESHOLDS)
 
 
-def dropout_figures(model: IIR, state: SupportState, query: Taps, share: Tensor) -> Figures:
-    """How much of cross attention the cut pairs hold, and how much of it goes astray."""
-    labels = torch.where(share < 0, IGNORE, (share > 0.5).long()).flatten(1)
+def dropout_figures(model: IIR, state: SupportState, query: QueryFeatures, labels: Tensor) -> Figures:
+    """How much of cross attention the cut pairs hold, and how much of it goes astray; ``labels (1, h*w)``."""
     of_support = support_labels(state)
     seen: list[tuple[Attention, Tensor, Tensor, Tensor]] = []
 
@@ -162,9 +140,8 @@ def of_one_attention(
     means = {name: float(values.float().mean()) for name, values in figures.items()}
     for name, alike in (("dot product", affinity), ("attention weight, mean of the heads", mass)):
         matches = alike[0].argmax(0)[known[0]]
-        means[f"distinct best matches, of as many as there are tokens, by {name}"] = len(matches.unique()) / len(
-            matches
-        )
+        distinct = len(matches.unique()) / len(matches)
+        means[f"distinct best matches, of as many as there are tokens, by {name}"] = distinct
     astray = {
         "attention to the object's tokens, from the object": float(inside),
         "attention to the object's tokens, from the background": float(outside),
@@ -172,22 +149,15 @@ def of_one_attention(
     return means | astray
 
 
-class Episodes:
-    """Taps and labels of a set's episodes; each picture's taps are computed once a role."""
-
-    def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset) -> None:
-        self.engine, self.pictures = segmenter.torch_engine, pictures
-
-    def figures(self, episode: Episode) -> Figures:
-        """Of one."""
-        (key,) = episode.supports
-        pixels = self.pictures.picture(key)
-        mask = self.pictures.mask(episode.name, key) == 1
-        image, share = self.engine.preprocessing.support(pixels, mask, resize=resized_by_torch)
-        support = taps_of(self.engine.model.backbone, torch.from_numpy(image)[None])
-        query = self.engine.taps([self.pictures.picture(episode.query)])
-        target = torch.from_numpy(self.pictures.mask(episode.name, episode.query)).long()[None]
-        return episode_figures(self.engine.model, support, torch.from_numpy(share)[None, None], query, target)
+def figures_of(engine: TorchEngine, pictures: FewShotDataset, episode: Episode) -> Figures:
+    """Of one 1-shot episode of a set."""
+    (key,) = episode.supports
+    mask = pictures.mask(episode.name, key) == 1
+    image, share = engine.preprocessing.support(pictures.picture(key), mask, resize=resized_by_torch)
+    support = taps_of(engine.model.backbone, torch.from_numpy(image)[None])
+    query = engine.taps([pictures.picture(episode.query)])
+    target = torch.from_numpy(pictures.mask(episode.name, episode.query)).long()[None]
+    return episode_figures(engine.model, support, torch.from_numpy(share)[None, None], query, target)
 
 
 def table(means: Figures, heading: str) -> str:
@@ -208,7 +178,7 @@ def main(weights: str, data: Path, fold: int, episodes: int, out: Path) -> None:
     segmenter = FewShotSegmenter(weights, device="cpu")
     if not segmenter.model.config.cross_blocks:
         raise ConfigError(f"{weights} has no cross attention, so nothing of it can be measured.")
-    each = [figures for pictures in read_picture_sets(data) for figures in of_set(segmenter, pictures, fold, episodes)]
+    each = [found for pictures in sets_of(data, None, fold) for found in of_set(segmenter, pictures, episodes)]
     means = mean_figures(each)
     checkpoint = segmenter.checkpoint
     heading = f"{checkpoint.name}, {len(each)} episodes of fold {fold}'s classes, 1-shot, seed 0"
@@ -219,12 +189,11 @@ def main(weights: str, data: Path, fold: int, episodes: int, out: Path) -> None:
     click.echo(table(means, heading))
 
 
-def of_set(segmenter: FewShotSegmenter, pictures: FewShotDataset, fold: int, episodes: int) -> list[Figures]:
+def of_set(segmenter: FewShotSegmenter, pictures: FewShotDataset, episodes: int) -> list[Figures]:
     """Of each episode whose object is seen at ``mid``'s grid."""
-    novel = pictures.only([name for name in coco_fold(fold) if name in pictures.classes])
-    drawn = sample_episodes(large_enough(novel, 0.01), shots=1, count=episodes, seed=0)
-    measured = Episodes(segmenter, novel)
-    return [found for episode in tqdm(drawn, desc=pictures.name) if (found := measured.figures(episode))]
+    (drawn,) = draw_episodes(pictures, Protocol(episodes=episodes)).values()
+    each = (figures_of(segmenter.torch_engine, pictures, e) for e in tqdm(drawn, desc=pictures.name, unit="episode"))
+    return [found for found in each if found]
 
 
 def mean_figures(each: list[Figures]) -> Figures:

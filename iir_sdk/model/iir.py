@@ -243,15 +243,15 @@ class IIR(nn.Module):
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
         return Prediction(logits, prior, weights, self._scores(query, state, weights, logits), tuple(auxiliary))
 
-    def _scores(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
-        if self.decoder.scores is None:
-            return None
-        return score_logits(self.evidence(query, state, weights, logits), self.decoder.scores)
-
     def evidence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
         """What speaks for a prediction, ``(B, 6)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""
         class_weight = self.backbone.class_weight if self.backbone.has_classifier else None
         return prediction_evidence(query, state, weights, logits, class_weight)
+
+    def _scores(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
+        if self.decoder.scores is None:
+            return None
+        return score_logits(self.evidence(query, state, weights, logits), self.decoder.scores)
 
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:

@@ -61,7 +61,7 @@ class TrainingStep(nn.Module):
         foreground, known = ((t[:, None]).float() for t in (batch.support_target == 1, batch.support_target != IGNORE))
         encoding = self.model.encode_support_taps(batch.support, foreground, tasks, batch.shots, known)
         support_share, query_share = known_share(batch.support_target, size), known_share(batch.target, size)
-        query_labels = _labels(query_share).flatten(1)
+        query_labels = cell_labels(query_share).flatten(1)
         if not self.config.directional_dropout:
             query_labels = torch.full_like(query_labels, IGNORE)
         prediction = self.model.decode(batch.query, encoding.state, query_labels, batch.own_class)
@@ -77,8 +77,8 @@ def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
     return share.masked_fill(known == 0, -1)
 
 
-def _labels(share: Tensor) -> Tensor:
-    """Shares as labels: 1 where most of a cell is foreground, 255 where nothing of it is known."""
+def cell_labels(share: Tensor) -> Tensor:
+    """Labels by :func:`known_share`: 1 where most of a cell is foreground, 255 where nothing of it is known."""
     return torch.where(share < 0, IGNORE, (share > 0.5).long())
 
 
