@@ -106,11 +106,14 @@ def memory_growth(segmenter: FewShotSegmenter, predictions: int) -> float:
 
 
 def kept_megabytes(segmenter: FewShotSegmenter) -> tuple[float, float]:
-    """A cached support's size in memory and on disk."""
+    """A cached support's size in memory, with the copy of it that predicting reads, and on disk."""
+    support = segmenter.supports[0]
+    ready = segmenter.engine.prepare([segmenter.task([support.state])])
+    copied = sum(tensor.nbytes for group in ready for tensor in group.state.tensors().values())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "support.safetensors"
         segmenter.save_supports(file)
-        return segmenter.supports[0].nbytes / 1e6, file.stat().st_size / 1e6
+        return (support.nbytes + copied) / 1e6, file.stat().st_size / 1e6
 
 
 def _resident_megabytes() -> float:

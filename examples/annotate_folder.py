@@ -30,16 +30,16 @@ def main() -> None:
     for file in sorted(p for p in arguments.pictures.iterdir() if p.suffix.lower() in SUFFIXES):
         try:
             result = segmenter.predict(file, absent_below=arguments.absent_below)
+            # The whole name, so that a.jpg and a.png do not share a mask.
+            result.save(arguments.masks / f"{file.name}.png")
         except IirError as error:
             failed += 1
             print(f"{file.name}: left out. {error}")
             continue
-        # The whole name, so that a.jpg and a.png do not share a mask.
-        result.save(arguments.masks / f"{file.name}.png")
         note = "" if result.mask.any() else "   nothing found"
         print(f"{file.name}: {result.mask.mean():.1%} of the picture, score {result.score:.2f}{note}")
     if failed:
-        raise SystemExit(f"{failed} pictures could not be read.")
+        raise SystemExit(f"{failed} pictures were left out.")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from iir_sdk.errors import OutputError
+from iir_sdk.paths import is_folder
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -26,24 +27,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     """
     final = Path(path)
     check_writable_place(final)
+    beside = final.with_name(f".iir-{secrets.token_hex(4)}{final.suffix}")
+    made = False
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{final.stem}-", suffix=final.suffix, dir=final.parent)
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
-    beside = Path(name)
-    try:
+        # Unlike tempfile's, with the rights that a plain open() gives.
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        made = True
         write(beside)
-        # mkstemp makes files private; give this one what a plain open() would have given it.
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)
         beside.replace(final)
     except OSError as error:
         raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
     return final
 
 
@@ -51,11 +48,15 @@ def check_writable_place(path: Path) -> None:
     """Refuse a place where no file can be, before anything is made that shall go there.
 
     Raises:
-        OutputError: the folder is missing, or the path is a folder itself.
+        OutputError: the folder is missing, the path is a folder itself, or no path.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {str(path)!r}: no folder {str(path.parent)!r}; create it first.")
-    if path.is_dir():
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {str(path)!r}: no path holds a null character.")
+    if not is_folder(path.parent):
+        raise OutputError(
+            f"cannot write {str(path)!r}: no folder {str(path.parent)!r}, or no right to enter it; create it first."
+        )
+    if is_folder(path):
         raise OutputError(f"cannot write {str(path)!r}: it is a folder; name a file.")
 
 

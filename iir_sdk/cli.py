@@ -44,12 +44,13 @@ for _command in (data, weights, export, bank, train, calibrate, pretrain, evalua
 @click.option("--device", default="auto", show_default=True)
 def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
     """Run few-shot jobs on real pictures; write a sheet and print IoU and milliseconds."""
-    from iir_sdk.atomic_write import write_atomically
     from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
     from iir_sdk.demo.jobs import run_jobs
     from iir_sdk.demo.sheet import draw_sheet
+    from iir_sdk.picture_file import check_picture_place, save_picture
     from iir_sdk.segmenter import FewShotSegmenter
 
+    check_picture_place(out)
     segmenter = FewShotSegmenter(weights, device=device)
     click.echo(f"{segmenter.engine.name} on {segmenter.device}\n")
     click.echo(f"{'job':12} {'IoU':>5} {'add_support':>12} {'predict':>9}")
@@ -61,7 +62,7 @@ def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
         )
     click.echo(f"{'mean':12} {sum(r.iou for r in results) / len(results):5.2f}")
     sheet = draw_sheet(results)
-    click.echo(f"\nsupport, query, prior and result side by side: {write_atomically(out, sheet.save)}")
+    click.echo(f"\nsupport, query, prior and result side by side: {save_picture(sheet, out)}")
 
 
 if __name__ == "__main__":

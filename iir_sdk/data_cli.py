@@ -18,9 +18,11 @@ def data() -> None:
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw it; default: NAME_sheet.png.")
 def check(name: str, root: Path, sheet: Path | None) -> None:
     """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
-    from iir_sdk.atomic_write import write_atomically
+    from iir_sdk.picture_file import check_picture_place, save_picture
     from iir_sdk.training.data.check import check_counts, missing_files, sheet_of_every_part
 
+    sheet = sheet or Path(f"{name}_sheet.png")
+    check_picture_place(sheet)
     counts = check_counts(name, root)
     for count in counts:
         published = "" if count.published is None else f"   published {count.published:,}"
@@ -29,7 +31,6 @@ def check(name: str, root: Path, sheet: Path | None) -> None:
     click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
     if missing:
         raise click.ClickException(f"this copy of {name} is not complete.")
-    drawn = sheet_of_every_part(name, root)
-    click.echo(f"pictures with their masks: {write_atomically(sheet or Path(f'{name}_sheet.png'), drawn.save)}")
+    click.echo(f"pictures with their masks: {save_picture(sheet_of_every_part(name, root), sheet)}")
     if any(count.differs for count in counts):
         raise click.ClickException(f"this copy of {name} is not the published one.")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import ConfigError, LabelError, OutputError
+from iir_sdk.picture_file import save_picture
 from iir_sdk.preprocessing import resized_map
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -96,12 +96,13 @@ class Segmentation:
     @cached_property
     def label_map(self) -> NDArray[np.int32]:
         """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``, the most probable whose mask is there."""
-        best = self.probabilities[0]
-        label_map: NDArray[np.int32] = self.masks[0].astype(np.int32)
-        for i in range(1, len(self.labels)):
+        best = np.full(self.masks.shape[1:], -1, np.float32)
+        label_map = np.zeros(self.masks.shape[1:], np.int32)
+        for i in range(len(self.labels)):
+            # Where a mask was left empty as absent, its probabilities outbid nobody.
             better = self.masks[i] & (self.probabilities[i] > best)
             label_map[better] = i + 1
-            best = np.maximum(best, self.probabilities[i])
+            best[better] = self.probabilities[i][better]
         return label_map
 
     @cached_property
@@ -179,9 +180,7 @@ class Segmentation:
             image = self._mask_image()
         else:
             raise OutputError(f"what={what!r} must be 'mask' or 'overlay'.")
-        if Image.registered_extensions().get(suffix) not in Image.SAVE:
-            raise OutputError(f"no picture format is known for suffix {suffix!r}; use .png, .jpg or .webp.")
-        return write_atomically(path, image.save)
+        return save_picture(image, path)
 
     def _mask_image(self) -> Image.Image:
         if len(self.labels) == 1:

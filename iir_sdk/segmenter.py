@@ -368,8 +368,8 @@ class FewShotSegmenter:
 
     def _tasks(self, labels: Sequence[str] | None) -> tuple[tuple[str, ...], list[TaskGroup]]:
         held = self._held
-        if isinstance(labels, str):
-            raise LabelError(f"labels={labels!r} is one string; pass a list, as in labels=[{labels!r}].")
+        if isinstance(labels, str) or not isinstance(labels, Iterable | None):
+            raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
         if not len(held.bank):
             raise NoSupportError("no support was added; call add_support(image, mask) first.")
         names = held.bank.labels if labels is None else tuple(labels)

@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
 from iir_sdk.kept_state import KeptState, join_shots
+from iir_sdk.paths import is_file
 
 FORMAT = "iir_sdk.supports/4"
 
@@ -128,8 +128,8 @@ def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str)
     Raises:
         SupportError: no such file, not a support file, damaged, or made with another checkpoint.
     """
-    if not Path(path).is_file():
-        raise SupportError(f"no support file at {os.fspath(path)!r}.")
+    if not is_file(path):
+        raise SupportError(f"no support file at {os.fspath(path)!r}, or no right to see it.")
     try:
         with safe_open(path, framework="np") as stored:
             metadata = stored.metadata() or {}

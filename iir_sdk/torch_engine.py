@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -79,7 +80,7 @@ class TorchEngine:
         self.device = pick_device(device)
         self.dtype = _picked_dtype(dtype, self.device)
         self.checkpoint, self._resize = checkpoint, resize or resized_by_torch
-        self.model: IIR = checkpoint.model.to(self.device)
+        self.model = _on_device(checkpoint.model, self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # What runs; the model itself stays as it was loaded, which is what is saved.
         self.network = with_folded_norms(self.model)
@@ -206,6 +207,12 @@ def resized_by_torch(pixels: NDArray[np.uint8], side: int, interpolation: str) -
     maps = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
     resized = F.interpolate(maps, (side, side), mode=interpolation, antialias=True, align_corners=False)
     return resized[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _on_device(model: IIR, device: torch.device) -> IIR:
+    """The model, or a copy where it is on another device: another engine may run it there."""
+    here = next(model.parameters()).device
+    return model if here == device else copy.deepcopy(model).to(device)
 
 
 def _keep_freed_memory() -> None:

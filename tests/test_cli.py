@@ -97,6 +97,7 @@ def test_an_ablation_over_folds_trains_each_and_takes_their_mean(picture_folder,
         (("evaluate", "--data", "/no/such/folder"), "no images/"),
         (("demo", "--weights", "giant"), "known names"),
         (("demo", "--out", "/no/such/folder/sheet.png"), "no folder"),
+        (("demo", "--out", "sheet"), "suffix"),
         (("train", "no.toml", "--data", ".", "--out", "."), "no recipe"),
     ],
 )

@@ -25,9 +25,20 @@ def test_annotating_a_folder_keeps_going_past_a_broken_picture(tmp_path, monkeyp
     (pictures / "broken.jpg").write_bytes(b"no picture")
     arguments = [str(job.support), str(job.support_mask), str(pictures), str(tmp_path / "masks")]
     monkeypatch.setattr(sys, "argv", ["annotate_folder.py", *arguments])
-    with pytest.raises(SystemExit, match="1 pictures could not be read"):
+    with pytest.raises(SystemExit, match="1 pictures were left out"):
         runpy.run_path(str(EXAMPLES / "annotate_folder.py"), run_name="__main__")
     assert "broken.jpg: left out." in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["a.jpg.png", "a.png.png"]
     found, truth = np.asarray(Image.open(tmp_path / "masks" / "a.jpg.png")) > 0, job.truth()
     assert (found & truth).sum() / (found | truth).sum() > 0.48
+
+
+def test_two_labels_in_one_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "several_labels.py"), run_name="__main__")
+    assert "'face'" in capsys.readouterr().out
+    labels, face = np.asarray(Image.open("labels.png")), next(j for j in read_jobs() if j.name == "face").truth()
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    assert ((labels == 1) & face).sum() / ((labels == 1) | face).sum() > 0.4
+    assert Image.open("overlay.jpg").size == labels.shape[::-1]
+    assert Path("face_and_flag.safetensors").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import LabelError, OutputError
+from iir_sdk.picture_file import save_picture
 from iir_sdk.result import COLOURS, Cut, Segmentation, from_probabilities
 
 
@@ -44,6 +46,9 @@ def test_masks_map_and_scores_equal_loops(labels, seed, threshold):
 
 def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probabilities():
     probabilities = np.full((3, 4, 5), 0.9, np.float32)
+    probabilities[1] = 0.6
+    probabilities[2, :, :2] = 0.3
+    probabilities[2, :, 2:] = 0.7
     scores = np.array([[0.2, 0.9], [0.5, 0.6], [0.8, 0.7]], np.float32)
     found = from_probabilities(
         ("a", "b", "c"),
@@ -55,6 +60,8 @@ def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probab
         scores=scores,
     )
     assert [bool(m.any()) for m in found.masks] == [False, True, True]
+    # The label that is absent outbids nobody, however probable its pixels are.
+    assert found.label_map.tolist() == [[2, 2, 3, 3, 3]] * 4
     assert np.array_equal(found.scores, scores[:, 0])
     assert found.confidences.tolist() == pytest.approx([0, 0.6, 0.7])
     assert np.array_equal(found.probabilities, probabilities)
@@ -98,10 +105,15 @@ def test_it_is_frozen():
 
 def test_overlay_tints_the_masks_only():
     found = segmentation(2)
-    overlay = np.asarray(found.overlay(opacity=0.5))
-    outside = found.label_map == 0
-    assert np.array_equal(overlay[outside], found.image[outside])
-    assert (overlay[~outside] != found.image[~outside]).any()
+    overlay = np.asarray(found.overlay(opacity=0.25))
+    expected = found.image.astype(float)
+    for y, x in np.argwhere(found.label_map > 0):
+        own = found.label_map[y, x]
+        beside = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        inner = all(found.label_map[b] == own for b in beside if 0 <= b[0] < 9 and 0 <= b[1] < 7)
+        colour = np.array(COLOURS[own - 1])
+        expected[y, x] = 0.75 * found.image[y, x] + 0.25 * colour if inner else colour
+    assert np.abs(overlay - expected).max() <= 0.5
     with pytest.raises(OutputError, match="opacity"):
         found.overlay(opacity=2)
 
@@ -128,11 +140,33 @@ def test_masks_are_written_without_loss(tmp_path):
         ("overlay.xyz", "overlay", "suffix"),
         ("overlay.psd", "overlay", "suffix"),
         ("mask.png", "both", "what="),
+        ("mask\0.png", "mask", "null"),
+        ("m" * 300 + ".png", "mask", "too long"),
     ],
 )
 def test_what_cannot_be_written_says_why(tmp_path, name, what, reason):
     with pytest.raises(OutputError, match=reason):
         segmentation(1).save(tmp_path / name, what=what)
+
+
+def test_a_picture_that_the_format_cannot_hold_is_an_error_of_ours(tmp_path):
+    wide = Image.new("RGB", (17_000, 8))
+    with pytest.raises(OutputError, match="17000 x 8"):
+        save_picture(wide, tmp_path / "wide.webp")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are POSIX's")
+def test_files_get_the_rights_that_open_gives_and_the_longest_names(tmp_path):
+    name = "m" * 251 + ".png"
+    assert len(name) == 255
+    before = os.umask(0o027)
+    try:
+        segmentation(1).save(tmp_path / name)
+        (tmp_path / "plain").write_text("", encoding="utf-8")
+    finally:
+        assert os.umask(before) == 0o027
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from iir_sdk import FewShotSegmenter, IirError
+from iir_sdk import FewShotSegmenter, IirError, engine, torch_engine
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import (
     ConfigError,
@@ -23,6 +23,7 @@ from iir_sdk.errors import (
     LabelError,
     MaskError,
     NoSupportError,
+    OutputError,
     SupportError,
     WeightsNotFoundError,
 )
@@ -311,7 +312,9 @@ def test_half_precision_survives_large_features(small_model, dtype):
     assert found.prior.dtype == torch.float32
 
 
-def test_many_labels_and_queries_are_cut_into_chunks(small_segmenter):
+def test_many_labels_and_queries_are_cut_into_chunks(small_segmenter, monkeypatch):
+    monkeypatch.setattr(engine, "_LARGEST_DECODE", 4)
+    monkeypatch.setattr(torch_engine, "_FEW", 2)
     data = scenes(3)
     for i in range(9):
         small_segmenter.add_support(*data[i % 3], label=f"label {i}")
@@ -320,3 +323,41 @@ def test_many_labels_and_queries_are_cut_into_chunks(small_segmenter):
     for query, result in zip([p for p, _ in data] * 2, results, strict=True):
         alone = small_segmenter.predict(query, labels=["label 7"])
         np.testing.assert_allclose(result["label 7"].probability, alone.probability, atol=1e-3)
+    assert len(small_segmenter._held.groups) == 3
+    few = list(small_segmenter.predict_many([p for p, _ in data] * 2, labels=["label 7"], batch_size=6))
+    for one, other in zip(results, few, strict=True):
+        np.testing.assert_allclose(one["label 7"].probability, other.probability, atol=1e-3)
+
+
+def test_two_segmenters_of_one_checkpoint_may_be_on_two_devices(small_checkpoint, scene, monkeypatch):
+    first = FewShotSegmenter(small_checkpoint, device="cpu")
+    monkeypatch.setattr(torch_engine, "pick_device", lambda _: torch.device("meta"))
+    # Comparing values is more than that device can do.
+    monkeypatch.setattr(torch_engine, "with_folded_norms", lambda model: model)
+    second = FewShotSegmenter(first.checkpoint, device="cuda")
+    assert {p.device.type for p in second.model.parameters()} == {"meta"}
+    assert {p.device.type for p in first.model.parameters()} == {"cpu"}
+    first.add_support(*scene)
+    assert first.predict(scene[0]).probability.shape == scene[1].shape
+
+
+def test_names_that_no_file_can_have_are_errors_of_ours(small_segmenter, scene):
+    small_segmenter.add_support(*scene)
+    for name in ("n" * 300, "nul\0"):
+        with pytest.raises(SupportError, match="no support file"):
+            small_segmenter.load_supports(name)
+        with pytest.raises(OutputError):
+            small_segmenter.save_supports(name)
+        with pytest.raises(OutputError):
+            small_segmenter.save_pretrained(name)
+        with pytest.raises(WeightsNotFoundError):
+            FewShotSegmenter(name, backend="openvino")
+
+
+@pytest.mark.parametrize("labels", ["object", 5, [5], [], ["object", "object"]])
+def test_labels_that_are_no_list_of_names_are_refused(small_segmenter, scene, labels):
+    small_segmenter.add_support(*scene)
+    with pytest.raises(LabelError, match="labels="):
+        small_segmenter.predict(scene[0], labels=labels)
+    with pytest.raises(LabelError, match="labels="):
+        small_segmenter.predict_many([scene[0]], labels=labels)

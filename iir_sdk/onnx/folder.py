@@ -12,6 +12,7 @@ from typing import Any
 import iir_sdk
 from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
+from iir_sdk.paths import is_file
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
@@ -75,7 +76,7 @@ def read_export(folder: Path) -> OnnxExport:
         raise WeightsError(f"{path} is not an export of this package (format {FORMAT!r}); export again.")
     graphs = record.get("graphs")
     for name in (ENCODER, PREDICTOR):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             raise WeightsNotFoundError(f"{folder / name} is missing; export again: iir-sdk export onnx --out FOLDER")
         if not isinstance(graphs, Mapping) or graphs.get(name) != _sha256(folder / name):
             raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
@@ -84,7 +85,7 @@ def read_export(folder: Path) -> OnnxExport:
 
 def is_export(folder: Path) -> bool:
     """Whether a folder says it is an export."""
-    return (folder / RECORD).is_file()
+    return is_file(folder / RECORD)
 
 
 def _sha256(path: Path) -> str:

@@ -67,7 +67,7 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"cannot make folder {str(target)!r}: {error}.") from error
     file = target / WEIGHTS_FILE
     original = unchanged_bytes(checkpoint)
@@ -91,7 +91,7 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
         repo_id=None,
         revision=None,
     )
-    _write_text(target / CARD_FILE, model_card(entry, repo_id or target.name))
+    _write_text(target / CARD_FILE, model_card(entry, repo_id or target.resolve().name))
     _write_text(target / CONFIG_FILE, json.dumps(entry.to_config(), indent=2, ensure_ascii=False) + "\n")
     return entry
 

@@ -18,6 +18,7 @@ _NAMES = """
         finger fingers palm palms leg foot ear nose mouth tongue eye eyes lip biceps clown handshake shrug
         selfie troll imp ogre goblin dolls fireman spacewalk paratrooper grannysmith skin hair massage haircut
         kiss holding_hands breast_feeding index wedding statue children couple bath mens womens thumbs horns ped head
+        horse_racing sleeping_accommodation laughing restroom toilets xing_school put_litter
     bicycle: bicycles bicyclist bike cycle tricycle
     car: cars automobile auto taxi sedan sportscar indycar ambulance
     motorcycle: motorbike motor_scooter scooter auto_rickshaw
@@ -37,11 +38,11 @@ _NAMES = """
     cow: cows calf bull ox bovines bison buffalo zebu yak
     elephant: elephants mammoth
     bear: bears panda teddy
-    backpack: satchel rucksack
+    backpack: satchel rucksack bag bags
     umbrella: umbrellas parasol
     handbag: handbags bag bags purse pouch
     tie: necktie tuxedo business_suit
-    suitcase: luggage briefcase baggage
+    suitcase: luggage briefcase baggage bag bags
     frisbee: flying_disc
     skis: ski skier
     snowboard: snowboarder
