@@ -60,6 +60,20 @@ def check_writable_place(path: Path) -> None:
         raise OutputError(f"cannot write {str(path)!r}: it is a folder; name a file.")
 
 
+def made_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder, with those that it lies in; made where it is missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot make folder {str(folder)!r}: {error}.") from error
+    return folder
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:
     """As :func:`write_atomically`, of text in UTF-8."""
     return write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))

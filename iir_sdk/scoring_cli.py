@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,15 @@ def evaluate(
     episodes_file: Path | None,
 ) -> None:
     """Score a checkpoint on fixed episodes: mIoU and FB-IoU at every picture's own size."""
+    from iir_sdk.atomic_write import check_writable_place
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.report import draw_episode_figures, write_markdown, write_scores
 
+    # Now, and not when all is scored.
+    for file in (json_file, markdown_file, episodes_file):
+        if file:
+            check_writable_place(file)
     sets = sets_of(data, name, fold)
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
@@ -126,7 +132,7 @@ def evaluate(
     if markdown_file:
         write_markdown(markdown_file, scores)
     for score in scores:
-        spread = f" +- {100 * score.miou_std:.1f}" if len(seeds) > 1 else ""
+        spread = f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
         click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{spread}   FB-IoU {100 * score.fb_iou:5.1f}")
     click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
     if figures:
@@ -193,7 +199,8 @@ def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protoc
     from iir_sdk.training.data.episodes import check_episodes, read_episodes, write_episodes
     from iir_sdk.training.evaluate import draw_episodes, evaluate_set
 
-    if listed and listed.exists():
+    known = listed is not None and listed.exists()
+    if listed and known:
         drawn = read_episodes(listed)
         for pictures in sets:
             if pictures.name not in drawn:
@@ -203,4 +210,8 @@ def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protoc
         drawn = {s.name: draw_episodes(s, protocol) for s in sets}
         if listed:
             write_episodes(listed, drawn)
-    return [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]
+    scores = [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]
+    if listed and known:
+        # What the list was drawn by is not known.
+        scores = [replace(s, protocol=s.protocol | {"min_share": None, "episodes_file": listed.name}) for s in scores]
+    return scores

@@ -121,7 +121,7 @@ def train(
 @DATA
 @click.option("--part", type=click.Choice(["base-learner", "classifier"]), required=True, help="What to train.")
 @click.option("--out", type=PATH, required=True, help="File to write, .safetensors.")
-@click.option("--steps", default=5000, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=5000, show_default=True)
 @PARTS
 @DEVICE
 @WORKERS

@@ -13,7 +13,8 @@ from iir_sdk.cli import main
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from iir_sdk.training.data import coco, pascal, pascal_part
 from iir_sdk.training.data.check import check_counts, contact_sheet, missing_files
-from iir_sdk.training.data.dataset import Selection, block_fold, interleaved_fold, select
+from iir_sdk.training.data.colour_coded import read_colour_labels
+from iir_sdk.training.data.dataset import Selection, block_fold, interleaved_fold, read_white_mask, select
 from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold
 from iir_sdk.training.data.registry import BENCHMARKS, benchmark
 from tests import benchmark_trees as trees
@@ -170,6 +171,24 @@ def test_pascal(tmp_path):
     assert (mask == 255).sum() == 60
     assert np.array_equal(train.mask("bus", "s1"), boxed(BOX))
     assert (train.mask("bird", "b")[75:] == 1).all()
+
+
+@pytest.mark.parametrize("key", ["a", "s1"])
+def test_damaged_masks_are_named(tmp_path, key):
+    root = trees.pascal_tree(tmp_path)
+    train = read("pascal", root, 0, "train")
+    (file,) = [p for p in root.rglob(f"{key}.*") if p.suffix in (".mat", ".png") and p.parent.name != "JPEGImages"]
+    file.write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        train.mask("bus", key)
+
+
+def test_damaged_pictures_of_masks_are_named(tmp_path):
+    (tmp_path / "mask.png").write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_white_mask(tmp_path / "mask.png", "masks")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_colour_labels(tmp_path / "mask.png", "masks", {"red": (255, 0, 0)})
 
 
 def test_coco(tmp_path):

@@ -181,9 +181,21 @@ def test_the_command_writes_everything(small_checkpoint, picture_folder, tmp_pat
     assert (tmp_path / "s.md").read_text().startswith("1-shot, 4 episodes")
     assert len(list((tmp_path / "figures").iterdir())) == 3
     before = listed.read_bytes()
-    again = run("--episodes", 4, *seeds, "--episodes-file", listed)
+    again = run("--episodes", 4, *seeds[4:], "--episodes-file", listed, "--json", tmp_path / "again.json")
     assert listed.read_bytes() == before
     assert re.findall("mIoU.*", again) == re.findall("mIoU.*", first)
+    protocol = json.loads((tmp_path / "again.json").read_text())["sets"][0]["protocol"]
+    assert (protocol["seeds"], protocol["min_share"], protocol["episodes_file"]) == ([3, 4], None, "episodes.json")
+
+
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--episodes-file"])
+def test_a_place_that_cannot_be_written_is_refused_before_any_scoring(picture_folder, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("iir_sdk.segmenter.FewShotSegmenter.__init__", lambda *_, **__: pytest.fail("loaded"))
+    result = CliRunner().invoke(
+        main, ["evaluate", "--data", str(picture_folder), option, str(tmp_path / "none" / "s.json")]
+    )
+    assert result.exit_code == 1
+    assert "no folder" in result.output
 
 
 def test_a_list_of_other_episodes_is_refused(small_checkpoint, picture_folder, tmp_path):

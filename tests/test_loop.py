@@ -28,6 +28,7 @@ from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import BankSource
 from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou, known_share
 from iir_sdk.training.views import ViewMaker
+from tests.benchmark_trees import pascal_tree
 from tests.test_training import TINY, random_backbone  # noqa: F401
 
 MODEL = replace(TINY.model, backbone="test_efficientnet", dropout=0.1)
@@ -164,6 +165,16 @@ def test_the_best_validated_weights_are_exported(picture_folder, tmp_path, rando
     loaded = FewShotSegmenter(trainer.export(), device="cpu").model.decoder.state_dict()
     for name, tensor in states[1].items():
         torch.testing.assert_close(loaded[name], tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_a_benchmark_is_not_validated_on_the_episodes_that_score_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(start, "draw_episodes", lambda pictures, protocol: drawn.append((pictures, protocol)))
+    config = replace(PICTURES, dataset="pascal", validate_every=2)
+    assert start._scorer(config, pascal_tree(tmp_path), tmp_path, None, "cpu") is not None
+    ((pictures, protocol),) = drawn
+    assert pictures.classes == {"bird": ("c",), "boat": ("v",)}
+    assert not set(protocol.seeds) & set(range(1000))
 
 
 def test_a_real_validation_gives_a_score(picture_folder, tmp_path, random_backbone):  # noqa: F811

@@ -214,6 +214,11 @@ class Pictures:
     def __init__(self, **classes: tuple[str, ...]) -> None:
         self.classes = classes
 
+    def picture(self, key: str) -> np.ndarray:
+        raise AssertionError(key)
+
+    mask = picture
+
 
 def test_absent_queries_never_show_the_class():
     pictures = Pictures(cat=("a", "b", "both"), dog=("c#1", "c#2", "both"))
@@ -225,6 +230,13 @@ def test_absent_queries_never_show_the_class():
     assert absent == absent_episodes(pictures, present, seed=0)
     with pytest.raises(DatasetError, match="every picture shows 'cat'"):
         absent_episodes(Pictures(cat=("a", "b")), present[:1], seed=0)
+
+
+def test_pictures_that_show_the_class_too_small_for_an_episode_are_not_absent_ones():
+    pictures = Pictures(cat=("a", "b"), dog=("c", "d", "e"))
+    pictures.seen = {"a": ("cat",), "b": ("cat",), "c": ("dog", "cat"), "d": ("dog",), "e": ("dog", "cat")}
+    absent = absent_episodes(pictures, [Episode("cat", ("a",), "b")] * 20, seed=0)
+    assert {e.query for e in absent} == {"d"}
 
 
 # The stage before the last

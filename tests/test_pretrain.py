@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 from iir_sdk.cli import main
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, OutputError
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.iir import IIR
 from iir_sdk.training import start
@@ -41,8 +44,43 @@ def test_labels_hold_all_classes_at_once(dataset):
         assert image.shape == (3, 64, 64)
         assert labels.shape == (64, 64)
         seen |= set(labels.unique().tolist())
-    assert seen == {0, 1, 2, 3, 255}
+    assert seen == {0, 1, 2, 3, -1}
     assert torch.equal(pictures[4].labels, LabelledPictures(dataset, PICTURES)[4].labels)
+
+
+class ManyClasses:
+    """Picture ``i`` shows class ``i`` in its middle."""
+
+    name = "many"
+    classes = MappingProxyType({f"class {i:03d}": (str(i),) for i in range(300)})
+
+    def picture(self, key: str) -> np.ndarray:
+        return np.zeros((80, 80, 3), np.uint8)
+
+    def mask(self, name: str, key: str) -> np.ndarray:
+        mask = np.zeros((80, 80), np.uint8)
+        mask[20:60, 20:60] = 1
+        mask[60:, :] = 255
+        return mask
+
+
+def test_there_may_be_more_classes_than_a_byte_holds():
+    pictures, found = LabelledPictures(ManyClasses(), PICTURES), set()
+    for number in range(400):
+        labels = pictures[number].labels
+        (own,) = set(labels.unique().tolist()) - {0, -1}
+        assert (labels == own).float().mean() > 0.2
+        found.add(own)
+    assert found <= set(range(1, 301))
+    assert set(range(250, 262)) & found
+    assert max(found) > 290
+    pictures.keys = ["254"]
+    assert set(pictures[0].labels.unique().tolist()) <= {0, 255, -1}
+    assert 255 in pictures[0].labels.unique()
+
+
+def test_the_module_can_be_the_first_one_imported():
+    subprocess.run([sys.executable, "-c", "import iir_sdk.training.pretrain"], check=True)
 
 
 def test_the_base_learner_learns_and_the_backbone_does_not(dataset):
@@ -136,3 +174,12 @@ def test_the_command(picture_folder, tmp_path, random_backbone):  # noqa: F811
     assert result.exit_code == 0, result.output
     assert "the base-learner is" in result.output
     assert (tmp_path / "b.safetensors").is_file()
+    result = CliRunner().invoke(main, [str(a) for a in (*arguments, "--steps", 0)])
+    assert result.exit_code == 2
+    assert "--steps" in result.output
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_training(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "build_model", lambda *_: pytest.fail("trained"))
+    with pytest.raises(OutputError, match="no folder"):
+        start.run_pretraining("classifier", PICTURES, picture_folder, tmp_path / "none" / "c.safetensors", steps=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import made_folder, write_atomically
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
 from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, WeightsError
@@ -85,10 +85,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     """
     _require_onnx()
     _check_exportable(checkpoint.model.config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{str(folder)!r} cannot be made: {error}.") from error
+    made_folder(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
             _export(checkpoint, Path(beside))

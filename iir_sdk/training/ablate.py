@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from iir_sdk.atomic_write import write_text_atomically
+from iir_sdk.atomic_write import made_folder, write_text_atomically
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.segmenter import FewShotSegmenter
@@ -187,7 +187,7 @@ def ablate(
         ConfigError: no such variant.
     """
     recipes = {name: varied(config, name) for name in names}
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     rows = []
     for name, recipe in recipes.items():
         variant, scores = VARIANTS[name], []

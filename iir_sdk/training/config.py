@@ -174,8 +174,8 @@ class TrainingConfig:
             raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")
         if self.view_size < 64:
             raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")
-        if not self.shots or min(self.shots) < 1:
-            raise ConfigError(f"recipe: shots={self.shots} must list numbers of at least 1.")
+        if not self.shots or not all(isinstance(shots, int) and shots >= 1 for shots in self.shots):
+            raise ConfigError(f"recipe: shots={self.shots} must list whole numbers of at least 1.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"recipe: scale={self.scale} must be a lowest and a largest factor above 0.")
         if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.poly_power <= 0:

@@ -223,7 +223,7 @@ def evaluate_set(
         DatasetError: no class has enough pictures.
     """
     protocol = protocol or Protocol()
-    drawn = episodes or draw_episodes(pictures, protocol)
+    drawn = draw_episodes(pictures, protocol) if episodes is None else episodes
     evaluator = Evaluator(segmenter, pictures, scales=protocol.scales, output=protocol.output)
     runs = [evaluator.score_each(of_seed) for of_seed in drawn.values()]
     scores = [score for score, _ in runs]

@@ -181,7 +181,10 @@ class FeatureBank:
         for _ in range(20):
             other = rng.randrange(self.config.views)
             view = self.views[other]
-            if view and self._used[other] and key not in view.present and all(k[0] in told_apart for k in view.keys):
+            if not view or not self._used[other] or key in view.present:
+                continue
+            # Of sets that do not label the class, neither a photo nor a pasted object says that it is absent.
+            if all(name in told_apart for name in (view.photo.split("/")[0], *(k[0] for k in view.keys))):
                 return other
         return slot
 

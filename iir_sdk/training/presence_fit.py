@@ -20,7 +20,7 @@ from iir_sdk.model.presence import score_logits
 from iir_sdk.result import Cut
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.torch_engine import restore
-from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, source_of
+from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
 
@@ -56,6 +56,10 @@ def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed:
     """
     rng = random.Random(seed)
     shows = {name: {source_of(key) for key in keys} for name, keys in pictures.classes.items()}
+    # Where the dataset knows them, also the pictures that show a class too small for an episode.
+    for key, seen in pictures.seen.items() if isinstance(pictures, DenseDataset) else ():
+        for name in shows.keys() & set(seen):
+            shows[name].add(source_of(key))
     every = sorted({key for keys in pictures.classes.values() for key in keys})
     without = {name: [key for key in every if source_of(key) not in shows[name]] for name in shows}
     for name in {e.name for e in episodes}:

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
 from tqdm import tqdm
 
 from iir_sdk.errors import WeightsError, WeightsNotFoundError
@@ -21,18 +20,25 @@ from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.safetensors_file import write_safetensors
+from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset
 from iir_sdk.training.episode_pictures import augmentation
 from iir_sdk.training.frozen_taps import frozen_taps, network_input
 from iir_sdk.training.optimisation import autocast
 
+ensure_torchvision()
+
+from torchvision import tv_tensors  # noqa: E402
+
 TEMPERATURE = 3.0
 """``T`` of the classifier's adaptation (method, section 7)."""
+UNKNOWN = -1
+"""Label of pixels that count nowhere; there may be more classes than 255."""
 
 
 class LabelledPicture(NamedTuple):
-    """A picture ``(3, S, S)`` uint8 with class numbers ``(S, S)`` uint8: 0 background, 255 ignore."""
+    """A picture ``(3, S, S)`` uint8 with class numbers ``(S, S)`` int64: 0 background, -1 ignore."""
 
     image: Tensor
     labels: Tensor
@@ -65,15 +71,22 @@ class LabelledPictures(Dataset[LabelledPicture]):
         rng = random.Random(f"{self.config.seed}/base/{number}")
         key = rng.choice(self.keys)
         pixels = self.dataset.picture(key)
-        labels = np.zeros(pixels.shape[:2], np.uint8)
+        labels = np.zeros(pixels.shape[:2], np.int32)
         for i in self.shown[key]:
             mask = self.dataset.mask(self.names[i], key)
-            labels[mask == 1] = i + 1
+            labels[mask == 1] = i + 1 if i + 1 < IGNORE else i + 2
             labels[(mask == IGNORE) & (labels == 0)] = IGNORE
         image = tv_tensors.Image(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
-            return LabelledPicture(*self._augment(image, tv_tensors.Mask(torch.from_numpy(labels))))
+            image, mask = self._augment(image, tv_tensors.Mask(torch.from_numpy(labels)))
+        return LabelledPicture(image, _class_numbers(mask))
+
+
+def _class_numbers(labels: Tensor) -> Tensor:
+    """Without the gap at 255, which augmentation fills edges with: int64, there -1."""
+    plain = labels.as_subclass(Tensor).long()
+    return torch.where(plain == IGNORE, UNKNOWN, torch.where(plain > IGNORE, plain - 1, plain))
 
 
 def pretrain_base_learner(
@@ -110,8 +123,8 @@ def pretrain_base_learner(
         with autocast(config, device):
             logits = learner(taps)
         full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
-        known = (labels != IGNORE).sum().clamp_min(1)
-        loss = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum") / known
+        known = (labels != UNKNOWN).sum().clamp_min(1)
+        loss = F.cross_entropy(full, labels, ignore_index=UNKNOWN, reduction="sum") / known
         losses.append(_descend(loss, optimizer, schedule))
     return learner.eval(), losses
 
@@ -152,7 +165,7 @@ def adapt_classifier(
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         with torch.no_grad(), autocast(config, device):
             taps = backbone(network_input(images, config, device))
-            foreground = ((labels > 0) & (labels != IGNORE))[:, None].float()
+            foreground = (labels > 0)[:, None].float()
             masked = taps.mid * resize_mask(foreground, grid_size(taps.mid)).to(taps.mid.dtype)
             seen = backbone.pre_logits(backbone.pooled_map(backbone.high_from_mid(masked))).float()
             whole = backbone.pre_logits(backbone.pooled_map(taps.high)).float()
@@ -211,4 +224,4 @@ def _batches(
     numbers = [[step * config.batch + i for i in range(config.batch)] for step in range(steps)]
     loader = DataLoader(pictures, batch_sampler=numbers, num_workers=workers, collate_fn=list)
     for batch in tqdm(loader, desc="pretrain", unit="step"):
-        yield torch.stack([p.image for p in batch]), torch.stack([p.labels for p in batch]).long().to(device)
+        yield torch.stack([p.image for p in batch]), torch.stack([p.labels for p in batch]).to(device)

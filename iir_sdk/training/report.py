@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iir_sdk.atomic_write import write_atomically, write_text_atomically
+from iir_sdk.atomic_write import made_folder, write_atomically, write_text_atomically
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
@@ -103,9 +103,9 @@ def draw_episode_figures(
     """Write one sheet each of the best, median and worst episodes: support, query with its truth, found mask.
 
     Raises:
-        OutputError: a sheet cannot be written.
+        OutputError: the folder cannot be made, or a sheet not be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     evaluator = Evaluator(segmenter, pictures, scales=score.protocol["scales"], output=score.protocol["output"])
     written = []
     for kind, chosen in telling_episodes(score.scored, count).items():

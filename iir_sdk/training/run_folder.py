@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from iir_sdk.atomic_write import write_atomically, write_text_atomically
+from iir_sdk.atomic_write import made_folder, write_atomically, write_text_atomically
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.training.config import TrainingConfig
 
@@ -29,7 +29,7 @@ class RunFolder:
     def __init__(self, path: Path, config: TrainingConfig, contents: Mapping[str, Any], *, writes: bool = True) -> None:
         self.path, self.config, self.contents, self.writes = path, config, contents, writes
         if writes:
-            path.mkdir(parents=True, exist_ok=True)
+            made_folder(path)
         self._events: Any = None
 
     def open(self, *, resume: bool, device: torch.device) -> dict[str, Any] | None:

@@ -32,6 +32,9 @@ from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, Pictur
 from iir_sdk.training.views import ViewMaker, read_cutouts
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
+VALIDATION_SEED = 1_000_003
+"""Of the episodes that choose among a run's weights: none that scores are reported for."""
+
 
 @dataclass(frozen=True)
 class TrainedParts:
@@ -189,8 +192,10 @@ def run_pretraining(
         The loss of each step.
 
     Raises:
-        IirError: missing data, missing weights, or settings that do not fit.
+        IirError: missing data, missing weights, settings that do not fit, or no place to write to.
     """
+    # Now, and not when all is trained.
+    check_writable_place(out)
     torch.manual_seed(config.seed)
     sets = read_picture_sets(data) if config.dataset == "folder" else []
     dataset, chosen = _training_data(config, data, sets), pick_device(device)
@@ -333,7 +338,8 @@ def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path |
         raise ConfigError("the recipe validates: name sets to validate on by --validation, or set validate_every=0.")
     else:
         sets, share = list(read_picture_sets(validation)), 0.01
-    protocol = Protocol(episodes=config.validate_episodes, min_share=share)
+    # Benchmarks are validated on the classes that they are tested on, as is usual; not on the episodes of a score.
+    protocol = Protocol(episodes=config.validate_episodes, seeds=(VALIDATION_SEED,), min_share=share)
     drawn = [draw_episodes(s, protocol) for s in sets]
 
     def score(model: IIR) -> float:

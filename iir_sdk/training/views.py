@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.augment import Augmented, change_light, paste, random_view
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
+from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE, stored_pixels
 from iir_sdk.training.data.folder import PictureSet
 
 ClassKey = tuple[str, str]
@@ -73,7 +72,7 @@ def read_cutouts(root: Path) -> list[Path]:
     Raises:
         DatasetNotFoundError: there is none.
     """
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png"))
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png") and p.name[0] != ".")
     if not files:
         raise DatasetNotFoundError(f"no .webp or .png cut-outs below {root}.")
     return files
@@ -186,7 +185,7 @@ class ViewMaker:
     ) -> tuple[Augmented, list[tuple[str, str, str]], ClassKey]:
         if self.cutouts and rng.random() < self.config.cutouts:
             file = rng.choice(self.cutouts)
-            rgba = torch.from_numpy(np.array(Image.open(file).convert("RGBA"))).permute(2, 0, 1)
+            rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
             label = (CUTOUT_SET, _cutout_name(file), f"{file.stem}/{index}")
             patch, alpha = rgba[:3], rgba[3:].float() / 255

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load as tensors_from_bytes
 
 import iir_sdk
-from iir_sdk.atomic_write import write_atomically, write_text_atomically
-from iir_sdk.errors import OutputError, WeightsError
+from iir_sdk.atomic_write import made_folder, write_atomically, write_text_atomically
+from iir_sdk.errors import WeightsError
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import REPO_ID, UNSTATED, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch, upload
@@ -64,11 +64,7 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
     Raises:
         OutputError: it cannot be written.
     """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot make folder {str(target)!r}: {error}.") from error
+    target = made_folder(folder)
     file = target / WEIGHTS_FILE
     original = unchanged_bytes(checkpoint)
     if original is None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.training.data.dataset import Selection, require
+from iir_sdk.training.data.dataset import Selection, stored_pixels
 
 Colour = tuple[int, int, int]
 
@@ -20,9 +19,9 @@ def read_colour_labels(path: Path, what: str, colours: Mapping[str, Colour]) -> 
 
     Raises:
         DatasetNotFoundError: the file is missing.
+        DatasetError: it is no picture, or damaged.
     """
-    with Image.open(require(path, what)) as picture:
-        on = np.asarray(picture.convert("RGB")) >= 128
+    on = stored_pixels(path, what, "RGB") >= 128
     code = on[..., 0] * 4 + on[..., 1] * 2 + on[..., 2]
     table = np.zeros(8, np.uint8)
     for i, (red, green, blue) in enumerate(colours.values()):

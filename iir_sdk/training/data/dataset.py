@@ -185,11 +185,24 @@ def read_picture(path: Path, what: str) -> NDArray[np.uint8]:
 def read_white_mask(path: Path, what: str) -> NDArray[np.uint8]:
     """``(H, W)`` uint8 of a mask that is a picture, white on black, perhaps with soft edges: 0 and 1.
 
-    Raises as :func:`require` does.
+    Raises as :func:`stored_pixels` does.
     """
-    with Image.open(require(path, what)) as mask:
-        white: NDArray[np.uint8] = (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
-        return white
+    return (stored_pixels(path, what, "L") >= 128).astype(np.uint8)
+
+
+def stored_pixels(path: Path, what: str, mode: str | None = None) -> NDArray[np.uint8]:
+    """``(H, W)`` or ``(H, W, C)`` uint8 as a file of labels holds them, a palette's as indices, or converted.
+
+    Raises:
+        DatasetNotFoundError: it is missing.
+        DatasetError: it is no picture, or damaged.
+    """
+    require(path, what)
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture.convert(mode) if mode else picture, np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as a picture ({error}); fetch it again.") from error
 
 
 def mask_of(labels: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:

@@ -19,9 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from iir_sdk.errors import MissingDependencyError
 from iir_sdk.training.data.area_index import indexed_areas
 from iir_sdk.training.data.dataset import (
     Selection,
@@ -30,10 +28,11 @@ from iir_sdk.training.data.dataset import (
     mask_of,
     read_lines,
     read_picture,
-    require,
     seen_classes,
     select,
+    stored_pixels,
 )
+from iir_sdk.training.data.matlab_file import read_matlab
 
 CLASSES = tuple(
     """
@@ -104,13 +103,8 @@ def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
     """``(H, W)`` class numbers, 0 background, 255 ignore: VOC's own mask where there is one, else SBD's."""
     own = root / VOC / "SegmentationClass" / f"{stem}.png"
     if own.is_file():
-        with Image.open(own) as palette:
-            return np.array(palette, np.uint8)
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingDependencyError("SBD's masks are MATLAB files; run: pip install 'iir-sdk[data]'") from error
-    content = loadmat(require(root / SBD / "cls" / f"{stem}.mat", _SBD_WHAT), squeeze_me=True, struct_as_record=False)
+        return stored_pixels(own, _VOC_WHAT)
+    content = read_matlab(root / SBD / "cls" / f"{stem}.mat", _SBD_WHAT)
     return np.asarray(content["GTcls"].Segmentation, np.uint8)
 
 

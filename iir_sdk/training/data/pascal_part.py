@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import MissingDependencyError
 from iir_sdk.training.data.area_index import indexed_areas
 from iir_sdk.training.data.dataset import Selection, read_lines, read_picture, require, select
+from iir_sdk.training.data.matlab_file import read_matlab
 
 KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("animals", ("bird", "cat", "cow", "dog", "horse", "sheep")),
@@ -113,12 +113,7 @@ def read_pascal_part(root: Path, selection: Selection) -> PascalPart:
 @lru_cache(maxsize=64)
 def read_objects(root: Path, stem: str) -> tuple[tuple[slice, slice, dict[str, NDArray[np.uint8]]], ...]:
     """Box (rows, columns) and parts of each object in a picture: masks of the whole picture, by class."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingDependencyError("PASCAL-Part is in MATLAB files; run: pip install 'iir-sdk[data]'") from error
-    file = require(root / "Annotations_Part" / f"{stem}.mat", _WHAT)
-    content = loadmat(file, squeeze_me=True, struct_as_record=False)
+    content = read_matlab(root / "Annotations_Part" / f"{stem}.mat", _WHAT)
     return tuple(_object(o) for o in np.atleast_1d(content["anno"].objects))
 
 
