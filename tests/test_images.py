@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, features
+from PIL import Image
 
 from iir_sdk.errors import IirError, ImageError, MaskError, PictureNotFoundError
 from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture, mask_pixels, shown_size
@@ -242,8 +242,6 @@ def test_transparency_is_shown_on_white():
 
 
 LOSSY = [("webp", {"quality": 50}), ("webp", {"quality": 50, "exif": Image.Exif()})]
-if features.check("avif"):
-    LOSSY.append(("avif", {"quality": 20}))
 
 
 @pytest.mark.parametrize(("suffix", "options"), LOSSY)
