@@ -28,19 +28,17 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     final = Path(path)
     check_writable_place(final)
     beside = final.with_name(f".iir-{secrets.token_hex(4)}{final.suffix}")
-    made = False
     try:
         # Unlike tempfile's, with the rights that a plain open() gives.
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        made = True
-        write(beside)
-        beside.replace(final)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
-    finally:
-        if made:
+        try:
+            write(beside)
+            beside.replace(final)
+        finally:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(final)!r}: {error}.") from error
     return final
 
 

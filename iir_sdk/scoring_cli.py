@@ -199,9 +199,9 @@ def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protoc
     from iir_sdk.training.data.episodes import check_episodes, read_episodes, write_episodes
     from iir_sdk.training.evaluate import draw_episodes, evaluate_set
 
-    known = listed is not None and listed.exists()
-    if listed and known:
-        drawn = read_episodes(listed)
+    kept = listed if listed and listed.exists() else None
+    if kept:
+        drawn = read_episodes(kept)
         for pictures in sets:
             if pictures.name not in drawn:
                 raise click.ClickException(f"{listed} lists {', '.join(drawn)}, not {pictures.name}.")
@@ -211,7 +211,7 @@ def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protoc
         if listed:
             write_episodes(listed, drawn)
     scores = [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]
-    if listed and known:
+    if kept:
         # What the list was drawn by is not known.
-        scores = [replace(s, protocol=s.protocol | {"min_share": None, "episodes_file": listed.name}) for s in scores]
+        scores = [replace(s, protocol=s.protocol | {"min_share": None, "episodes_file": kept.name}) for s in scores]
     return scores

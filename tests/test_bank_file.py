@@ -23,6 +23,7 @@ from iir_sdk.training.data.folder import read_picture_sets
 from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import BankSource
+from iir_sdk.training.view_stream import PackedView
 from iir_sdk.training.views import ViewMaker, read_cutouts
 from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
@@ -266,3 +267,16 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
     run = CliRunner().invoke(main, ["train", "lite2", *given, "--bank", kept, "--out", str(tmp_path / "run")])
     assert run.exit_code == 0, run.output
     assert (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_photo_of_another_set_says_nothing_of_what_is_absent():
+    def view(photo: str, *names: str) -> PackedView:
+        keys, side = tuple(("coco", name) for name in names), TINY.label_size
+        masks = np.full((len(names), side * side // 8), 255, np.uint8)
+        return PackedView(keys, (photo,) * len(names), masks, {}, frozenset(keys), frozenset(keys), photo)
+
+    views = [view("coco/a", "dog"), view("coco/b", "dog"), view("coins/c"), view("coco/d"), view("coco/e", "cat")]
+    bank = FeatureBank(replace(TINY, views=5, absent=1.0), torch.device("cpu"))
+    bank.hold([torch.zeros(5, 1, 1, 1)] * 3, views)
+    rng = random.Random(0)
+    assert {bank.draw(1, rng)[2] for _ in range(60)} == {3, 4}

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError, OutputError
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
 from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
@@ -34,7 +34,7 @@ from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.loop import Trainer
 from iir_sdk.training.sources import BankSource, _bank_batch, _episode
 from iir_sdk.training.step import EpisodeBatch, TrainingStep
-from iir_sdk.training.view_stream import PackedView, stream_views
+from iir_sdk.training.view_stream import stream_views
 from iir_sdk.training.views import ViewMaker, draw_set, read_cutouts
 
 TINY = TrainingConfig(
@@ -195,19 +195,6 @@ def test_absent_queries_lack_the_object(picture_folder):
     assert not any(bank.mask(query, key).any() for key, _, query in drawn)
 
 
-def test_a_photo_of_another_set_says_nothing_of_what_is_absent():
-    def view(photo: str, *names: str) -> PackedView:
-        keys, side = tuple(("coco", name) for name in names), TINY.label_size
-        masks = np.full((len(names), side * side // 8), 255, np.uint8)
-        return PackedView(keys, (photo,) * len(names), masks, {}, frozenset(keys), frozenset(keys), photo)
-
-    views = [view("coco/a", "dog"), view("coco/b", "dog"), view("coins/c"), view("coco/d"), view("coco/e", "cat")]
-    bank = FeatureBank(replace(TINY, views=5, absent=1.0), torch.device("cpu"))
-    bank.hold([torch.zeros(5, 1, 1, 1)] * 3, views)
-    rng = random.Random(0)
-    assert {bank.draw(1, rng)[2] for _ in range(60)} == {3, 4}
-
-
 def test_small_queries_are_drawn_in_proportion_to_their_share(picture_folder):
     maker, means = ViewMaker(read_picture_sets(picture_folder), [], replace(TINY, views=60, absent=0.0)), []
     bank = filled(maker)
@@ -363,12 +350,6 @@ def test_a_damaged_cutout_is_named(picture_folder, tmp_path):
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(tmp_path), replace(TINY, paste=1.0, cutouts=1.0))
     with pytest.raises(DatasetError, match=r"broken\.png cannot be read"):
         maker.make(0)
-
-
-def test_a_run_cannot_lie_where_a_file_is(picture_folder, tmp_path, random_backbone):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match="cannot make folder"):
-        start.build_trainer(TINY, picture_folder, tmp_path / "file")
 
 
 def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):

@@ -87,8 +87,8 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
         repo_id=None,
         revision=None,
     )
-    _write_text(target / CARD_FILE, model_card(entry, repo_id or target.resolve().name))
-    _write_text(target / CONFIG_FILE, json.dumps(entry.to_config(), indent=2, ensure_ascii=False) + "\n")
+    write_text_atomically(target / CARD_FILE, model_card(entry, repo_id or target.resolve().name))
+    write_text_atomically(target / CONFIG_FILE, json.dumps(entry.to_config(), indent=2, ensure_ascii=False) + "\n")
     return entry
 
 
@@ -161,7 +161,3 @@ def publish_and_pin(
     entry = replace(entry, embedded=embedded)
     write_entry(manifest, entry)
     return entry
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_text_atomically(path, text)
