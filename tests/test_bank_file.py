@@ -280,3 +280,9 @@ def test_a_photo_of_another_set_says_nothing_of_what_is_absent():
     bank.hold([torch.zeros(5, 1, 1, 1)] * 3, views)
     rng = random.Random(0)
     assert {bank.draw(1, rng)[2] for _ in range(60)} == {3, 4}
+
+
+def test_a_run_cannot_lie_where_a_file_is(picture_folder, tmp_path, random_backbone):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot make folder"):
+        start.build_trainer(TINY, picture_folder, tmp_path / "file")

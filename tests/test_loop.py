@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError, OutputError, TrainingError
+from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError, TrainingError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.training import start
 from iir_sdk.training.config import TrainingConfig
@@ -165,12 +165,6 @@ def test_the_best_validated_weights_are_exported(picture_folder, tmp_path, rando
     loaded = FewShotSegmenter(trainer.export(), device="cpu").model.decoder.state_dict()
     for name, tensor in states[1].items():
         torch.testing.assert_close(loaded[name], tensor, atol=1e-3, rtol=1e-3)
-
-
-def test_a_run_cannot_lie_where_a_file_is(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match="cannot make folder"):
-        start.build_trainer(TINY, picture_folder, tmp_path / "file")
 
 
 def test_a_benchmark_is_not_validated_on_the_episodes_that_score_it(tmp_path, monkeypatch):
