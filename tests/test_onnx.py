@@ -18,6 +18,7 @@ from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, IntegrityError, MissingDependencyError, WeightsError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
+from iir_sdk.onnx import runtime as runtime_module
 from iir_sdk.onnx.export import export_onnx
 from iir_sdk.onnx.folder import PREDICTOR, RECORD
 from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
@@ -164,11 +165,23 @@ def test_openvino_lowers_to_bfloat16_only_where_the_cpu_computes_in_it(exported,
             return ["FP32"]
 
     monkeypatch.setattr(openvino, "Core", Unable)
+    monkeypatch.setattr(runtime_module, "_CORES", [])
     assert OpenVino("auto").precision == "float32"
     with pytest.raises(ConfigError, match="no instructions"):
         OpenVino("bfloat16")
     with pytest.raises(ConfigError, match="float32 or bfloat16"):
         FewShotSegmenter(exported[1], backend="openvino", dtype="float16")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO replaces the stack for signals on Linux alone")
+def test_signals_are_handled_after_runtimes_that_ended_in_the_order_they_were_made_in():
+    code = (
+        "import faulthandler, os, signal; from iir_sdk.onnx.runtime import OpenVino; faulthandler.enable();"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'));"
+        "one = OpenVino(); two = OpenVino(); del one; del two; os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
 @pytest.mark.parametrize(("library", "runtime"), [("onnxruntime", OnnxRuntime), ("openvino", OpenVino)])

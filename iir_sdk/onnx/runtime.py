@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ class OpenVino:
             raise MissingDependencyError(
                 "backend='openvino' needs OpenVINO. Install it: pip install 'iir-sdk[openvino]'"
             ) from error
-        self._library, self._core = openvino, openvino.Core()
+        self._library, self._core = openvino, _shared_core(openvino)
         able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if dtype == "bfloat16" and not able:
             raise ConfigError("dtype='bfloat16': this CPU has no instructions for it; use dtype='auto' or None.")
@@ -135,6 +136,23 @@ class OpenVino:
             return _Compiled(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
             raise WeightsError(f"OpenVINO {self._library.__version__} cannot run {path}: {error}") from error
+
+
+_CORES: list[Any] = []
+_ONE_CORE = Lock()
+
+
+def _shared_core(library: Any) -> Any:
+    """One core for the whole process, kept to its end.
+
+    Each core gives its thread another stack for signals and on its own end takes back the one before. Cores that end in
+    another order than last in, first out leave a stack that is gone, and the next signal handled in Python (Ctrl-C, a
+    child process's end) is a segmentation fault.
+    """
+    with _ONE_CORE:
+        if not _CORES:
+            _CORES.append(library.Core())
+        return _CORES[0]
 
 
 class _Compiled:
