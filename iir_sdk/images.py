@@ -83,7 +83,8 @@ def load_picture(source: ImageSource, *, what: str = "image") -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return _from_pil(_open(source, what, ImageError), what)
+        with _open(source, what, ImageError) as image:
+            return _from_pil(image, what)
     if isinstance(source, Image.Image):
         return _from_pil(source, what)
     if isinstance(source, np.ndarray):
@@ -139,14 +140,14 @@ def shown_size(path: str | os.PathLike[str], *, what: str = "image") -> tuple[in
         PictureNotFoundError: the path does not exist.
         ImageError: it is no picture.
     """
-    image = _open(path, what, ImageError)
-    try:
-        if image.format == "TIFF":
-            image.load()
-        turned = _orientation_of(image) > 4
-    except _BROKEN as error:
-        raise ImageError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
-    return (image.width, image.height) if turned else (image.height, image.width)
+    with _open(path, what, ImageError) as image:
+        try:
+            if image.format == "TIFF":
+                image.load()
+            turned = _orientation_of(image) > 4
+        except _BROKEN as error:
+            raise ImageError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _from_pil(image: Image.Image, what: str) -> Picture:
@@ -224,10 +225,10 @@ def _rgb_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
 
 
 def _tensor_to_rgb(tensor: Any, what: str) -> NDArray[np.uint8]:
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point() or tensor.is_meta:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point() or not _holds_values(tensor):
         hint = " A uint8 tensor becomes one with .float() / 255." if str(tensor.dtype) == "torch.uint8" else ""
         raise ImageError(
-            f"{what} is a {tensor.device.type} tensor {tuple(tensor.shape)} {tensor.dtype}; "
+            f"{what} is a {tensor.device.type} tensor {tuple(tensor.shape)} {tensor.dtype}, {tensor.layout}; "
             f"expected (3, H, W) float in [0, 1], RGB.{hint}"
         )
     _check_size((tensor.shape[1], tensor.shape[2]), what)
@@ -274,18 +275,20 @@ def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]
 def mask_values(source: ImageSource, *, what: str = "mask") -> NDArray[Any]:
     """As :func:`mask_pixels`, but the ``(H, W)`` numbers that the mask holds, finite.
 
-    A palette's are its indices; of a JPEG, which cannot keep numbers apart, whether it is 128 or more.
+    A palette's are its indices; of a JPEG, an AVIF or a lossy WebP, which cannot keep numbers apart, whether it is 128
+    or more.
     """
     if isinstance(source, (str, os.PathLike)):
-        source = _open(source, what, MaskError)
-    if isinstance(source, Image.Image):
+        with _open(source, what, MaskError) as image:
+            values = _pil_mask_values(image, what)
+    elif isinstance(source, Image.Image):
         values = _pil_mask_values(source, what)
     elif isinstance(source, np.ndarray):
         values = source
     elif _is_tensor(source):
         tensor: Any = source
-        if tensor.is_meta:
-            raise MaskError(f"{what} is a tensor without values, on device 'meta'.")
+        if not _holds_values(tensor):
+            raise MaskError(f"{what} is a sparse tensor, or one on device 'meta'; expected one that holds its values.")
         values = tensor.detach().float().cpu().numpy()
     else:
         raise MaskError(
@@ -306,8 +309,8 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
     if image.width * image.height > MAX_PIXELS:
         raise MaskError(f"{what} is {_size_text((image.height, image.width))}, more than {MAX_PIXELS:,} pixels.")
     try:
-        # JPEG blurs a mask's edges and dirties its ground, so there nonzero would be nearly everything.
-        lossy = image.format in ("JPEG", "MPO")
+        # Such files blur a mask's edges and dirty its ground, so there nonzero would be too much.
+        lossy = image.format in ("JPEG", "MPO", "AVIF") or (image.format == "WEBP" and _is_lossy_webp(image))
         image = ImageOps.exif_transpose(image)
         if lossy:
             return np.asarray(np.asarray(image.convert("L")) >= 128)
@@ -321,12 +324,32 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
         raise MaskError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
 
 
+def _is_lossy_webp(image: Image.Image) -> bool:
+    """By the kind of its first picture's chunk, which PIL does not tell; without a file it counts as exact."""
+    name = getattr(image, "filename", "")
+    if not name:
+        return False
+    with Path(name).open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            kind, size = struct.unpack("<4sI", head)
+            if kind in (b"VP8 ", b"VP8L"):
+                return bool(kind == b"VP8 ")
+            # The picture's chunk lies within that of a frame, behind 16 bytes.
+            file.seek(16 if kind == b"ANMF" else size + size % 2, os.SEEK_CUR)
+    return False
+
+
 def _mask_of_alpha(image: Image.Image) -> NDArray[np.bool_]:
     """A mask drawn in a picture editor: visible (alpha) and not black."""
     rgba = np.asarray(image.convert("RGBA"))
     visible = np.asarray(rgba[..., 3] > 0)
     # A cut-out with a transparent background marks its object by alpha alone, black parts included.
     return visible if not visible.all() else np.asarray(rgba[..., :3].any(axis=2))
+
+
+def _holds_values(tensor: Any) -> bool:
+    return not tensor.is_meta and str(tensor.layout) == "torch.strided"
 
 
 def _is_tensor(source: object) -> bool:

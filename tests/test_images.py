@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageFilter, features
 
 from iir_sdk.errors import IirError, ImageError, MaskError, PictureNotFoundError
 from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture, mask_pixels, shown_size
@@ -205,6 +207,7 @@ def test_bad_masks_name_the_cure(mask, cure):
         (torch.zeros(3, 20, 20, dtype=torch.uint8), r"\.float\(\) / 255"),
         (torch.zeros(3, 20, 20, device="meta"), "meta"),
         (torch.zeros(20, 20, 3), r"\(3, H, W\)"),
+        (torch.zeros(3, 20, 20).to_sparse(), "sparse"),
     ],
 )
 def test_bad_pictures_name_the_cure(image, cure):
@@ -236,6 +239,49 @@ def test_transparency_is_shown_on_white():
     found = load_picture(Image.fromarray(rgba)).pixels
     assert (found[:5] == 0).all()
     assert (found[5:] == 255).all()
+
+
+AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+LOSSY = [
+    ("webp", {"quality": 50}),
+    ("webp", {"quality": 50, "exif": Image.Exif()}),
+    pytest.param("avif", {"quality": 50}, marks=AVIF),
+]
+
+
+@pytest.mark.parametrize(("suffix", "options"), LOSSY)
+def test_a_mask_in_another_lossy_format_is_read_by_its_halves(tmp_path, suffix, options):
+    y, x = np.mgrid[:200, :200]
+    mask = (y - 100) ** 2 + (x - 100) ** 2 < 80**2
+    path = tmp_path / f"mask.{suffix}"
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
+    soft.convert("RGB").save(path, **options)
+    assert (np.asarray(Image.open(path).convert("L")) > 0).sum() > mask.sum() * 1.005
+    assert abs(int(mask_pixels(path).sum()) - int(mask.sum())) < mask.sum() * 0.003
+
+
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", (40, 40))]}])
+def test_a_mask_in_lossless_webp_keeps_its_values(tmp_path, options):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:20, 5:30] = 1
+    Image.fromarray(mask).convert("RGB").save(tmp_path / "mask.webp", lossless=True, **options)
+    assert np.array_equal(mask_pixels(tmp_path / "mask.webp"), mask > 0)
+
+
+def test_a_sparse_mask_is_refused():
+    with pytest.raises(MaskError, match="sparse"):
+        mask_pixels(torch.ones(4, 4).to_sparse())
+
+
+def test_files_are_closed_again(tmp_path):
+    for name, image in (("a.webp", Image.new("RGB", (20, 20))), ("a.gif", Image.new("P", (20, 20)))):
+        image.save(tmp_path / name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            shown_size(tmp_path / name)
+            load_picture(tmp_path / name)
+            mask_pixels(tmp_path / name)
+            gc.collect()
 
 
 def test_a_mask_saved_as_jpeg_is_read_by_its_halves(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -18,9 +20,11 @@ from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, IntegrityError, MissingDependencyError, WeightsError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
+from iir_sdk.onnx import export as exporting
+from iir_sdk.onnx import open as opening
 from iir_sdk.onnx import runtime as runtime_module
 from iir_sdk.onnx.export import export_onnx
-from iir_sdk.onnx.folder import PREDICTOR, RECORD
+from iir_sdk.onnx.folder import PREDICTOR, RECORD, read_export
 from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
 from iir_sdk.preprocessing import Preprocessing, resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -213,3 +217,57 @@ def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
         FewShotSegmenter(exported[1], backend="tensorflow")
     with pytest.raises(ConfigError, match="backend='torch'"):
         _ = FewShotSegmenter(exported[1], backend="onnxruntime").checkpoint
+
+
+@BACKENDS
+def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path, monkeypatch, backend):
+    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    weights, made = save(tmp_path / "weights.safetensors"), []
+    monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
+    segmenter = FewShotSegmenter(weights, backend=backend)
+    segmenter.add_support(*scene(0))
+    first = segmenter.predict(scene(1)[0]).probability
+    again = FewShotSegmenter(weights, backend=backend)
+    assert len(made) == 1
+    again.add_support(*scene(0))
+    assert np.array_equal(again.predict(scene(1)[0]).probability, first)
+    graph = next(tmp_path.glob(f"*/graphs/{PREDICTOR}"))
+    damaged = graph.read_bytes()[:-1]
+    # A new file: a runtime may have the old one mapped into memory.
+    graph.unlink()
+    graph.write_bytes(damaged)
+    FewShotSegmenter(weights, backend=backend)
+    assert len(made) == 2
+    assert [p.name for p in graph.parent.parent.iterdir()] == ["graphs"]
+
+
+def test_two_first_uses_at_once_both_get_the_export(exported, tmp_path, monkeypatch):
+    weights, graphs = exported
+    checkpoint, both = read_checkpoint(weights), Barrier(2)
+    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+
+    def copied(_: object, folder: Path) -> None:
+        shutil.copytree(graphs, folder)
+        both.wait()
+
+    monkeypatch.setattr(exporting, "export_onnx", copied)
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda _: opening._made(checkpoint), range(2)))
+        assert {f.entry.sha256 for f in found} == {checkpoint.sha256}
+        shutil.rmtree(tmp_path / checkpoint.sha256)
+
+
+def test_a_failed_export_leaves_the_older_one(exported, tmp_path, monkeypatch):
+    weights, graphs = exported
+    shutil.copytree(graphs, tmp_path / "graphs")
+    monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(WeightsError, match="differ from PyTorch"):
+        export_onnx(read_checkpoint(weights), tmp_path / "graphs")
+    assert read_export(tmp_path / "graphs").entry.sha256 == read_checkpoint(weights).sha256
+    assert sorted(p.name for p in (tmp_path / "graphs").iterdir()) == sorted(p.name for p in graphs.iterdir())
+
+
+def _made_folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iir_sdk.atomic_write import write_atomically
+from iir_sdk.atomic_write import made_folder, write_atomically
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
-from iir_sdk.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
+from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, WeightsError
 from iir_sdk.images import load_mask, load_picture
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
-from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, SCORES_OUTPUT, OnnxExport, write_record
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT, OnnxExport, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
@@ -74,7 +75,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
 
     Args:
         checkpoint: verified weights.
-        folder: made if missing; files of an older export in it are replaced.
+        folder: made if missing; an older export in it is replaced, once the new one has passed.
 
     Raises:
         ConfigError: an architecture that no graph can hold.
@@ -84,10 +85,22 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     """
     _require_onnx()
     _check_exportable(checkpoint.model.config)
+    made_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+            _export(checkpoint, Path(beside))
+            # Without a record it is no export, until all of the new one is there.
+            (folder / RECORD).unlink(missing_ok=True)
+            for name in (ENCODER, PREDICTOR, RECORD):
+                (Path(beside) / name).replace(folder / name)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error}.") from error
+        if isinstance(error, IirError):
+            raise
+        raise OutputError(f"the export cannot be written to {str(folder)!r}: {error}.") from error
+    return OnnxExport(folder, checkpoint.entry)
+
+
+def _export(checkpoint: Checkpoint, folder: Path) -> None:
     # Both sides are to see the same pixels.
     torch_engine = TorchEngine(checkpoint, device="cpu", resize=resized_by_pil)
     model, side = torch_engine.model, checkpoint.preprocessing
@@ -101,7 +114,6 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
     export = OnnxExport(folder, checkpoint.entry)
     write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
-    return export
 
 
 def compare(first: Engine, second: Engine) -> dict[str, float]:

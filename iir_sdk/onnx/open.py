@@ -69,14 +69,26 @@ def _made(checkpoint: Checkpoint) -> OnnxExport:
         place = _place(checkpoint.sha256)
         with tempfile.TemporaryDirectory(dir=place) as beside:
             export_onnx(checkpoint, Path(beside) / "graphs")
-            target = place / "graphs"
-            if target.exists():
-                # Damaged, or another process was faster: set aside with what is removed here.
-                target.rename(Path(beside) / "old")
-            (Path(beside) / "graphs").rename(target)
+            return _moved(Path(beside), place / "graphs", checkpoint.sha256)
     except OSError as error:
+        if isinstance(error, IirError):
+            raise
         raise OutputError(
             f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
             "iir-sdk export onnx --out FOLDER"
         ) from error
-    return read_export(place / "graphs")
+
+
+def _moved(beside: Path, target: Path, sha256: str) -> OnnxExport:
+    """The new export in its place, or the sound one that another process or thread put there first."""
+    made = beside / "graphs"
+    try:
+        made.rename(target)
+    except OSError:
+        kept = _kept(sha256)
+        if kept is not None:
+            return kept
+        # Damaged: set aside with what is removed here.
+        target.rename(beside / "old")
+        made.rename(target)
+    return read_export(target)
