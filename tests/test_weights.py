@@ -20,6 +20,7 @@ from iir_sdk.weights import manifest
 from iir_sdk.weights.checkpoint_file import FORMAT, read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import manifest_path, read_manifest, write_entry
+from iir_sdk.weights.model_card import model_card
 from iir_sdk.weights.resolve import embedded_file, load_checkpoint
 
 EMBEDDED = manifest.weights_info(manifest.DEFAULT)
@@ -27,7 +28,7 @@ EMBEDDED = manifest.weights_info(manifest.DEFAULT)
 
 def test_the_manifest_tells_the_truth_about_the_embedded_file():
     content = embedded_file(EMBEDDED).read_bytes()
-    assert EMBEDDED.size == len(content) <= 25_000_000
+    assert EMBEDDED.size == len(content)
     assert EMBEDDED.sha256 == hashlib.sha256(content).hexdigest()
     model = load_checkpoint().model
     assert EMBEDDED.parameters == sum(p.numel() for p in model.parameters())
@@ -35,6 +36,13 @@ def test_the_manifest_tells_the_truth_about_the_embedded_file():
     assert EMBEDDED.license
     assert EMBEDDED.training_data
     assert EMBEDDED.metrics
+
+
+@pytest.mark.parametrize(("name", "most"), [("iir-lite2", 25_000_000), ("iir-lite0", 16_000_000)])
+def test_embedded_files_are_small_and_their_cards_are_of_the_manifest(name, most):
+    entry = manifest.weights_info(name)
+    assert embedded_file(entry).stat().st_size == entry.size <= most
+    assert embedded_file(entry).with_suffix(".md").read_text(encoding="utf-8") == model_card(entry, entry.name)
 
 
 def test_the_file_carries_the_same_configuration_as_its_entry():

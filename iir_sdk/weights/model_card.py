@@ -53,7 +53,7 @@ result.mask  # bool (H, W), at the query's own size
 - Thin, tiny, camouflaged and crowded things, and letters, are often missed or blurred: masks are made at 1/8 of the
   input's size. `iir-sdk demo --failures` shows some.
 - It looks for the object in every picture; `absent_below` leaves out what `score` says is not there, not certainly.
-- On things unlike its training pictures about half of a mask is right; `confidence` says of which to expect more.
+- On things unlike its training pictures less than half of a mask is right; `confidence` says of which to expect more.
 - It follows looks, not meaning: what looks like the support and is something else may be masked too.
 """
 

@@ -19,6 +19,7 @@ _NAMES = """
         selfie troll imp ogre goblin dolls fireman spacewalk paratrooper grannysmith skin hair massage haircut
         kiss holding_hands breast_feeding index wedding statue children couple bath mens womens thumbs horns ped head
         horse_racing sleeping_accommodation laughing restroom toilets xing_school put_litter
+        do_not_litter customs passport_control place_of_worship
     bicycle: bicycles bicyclist bike cycle tricycle
     car: cars automobile auto taxi sedan sportscar indycar ambulance
     motorcycle: motorbike motor_scooter scooter auto_rickshaw
@@ -42,7 +43,7 @@ _NAMES = """
     umbrella: umbrellas parasol
     handbag: handbags bag bags purse pouch
     tie: necktie tuxedo business_suit
-    suitcase: luggage briefcase baggage bag bags
+    suitcase: luggage briefcase baggage bag bags customs
     frisbee: flying_disc
     skis: ski skier
     snowboard: snowboarder
