@@ -32,6 +32,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     Of CPUs, x86 with AVX-512 BF16 or AMX are known; on others, and where torch cannot tell, this says no.
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        # What torch itself answers counts emulation, too, and only knows of the current card.
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if device.type == "cpu" else ()
     return any(bool(getattr(torch.cpu, name, bool)()) for name in names)

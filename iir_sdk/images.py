@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iir_sdk.errors import ImageError, MaskError, PictureNotFoundError
+from iir_sdk.lossy_files import is_lossy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +125,10 @@ def load_mask(source: ImageSource, picture: Picture, *, what: str = "mask") -> N
             "resize the mask with nearest-neighbour interpolation to the image's size."
         )
     if not mask.any():
-        raise MaskError(f"{what} is empty: no pixel is nonzero. Mark the object with any nonzero value.")
+        raise MaskError(
+            f"{what} is empty: no pixel is nonzero (in a JPEG or another lossy file: 128 or more). "
+            "Mark the object with any nonzero value, and save as PNG."
+        )
     if mask.all():
         raise MaskError(
             f"{what} covers the whole image, so nothing tells the object from its background. "
@@ -275,8 +279,8 @@ def mask_pixels(source: ImageSource, *, what: str = "mask") -> NDArray[np.bool_]
 def mask_values(source: ImageSource, *, what: str = "mask") -> NDArray[Any]:
     """As :func:`mask_pixels`, but the ``(H, W)`` numbers that the mask holds, finite.
 
-    A palette's are its indices; of a JPEG, an AVIF or a lossy WebP, which cannot keep numbers apart, whether it is 128
-    or more.
+    A palette's are its indices; of a JPEG, an AVIF or a lossy WebP or TIFF, which cannot keep numbers apart, whether
+    its alpha, or where that tells nothing its brightest channel, is 128 or more.
     """
     if isinstance(source, (str, os.PathLike)):
         with _open(source, what, MaskError) as image:
@@ -309,13 +313,13 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
     if image.width * image.height > MAX_PIXELS:
         raise MaskError(f"{what} is {_size_text((image.height, image.width))}, more than {MAX_PIXELS:,} pixels.")
     try:
-        # Such files blur a mask's edges and dirty its ground, so there nonzero would be too much.
-        lossy = image.format in ("JPEG", "MPO", "AVIF") or (image.format == "WEBP" and _is_lossy_webp(image))
+        # Lossy files blur a mask's edges and dirty its ground, so there nonzero would be too much.
+        lossy = is_lossy(image)
         image = ImageOps.exif_transpose(image)
-        if lossy:
-            return np.asarray(np.asarray(image.convert("L")) >= 128)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            return _mask_of_alpha(image)
+            return _mask_of_alpha(image, 128 if lossy else 1)
+        if lossy:
+            return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) >= 128)
         if image.mode not in ("1", "L", "P", "F") and not image.mode.startswith("I"):
             image = image.convert("RGB")
             return np.asarray(np.asarray(image).any(axis=2))
@@ -324,28 +328,12 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
         raise MaskError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
 
 
-def _is_lossy_webp(image: Image.Image) -> bool:
-    """By the kind of its first picture's chunk, which PIL does not tell; without a file it counts as exact."""
-    name = getattr(image, "filename", "")
-    if not name:
-        return False
-    with Path(name).open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            kind, size = struct.unpack("<4sI", head)
-            if kind in (b"VP8 ", b"VP8L"):
-                return bool(kind == b"VP8 ")
-            # The picture's chunk lies within that of a frame, behind 16 bytes.
-            file.seek(16 if kind == b"ANMF" else size + size % 2, os.SEEK_CUR)
-    return False
-
-
-def _mask_of_alpha(image: Image.Image) -> NDArray[np.bool_]:
-    """A mask drawn in a picture editor: visible (alpha) and not black."""
+def _mask_of_alpha(image: Image.Image, least: int) -> NDArray[np.bool_]:
+    """A mask drawn in a picture editor: visible (alpha of at least ``least``) and not black."""
     rgba = np.asarray(image.convert("RGBA"))
-    visible = np.asarray(rgba[..., 3] > 0)
+    visible = np.asarray(rgba[..., 3] >= least)
     # A cut-out with a transparent background marks its object by alpha alone, black parts included.
-    return visible if not visible.all() else np.asarray(rgba[..., :3].any(axis=2))
+    return visible if not visible.all() else np.asarray(rgba[..., :3].max(axis=2) >= least)
 
 
 def _holds_values(tensor: Any) -> bool:

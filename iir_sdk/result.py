@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -239,7 +238,7 @@ def from_probabilities(
         scores=presence,
         confidences=np.where(masks.any((1, 2)), confidence, np.float32(0)),
         grid_priors=grid_priors,
-        timings=MappingProxyType(dict(timings)),
+        timings=dict(timings),
         image=image,
         threshold=cut.threshold,
     )

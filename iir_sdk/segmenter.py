@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -78,6 +78,15 @@ class FewShotSegmenter:
         self.engine: Engine = weights
         self.token_budget = token_budget
         self._held = HeldSupports()
+        self._adding = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which a lock cannot be in."""
+        return {name: value for name, value in vars(self).items() if name != "_adding"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`__getstate__`."""
+        vars(self).update(state)
         self._adding = threading.Lock()
 
     @classmethod

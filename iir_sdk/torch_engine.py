@@ -199,7 +199,8 @@ def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """
     # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
     lead = (logits[:, 1:] - logits[:, :1]).float().contiguous()
-    return F.interpolate(lead, size, mode="bilinear", align_corners=False)[:, 0].sigmoid_()
+    shrinks = size[0] < lead.shape[2] or size[1] < lead.shape[3]
+    return F.interpolate(lead, size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0].sigmoid_()
 
 
 def resized_by_torch(pixels: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:

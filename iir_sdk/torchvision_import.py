@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from threading import RLock
+from types import ModuleType
 from typing import Any
 
 _SCHEMAS = (
@@ -17,6 +19,7 @@ _SCHEMAS = (
 )
 # Schemas live as long as the Library object that declared them.
 _declared: list[Any] = []
+_IMPORTING = RLock()
 
 
 def ensure_torchvision() -> None:
@@ -25,16 +28,23 @@ def ensure_torchvision() -> None:
     Raises:
         RuntimeError, ImportError: any import failure other than the missing operators, unchanged.
     """
-    if "torchvision" in sys.modules:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        _forget_partial_import()
-        _declare_schemas()
-        importlib.import_module("torchvision")
+    # Another thread would find the package that a failed import leaves half made, and lose it while it is forgotten.
+    with _IMPORTING:
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            _forget_partial_import()
+            _declare_schemas()
+            importlib.import_module("torchvision")
+
+
+def imported_timm() -> ModuleType:
+    """The ``timm`` package, which imports torchvision; by one thread at a time, for its modules import one another."""
+    with _IMPORTING:
+        ensure_torchvision()
+        return importlib.import_module("timm")
 
 
 def _forget_partial_import() -> None:

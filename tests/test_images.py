@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import warnings
 
 import numpy as np
@@ -258,6 +259,31 @@ def test_a_mask_in_another_lossy_format_is_read_by_its_halves(tmp_path, suffix, 
     soft.convert("RGB").save(path, **options)
     assert (np.asarray(Image.open(path).convert("L")) > 0).sum() > mask.sum() * 1.005
     assert abs(int(mask_pixels(path).sum()) - int(mask.sum())) < mask.sum() * 0.003
+
+
+@pytest.mark.parametrize(("suffix", "options"), [*LOSSY, ("jpg", {}), ("tif", {"compression": "jpeg"})])
+def test_lossy_masks_may_be_coloured_or_come_from_memory(tmp_path, suffix, options):
+    y, x = np.mgrid[:200, :200]
+    mask = (y - 100) ** 2 + (x - 100) ** 2 < 80**2
+    path = tmp_path / f"mask.{suffix}"
+    red = np.zeros((200, 200, 3), np.uint8)
+    red[mask, 0] = 255
+    Image.fromarray(red).save(path, **options)
+    for source in (path, Image.open(io.BytesIO(path.read_bytes())), Image.open(os.fsencode(path))):
+        assert abs(int(mask_pixels(source).sum()) - int(mask.sum())) < mask.sum() * 0.02
+    loaded = Image.open(path)
+    loaded.load()
+    path.unlink()
+    assert abs(int(mask_pixels(loaded).sum()) - int(mask.sum())) < mask.sum() * 0.02
+
+
+@pytest.mark.parametrize(("suffix", "options"), LOSSY[:2])
+def test_a_cut_out_in_a_lossy_format_marks_its_object_by_alpha(tmp_path, suffix, options):
+    rgba = np.full((100, 100, 4), 30, np.uint8)
+    rgba[..., 3] = 0
+    rgba[20:60, 30:80, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / f"cut.{suffix}", **options)
+    assert np.array_equal(mask_pixels(tmp_path / f"cut.{suffix}"), rgba[..., 3] > 0)
 
 
 @pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", (40, 40))]}])

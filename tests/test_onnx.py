@@ -8,16 +8,22 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from iir_sdk import FewShotSegmenter
+from iir_sdk import FewShotSegmenter, weights_info
 from iir_sdk.cli import main
-from iir_sdk.errors import ConfigError, IntegrityError, MissingDependencyError, WeightsError
+from iir_sdk.errors import (
+    ConfigError,
+    IntegrityError,
+    MissingDependencyError,
+    OutputError,
+    WeightsError,
+    WeightsNotFoundError,
+)
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.onnx import export as exporting
@@ -189,10 +195,9 @@ def test_signals_are_handled_after_runtimes_that_ended_in_the_order_they_were_ma
 
 
 @pytest.mark.parametrize(("library", "runtime"), [("onnxruntime", OnnxRuntime), ("openvino", OpenVino)])
-def test_a_missing_runtime_and_a_broken_graph_say_what_to_do(monkeypatch, tmp_path, library, runtime):
-    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+def test_a_missing_runtime_and_a_broken_graph_say_what_to_do(monkeypatch, library, runtime):
     with pytest.raises(WeightsError, match=r"broken\.onnx"):
-        runtime().open(tmp_path / "broken.onnx")
+        runtime().open(b"no graph", "broken.onnx")
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         runtime()
@@ -211,6 +216,11 @@ def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
     checkpoint = read_checkpoint(save(tmp_path / "grad.safetensors", cam="grad", **PLAIN))
     with pytest.raises(ConfigError, match="closed_form"):
         export_onnx(checkpoint, tmp_path / "graphs")
+    for changes, sides in (({"base_classes": 3}, (96, 64)), ({}, (100, 64))):
+        path = tmp_path / f"{sides[0]}.safetensors"
+        save_checkpoint(IIR(ModelConfig(backbone="test_efficientnet", **changes)), Preprocessing(*sides), path)
+        with pytest.raises(ConfigError, match="exported"):
+            export_onnx(read_checkpoint(path), tmp_path / "graphs")
     with pytest.raises(ConfigError, match="CPU"):
         FewShotSegmenter(exported[1], backend="onnxruntime", device="cuda")
     with pytest.raises(ConfigError, match="torch"):
@@ -238,24 +248,66 @@ def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path
     graph.write_bytes(damaged)
     FewShotSegmenter(weights, backend=backend)
     assert len(made) == 2
-    assert [p.name for p in graph.parent.parent.iterdir()] == ["graphs"]
+    assert {p.name for p in graph.parent.parent.iterdir()} <= {"graphs", "lock"}
 
 
-def test_two_first_uses_at_once_both_get_the_export(exported, tmp_path, monkeypatch):
-    weights, graphs = exported
-    checkpoint, both = read_checkpoint(weights), Barrier(2)
+def test_first_uses_at_once_export_a_checkpoint_once(tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    made = []
+    monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
+    first, other = save(tmp_path / "first.safetensors"), save(tmp_path / "other.safetensors", width=8)
+    junk = _made_folder(_made_folder(tmp_path / read_checkpoint(first).sha256) / "graphs")
+    (junk / RECORD).write_text("no record")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda path: FewShotSegmenter(path, backend="onnxruntime"), [first, other, first, first]))
+    assert len(made) == 2
+    assert {f.engine.sha256 for f in found} == {read_checkpoint(path).sha256 for path in (first, other)}
 
-    def copied(_: object, folder: Path) -> None:
-        shutil.copytree(graphs, folder)
-        both.wait()
 
-    monkeypatch.setattr(exporting, "export_onnx", copied)
-    for _ in range(20):
-        with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(lambda _: opening._made(checkpoint), range(2)))
-        assert {f.entry.sha256 for f in found} == {checkpoint.sha256}
-        shutil.rmtree(tmp_path / checkpoint.sha256)
+def test_a_changed_network_is_not_kept_as_the_checkpoint_it_was(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    on_disk, changed = read_checkpoint(exported[0]), read_checkpoint(exported[0])
+    for parameter in changed.model.decoder.parameters():
+        parameter.data.mul_(1.5)
+    found = []
+    for checkpoint in (changed, on_disk):
+        for make in (lambda c: FewShotSegmenter(c, backend="onnxruntime"), lambda c: FewShotSegmenter(c)):
+            segmenter = make(checkpoint)
+            segmenter.add_support(*scene(0))
+            found.append(segmenter.predict(scene(1)[0]).probability)
+    assert np.abs(found[0] - found[2]).max() > 0.02
+    assert np.abs(found[0] - found[1]).max() < 0.02
+    assert np.abs(found[2] - found[3]).max() < 0.02
+
+
+@BACKENDS
+def test_an_opened_export_does_not_need_its_folder(exported, tmp_path, backend):
+    shutil.copytree(exported[1], tmp_path / "graphs")
+    segmenter = FewShotSegmenter(tmp_path / "graphs", backend=backend)
+    segmenter.add_support(*scene(0))
+    shutil.rmtree(tmp_path / "graphs")
+    one = segmenter.predict(scene(1)[0]).probability
+    for found in segmenter.predict_many([scene(1)[0]] * 2):
+        np.testing.assert_allclose(found.probability, one, atol=1e-3)
+
+
+def test_small_pictures_give_the_same_mask_as_torch(exported):
+    masks = []
+    for segmenter in (on_torch(exported[0]), FewShotSegmenter(exported[1], backend="onnxruntime")):
+        segmenter.add_support(*scene(0))
+        masks.append(segmenter.predict(scene(1)[0][:8, :9]).probability)
+    np.testing.assert_allclose(masks[0], masks[1], atol=2e-3)
+
+
+def test_a_folder_of_graphs_names_the_backends_and_hides_no_known_name(exported, tmp_path, monkeypatch):
+    with pytest.raises(WeightsNotFoundError, match="backend='onnxruntime'"):
+        FewShotSegmenter(exported[1])
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exported[1], tmp_path / "iir-lite2")
+    asked = []
+    monkeypatch.setattr(opening, "_kept", lambda sha256: asked.append(sha256) or read_export(exported[1]))
+    FewShotSegmenter("iir-lite2", backend="onnxruntime")
+    assert asked == [weights_info("iir-lite2").sha256]
 
 
 def test_a_failed_export_leaves_the_older_one(exported, tmp_path, monkeypatch):
@@ -266,6 +318,14 @@ def test_a_failed_export_leaves_the_older_one(exported, tmp_path, monkeypatch):
         export_onnx(read_checkpoint(weights), tmp_path / "graphs")
     assert read_export(tmp_path / "graphs").entry.sha256 == read_checkpoint(weights).sha256
     assert sorted(p.name for p in (tmp_path / "graphs").iterdir()) == sorted(p.name for p in graphs.iterdir())
+
+
+def test_a_cache_that_is_a_file_is_an_error_of_ours(exported, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot be kept"):
+        FewShotSegmenter(exported[0], backend="onnxruntime")
 
 
 def _made_folder(path: Path) -> Path:

@@ -269,3 +269,9 @@ def test_recipes_name_what_their_base_learner_lacks(tmp_path, monkeypatch):
     config = replace(read_recipe(find_recipe("pascal")), view_size=96)
     with pytest.raises(ConfigError, match=r"iir-sdk pretrain.*--base-learner.*model\.base_classes=0"):
         start.build_model(config, start.TrainedParts())
+
+
+@pytest.mark.parametrize(("capability", "able"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_card_that_emulates_bfloat16_does_not_compute_in_it(monkeypatch, capability, able):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert computes_in_bfloat16(torch.device("cuda", 1)) is able

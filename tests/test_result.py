@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -24,6 +26,14 @@ def segmentation(labels: int = 2, seed: int = 0, threshold: float = 0.5) -> Segm
     return from_probabilities(
         tuple("abcdefgh"[:labels]), probabilities, probabilities[::-1], image=image, cut=cut, timings={}
     )
+
+
+def test_a_result_can_be_copied_and_sent_to_another_process():
+    found = segmentation()
+    for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert np.array_equal(other["b"].mask, found["b"].mask)
+        assert np.array_equal(other.label_map, found.label_map)
+    assert dataclasses.asdict(found)["labels"] == ("a", "b")
 
 
 @settings(max_examples=60, deadline=None)

@@ -59,6 +59,16 @@ def test_unchanged_weights_keep_their_bytes_so_that_saved_supports_still_fit(tin
     assert FewShotSegmenter(tmp_path / "again", device="cpu").load_supports(tmp_path / "supports.safetensors")
 
 
+def test_unchanged_weights_keep_their_scores_wherever_they_came_from(embedded, tmp_path, monkeypatch):
+    embedded.save_pretrained(tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    loaded = FewShotSegmenter("one", device="cpu")
+    monkeypatch.chdir("/")
+    assert loaded.save_pretrained(tmp_path / "two").metrics == embedded.checkpoint.entry.metrics
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert loaded.save_pretrained(tmp_path / "three").metrics == embedded.checkpoint.entry.metrics
+
+
 def test_changed_weights_are_what_is_saved(tiny, tmp_path):
     name, tensor = next((n, t) for n, t in tiny.model.named_parameters() if t.ndim == 4)
     tensor.data.mul_(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 
@@ -33,6 +35,15 @@ from tests.conftest import draw_scene
 def scenes(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(3)
     return [draw_scene(rng, (40 + 7 * i, 90 - 5 * i)) for i in range(count)]
+
+
+def test_a_segmenter_can_be_copied_and_sent_to_another_process(small_segmenter, scene):
+    small_segmenter.add_support(*scene)
+    first = small_segmenter.predict(scene[0]).probability
+    for other in (copy.deepcopy(small_segmenter), pickle.loads(pickle.dumps(small_segmenter))):
+        assert np.array_equal(other.predict(scene[0]).probability, first)
+        other.add_support(*scenes(1)[0], label="another")
+    assert len(small_segmenter.supports) == 1
 
 
 def test_result_has_the_querys_own_size(small_segmenter, scene):

@@ -60,3 +60,18 @@ def test_other_failures_are_passed_on(tmp_path):
 def test_the_real_one_imports_with_timm():
     code = "from iir_sdk.torchvision_import import ensure_torchvision; ensure_torchvision(); import timm, torchvision"
     assert run(code, ".").returncode == 0
+
+
+def test_no_thread_goes_on_with_a_half_made_package(broken, tmp_path):
+    (tmp_path / "torchvision/__init__.py").write_text("import time\ntime.sleep(0.2)\n" + BROKEN)
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        from iir_sdk.torchvision_import import ensure_torchvision
+        def imported(_):
+            ensure_torchvision()
+            return sys.modules["torchvision"].loaded
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(imported, range(4)))
+    """
+    found = run(code, broken)
+    assert found.returncode == 0, found.stderr

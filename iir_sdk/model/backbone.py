@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.prior import vector_lengths
-from iir_sdk.torchvision_import import ensure_torchvision
+from iir_sdk.torchvision_import import imported_timm
 
 _POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "head_drop")
 
@@ -177,13 +177,11 @@ def create_network(name: str, **settings: Any) -> nn.Module:
     Raises:
         ConfigError: a name timm does not know, or one that does not take the settings.
     """
-    ensure_torchvision()
-    import timm
-
+    timm = imported_timm()
     if not timm.is_model(name):
         raise ConfigError(f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are.")
     try:
-        return timm.create_model(name, pretrained=False, **settings)
+        return cast(nn.Module, timm.create_model(name, pretrained=False, **settings))
     except TypeError as error:
         raise ConfigError(f"backbone {name!r} cannot be built with {settings}: {error}.") from error
 

@@ -29,11 +29,12 @@ class OnnxEngine:
     """
 
     def __init__(self, export: OnnxExport, runtime: GraphRuntime) -> None:
-        self.export, self.runtime = export, runtime
+        self.entry, self.runtime = export.entry, runtime
         sides = self.preprocessing
-        self._encoder = runtime.open(export.folder / ENCODER, image_side=sides.support_size)
-        self._predictor = runtime.open(export.folder / PREDICTOR, image_side=sides.size)
-        self._side_by_side: Graph | None = None
+        self._encoder = runtime.open(export.graphs[ENCODER], ENCODER, image_side=sides.support_size)
+        self._predictor = runtime.open(export.graphs[PREDICTOR], PREDICTOR, image_side=sides.size)
+        # The file until several pictures come, then what it was opened as.
+        self._side_by_side: bytes | Graph = export.graphs[PREDICTOR]
         self._opening = Lock()
         self._state = [name for name in self._predictor.inputs if name != "image"]
 
@@ -45,17 +46,17 @@ class OnnxEngine:
     @property
     def name(self) -> str:
         """Of the checkpoint."""
-        return self.export.entry.name
+        return self.entry.name
 
     @property
     def sha256(self) -> str:
         """Of the checkpoint."""
-        return self.export.entry.sha256
+        return self.entry.sha256
 
     @property
     def preprocessing(self) -> Preprocessing:
         """The checkpoint's."""
-        return self.export.preprocessing
+        return self.entry.preprocessing
 
     def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
@@ -94,9 +95,11 @@ class OnnxEngine:
     def _predictor_side_by_side(self) -> Graph:
         """The predictor for several pictures at once, opened when first needed."""
         with self._opening:
-            if self._side_by_side is None:
-                path, side = self.export.folder / PREDICTOR, self.preprocessing.size
-                self._side_by_side = self.runtime.open(path, image_side=side, side_by_side=True)
+            if isinstance(self._side_by_side, bytes):
+                side = self.preprocessing.size
+                self._side_by_side = self.runtime.open(
+                    self._side_by_side, PREDICTOR, image_side=side, side_by_side=True
+                )
             return self._side_by_side
 
     def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:

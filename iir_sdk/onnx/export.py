@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
-from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT, OnnxExport, write_record
+from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT, OnnxExport, read_graphs, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
-from iir_sdk.preprocessing import resized_by_pil
+from iir_sdk.preprocessing import Preprocessing, resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
@@ -33,6 +34,8 @@ LARGEST_DIFFERENCE = 1e-2
 _STATE = tuple(f.name for f in fields(SupportState))
 _READ = tuple(name for name in _STATE if name != "proxy_index")
 _SHOTS, _TOKENS = 2, 7
+# Torch keeps what it is exporting for the whole process.
+_ONE_EXPORT = Lock()
 
 
 class _SupportEncoder(nn.Module):
@@ -84,11 +87,12 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         OutputError: the folder cannot be written.
     """
     _require_onnx()
-    _check_exportable(checkpoint.model.config)
+    _check_exportable(checkpoint.model.config, checkpoint.preprocessing)
     made_folder(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
-            _export(checkpoint, Path(beside))
+            with _ONE_EXPORT:
+                export = _export(checkpoint, Path(beside))
             # Without a record it is no export, until all of the new one is there.
             (folder / RECORD).unlink(missing_ok=True)
             for name in (ENCODER, PREDICTOR, RECORD):
@@ -97,10 +101,10 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         if isinstance(error, IirError):
             raise
         raise OutputError(f"the export cannot be written to {str(folder)!r}: {error}.") from error
-    return OnnxExport(folder, checkpoint.entry)
+    return replace(export, folder=folder)
 
 
-def _export(checkpoint: Checkpoint, folder: Path) -> None:
+def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     # Both sides are to see the same pixels.
     torch_engine = TorchEngine(checkpoint, device="cpu", resize=resized_by_pil)
     model, side = torch_engine.model, checkpoint.preprocessing
@@ -112,8 +116,9 @@ def _export(checkpoint: Checkpoint, folder: Path) -> None:
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
-    export = OnnxExport(folder, checkpoint.entry)
-    write_record(folder, checkpoint.entry, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
+    export = OnnxExport(folder, checkpoint.entry, read_graphs(folder))
+    write_record(export, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
+    return export
 
 
 def compare(first: Engine, second: Engine) -> dict[str, float]:
@@ -146,22 +151,28 @@ def _write(
     path: Path, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outs: Sequence[str]
 ) -> None:
     axes = {name: _dynamic(name) for name in (*names, *outs)}
+
+    def write(beside: Path) -> None:
+        torch.onnx.export(
+            module.eval(),
+            inputs,
+            str(beside),
+            input_names=list(names),
+            output_names=list(outs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing says of every constant that it is one, and of itself that it is the older of two exporters.
         warnings.simplefilter("ignore")
-        write_atomically(
-            path,
-            lambda beside: torch.onnx.export(
-                module.eval(),
-                inputs,
-                str(beside),
-                input_names=list(names),
-                output_names=list(outs),
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            ),
-        )
+        try:
+            write_atomically(path, write)
+        except RuntimeError as error:
+            # Its exporter's errors, of what it has no operator for, are of this kind.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"torch {torch.__version__} cannot export this network: {reason}") from error
 
 
 def _dynamic(name: str) -> dict[int, str]:
@@ -182,11 +193,17 @@ def _example(state: SupportState) -> list[Tensor]:
     return [doubled.tensors()[name] for name in _READ]
 
 
-def _check_exportable(config: ModelConfig) -> None:
+def _check_exportable(config: ModelConfig, sides: Preprocessing) -> None:
     if config.cam != "closed_form":
         raise ConfigError(f"cam={config.cam!r} needs gradients, which no ONNX graph has; only 'closed_form' has none.")
     if config.shot_fusion != "concat":
         raise ConfigError(f"shot_fusion={config.shot_fusion!r} loops over the shots; only 'concat' can be exported.")
+    if config.base_classes:
+        raise ConfigError(f"base_classes={config.base_classes}: a network with a base learner cannot be exported.")
+    if sides.size % 32 or sides.support_size % 32:
+        raise ConfigError(
+            f"size={sides.size}, support_size={sides.support_size}: only multiples of 32 pixels can be exported."
+        )
 
 
 def _require_onnx() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ class OnnxExport:
     Attributes:
         folder: where they are.
         entry: of the checkpoint; kept supports are bound to its sha256.
+        graphs: the verified files by name: what is opened later is what was read, whatever becomes of the folder.
     """
 
     folder: Path
     entry: WeightsEntry
+    graphs: Mapping[str, bytes] = field(repr=False)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -44,7 +46,7 @@ class OnnxExport:
         return self.entry.preprocessing
 
 
-def write_record(folder: Path, entry: WeightsEntry, measured: Mapping[str, float]) -> None:
+def write_record(export: OnnxExport, measured: Mapping[str, float]) -> None:
     """Write what the graphs beside it are; last, so that a folder without it is not an export.
 
     Raises:
@@ -54,12 +56,12 @@ def write_record(folder: Path, entry: WeightsEntry, measured: Mapping[str, float
         "format": FORMAT,
         "opset": OPSET,
         "sdk_version": iir_sdk.__version__,
-        "graphs": {name: _sha256(folder / name) for name in (ENCODER, PREDICTOR)},
+        "graphs": {name: _sha256(content) for name, content in export.graphs.items()},
         "against_torch": dict(measured),
-        "checkpoint": entry.to_dict(),
+        "checkpoint": export.entry.to_dict(),
     }
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_text_atomically(folder / RECORD, content)
+    write_text_atomically(export.folder / RECORD, content)
 
 
 def read_export(folder: Path) -> OnnxExport:
@@ -74,13 +76,25 @@ def read_export(folder: Path) -> OnnxExport:
     record: Any = read_json(path)
     if not isinstance(record, Mapping) or record.get("format") != FORMAT:
         raise WeightsError(f"{path} is not an export of this package (format {FORMAT!r}); export again.")
-    graphs = record.get("graphs")
+    entry = WeightsEntry.from_dict(record.get("checkpoint"), f"{path}, checkpoint")
+    stated = record.get("graphs")
+    graphs = read_graphs(folder)
+    for name, content in graphs.items():
+        if not isinstance(stated, Mapping) or stated.get(name) != _sha256(content):
+            raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
+    return OnnxExport(folder, entry, graphs)
+
+
+def read_graphs(folder: Path) -> dict[str, bytes]:
+    """Both graphs' files by name.
+
+    Raises:
+        WeightsNotFoundError: one is missing.
+    """
     for name in (ENCODER, PREDICTOR):
         if not is_file(folder / name):
             raise WeightsNotFoundError(f"{folder / name} is missing; export again: iir-sdk export onnx --out FOLDER")
-        if not isinstance(graphs, Mapping) or graphs.get(name) != _sha256(folder / name):
-            raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
-    return OnnxExport(folder, WeightsEntry.from_dict(record.get("checkpoint"), f"{path}, checkpoint"))
+    return {name: (folder / name).read_bytes() for name in (ENCODER, PREDICTOR)}
 
 
 def is_export(folder: Path) -> bool:
@@ -88,5 +102,5 @@ def is_export(folder: Path) -> bool:
     return is_file(folder / RECORD)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
@@ -33,10 +35,10 @@ def open_onnx(
         IntegrityError, WeightsError: the graphs are not what they should be.
         OutputError: an export cannot be kept.
     """
-    if isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
-        return OnnxEngine(read_export(Path(weights)), runtime)
     name = DEFAULT if weights is None else weights
     entry = known_weights().get(name) if isinstance(name, str) else None
+    if entry is None and isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
+        return OnnxEngine(read_export(Path(weights)), runtime)
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
         kept = _kept(entry.sha256)
         if kept is not None:
@@ -45,11 +47,25 @@ def open_onnx(
     from iir_sdk.weights.resolve import load_checkpoint
 
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
+    return OnnxEngine(_of_checkpoint(checkpoint), runtime)
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> OnnxExport:
+    from iir_sdk.onnx.export import export_onnx
+    from iir_sdk.weights.saving import unchanged_bytes
+
+    if unchanged_bytes(checkpoint) is None:
+        # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
+        with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
+            return export_onnx(checkpoint, Path(scratch))
+    return _kept(checkpoint.sha256) or _made(checkpoint)
 
 
 def _place(sha256: str) -> Path:
-    return cached_assets_path("iir_sdk", namespace=f"onnx-{iir_sdk.__version__}", subfolder=sha256)
+    try:
+        return cached_assets_path("iir_sdk", namespace=f"onnx-{iir_sdk.__version__}", subfolder=sha256)
+    except ValueError as error:
+        raise OutputError(f"the exported graphs cannot be kept: {error}") from error
 
 
 def _kept(sha256: str) -> OnnxExport | None:
@@ -63,13 +79,22 @@ def _kept(sha256: str) -> OnnxExport | None:
 
 
 def _made(checkpoint: Checkpoint) -> OnnxExport:
+    """A new export, put among those that are kept; by one thread of one process at a time."""
     from iir_sdk.onnx.export import export_onnx
 
     try:
         place = _place(checkpoint.sha256)
-        with tempfile.TemporaryDirectory(dir=place) as beside:
-            export_onnx(checkpoint, Path(beside) / "graphs")
-            return _moved(Path(beside), place / "graphs", checkpoint.sha256)
+        with FileLock(place / "lock"), tempfile.TemporaryDirectory(dir=place) as beside:
+            kept = _kept(checkpoint.sha256)
+            if kept is not None:
+                return kept
+            made, target = Path(beside) / "graphs", place / "graphs"
+            export = export_onnx(checkpoint, made)
+            if target.exists():
+                # Damaged, or of another version: set aside with what is removed here.
+                target.rename(Path(beside) / "old")
+            made.rename(target)
+            return replace(export, folder=target)
     except OSError as error:
         if isinstance(error, IirError):
             raise
@@ -77,18 +102,3 @@ def _made(checkpoint: Checkpoint) -> OnnxExport:
             f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
             "iir-sdk export onnx --out FOLDER"
         ) from error
-
-
-def _moved(beside: Path, target: Path, sha256: str) -> OnnxExport:
-    """The new export in its place, or the sound one that another process or thread put there first."""
-    made = beside / "graphs"
-    try:
-        made.rename(target)
-    except OSError:
-        kept = _kept(sha256)
-        if kept is not None:
-            return kept
-        # Damaged: set aside with what is removed here.
-        target.rename(beside / "old")
-        made.rename(target)
-    return read_export(target)

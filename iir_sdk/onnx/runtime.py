@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -42,11 +41,12 @@ class GraphRuntime(Protocol):
 
     precision: str
 
-    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+    def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """Open a graph.
 
         Args:
-            path: of the ``.onnx`` file.
+            graph: content of the ``.onnx`` file.
+            name: of the file, for messages.
             image_side: pictures will be one at a time and of this size; a runtime may build on it.
             side_by_side: threads will run it at the same time, and each run gets one processor of its own.
 
@@ -74,15 +74,15 @@ class OnnxRuntime:
             ) from error
         self._library = onnxruntime
 
-    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+    def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
         options = self._library.SessionOptions()
         # 0 leaves their number to the library.
         options.intra_op_num_threads = int(side_by_side)
         try:
-            return _Session(self._library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+            return _Session(self._library.InferenceSession(graph, options, providers=["CPUExecutionProvider"]))
         except Exception as error:
-            raise WeightsError(f"ONNX Runtime {self._library.__version__} cannot run {path}: {error}") from error
+            raise WeightsError(f"ONNX Runtime {self._library.__version__} cannot run {name}: {error}") from error
 
 
 class _Session:
@@ -121,7 +121,7 @@ class OpenVino:
             raise ConfigError("dtype='bfloat16': this CPU has no instructions for it; use dtype='auto' or None.")
         self.precision = "bfloat16" if able and dtype in ("bfloat16", "auto") else "float32"
 
-    def open(self, path: Path, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
+    def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         if side_by_side:
@@ -130,12 +130,12 @@ class OpenVino:
         else:
             settings["PERFORMANCE_HINT"] = "LATENCY"
         try:
-            model = self._core.read_model(path)
+            model = self._core.read_model(graph)
             if image_side is not None:
                 model.reshape({"image": self._library.PartialShape([1, 3, image_side, image_side])})
             return _Compiled(self._core.compile_model(model, "CPU", settings))
         except Exception as error:
-            raise WeightsError(f"OpenVINO {self._library.__version__} cannot run {path}: {error}") from error
+            raise WeightsError(f"OpenVINO {self._library.__version__} cannot run {name}: {error}") from error
 
 
 _CORES: list[Any] = []

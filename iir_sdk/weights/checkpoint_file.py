@@ -128,7 +128,8 @@ def read_checkpoint(
         Check("tensors", f"{len(expected)} with the names, shapes and dtypes of {config.backbone} and its decoder"),
         Check("values", f"{parameters:,} parameters, none NaN or infinite"),
     )
-    return Checkpoint(entry, model, file, checks)
+    # Absolute, for it may be read again after the working directory has changed.
+    return Checkpoint(entry, model, file.absolute(), checks)
 
 
 def save_checkpoint(model: IIR, preprocessing: Preprocessing, path: str | os.PathLike[str]) -> str:

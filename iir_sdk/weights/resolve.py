@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from iir_sdk.errors import IirError, IntegrityError, WeightsError, WeightsNotFoundError
+from iir_sdk.onnx.folder import is_export
 from iir_sdk.paths import is_file, is_folder
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from iir_sdk.weights.entry import REPO_ID, WeightsEntry
@@ -80,12 +81,15 @@ def embedded_file(entry: WeightsEntry) -> Path:
 def _from_disk(path: Path) -> Checkpoint:
     if not is_folder(path):
         return read_checkpoint(path)
+    if is_export(path):
+        raise WeightsNotFoundError(
+            f"{str(path)!r} holds exported graphs and no weights; pass backend='onnxruntime' or backend='openvino'."
+        )
     config = path / CONFIG_FILE
     entry = WeightsEntry.from_config(read_json(config), str(config)) if is_file(config) else None
     file = path / (entry.filename if entry else WEIGHTS_FILE)
-    return read_checkpoint(
-        file, entry, stated_by=CONFIG_FILE, cure=f"It must be the one that {CONFIG_FILE} beside it names."
-    )
+    cure = f"It must be the one that {CONFIG_FILE} beside it names." if entry else "Name a folder that holds it."
+    return read_checkpoint(file, entry, stated_by=CONFIG_FILE, cure=cure)
 
 
 def _from_manifest(entry: WeightsEntry, options: HubOptions) -> Checkpoint:

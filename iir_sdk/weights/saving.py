@@ -72,15 +72,16 @@ def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_
     else:
         digest = checkpoint.sha256
         write_atomically(file, lambda beside: beside.write_bytes(original))
+    unchanged = digest == checkpoint.sha256
     entry = replace(
         checkpoint.entry,
         filename=WEIGHTS_FILE,
         size=file.stat().st_size,
         sha256=digest,
-        min_sdk_version=iir_sdk.__version__ if original is None else checkpoint.entry.min_sdk_version,
+        min_sdk_version=checkpoint.entry.min_sdk_version if unchanged else iir_sdk.__version__,
         model=checkpoint.model.config,
         # Scores of other weights would be nobody's.
-        metrics=checkpoint.entry.metrics if original is not None else (),
+        metrics=checkpoint.entry.metrics if unchanged else (),
         parameters=sum(p.numel() for p in checkpoint.model.parameters()),
         embedded=False,
         published=False,
