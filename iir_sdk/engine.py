@@ -49,7 +49,7 @@ class Segmented:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A network and the pictures' way to it and back; writes nothing on itself after it was made."""
+    """A network and the pictures' way to it and back; whatever threads use it at once, its answers stay the same."""
 
     @property
     def name(self) -> str:
