@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
+from iir_sdk.fresh_lock import FreshLock
 from iir_sdk.held_supports import HeldSupports
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.kept_state import KeptState, join_shots
@@ -78,16 +78,7 @@ class FewShotSegmenter:
         self.engine: Engine = weights
         self.token_budget = token_budget
         self._held = HeldSupports()
-        self._adding = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which a lock cannot be in."""
-        return {name: value for name, value in vars(self).items() if name != "_adding"}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`__getstate__`."""
-        vars(self).update(state)
-        self._adding = threading.Lock()
+        self._adding = FreshLock()
 
     @classmethod
     def from_pretrained(

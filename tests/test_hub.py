@@ -72,7 +72,7 @@ def test_any_repository_with_our_configuration(hub, entry, cache, folder):
 
 def test_a_local_folder_comes_before_the_manifests_repository(hub, entry, folder, cache, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert load(cache).file == Path("tiny") / "model.safetensors"
+    assert load(cache).file == Path.cwd() / "tiny" / "model.safetensors"
     assert hub.requests == []
 
 
