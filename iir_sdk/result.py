@@ -33,6 +33,25 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 _OF_LABELS = ("labels", "probabilities", "masks", "scores", "confidences", "grid_priors")
 
 
+class Timings(Mapping[str, float]):
+    """Milliseconds by stage, read-only; unlike a ``MappingProxyType`` they can be copied and pickled."""
+
+    def __init__(self, milliseconds: Mapping[str, float]) -> None:
+        self._milliseconds = dict(milliseconds)
+
+    def __getitem__(self, stage: str) -> float:
+        return self._milliseconds[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._milliseconds)
+
+    def __len__(self) -> int:
+        return len(self._milliseconds)
+
+    def __repr__(self) -> str:
+        return f"Timings({self._milliseconds})"
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """Masks of one query, for ``L`` labels, at the query's own height ``H`` and width ``W``.
@@ -238,7 +257,7 @@ def from_probabilities(
         scores=presence,
         confidences=np.where(masks.any((1, 2)), confidence, np.float32(0)),
         grid_priors=grid_priors,
-        timings=dict(timings),
+        timings=Timings(timings),
         image=image,
         threshold=cut.threshold,
     )

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter, weights_info
+from iir_sdk.atomic_write import made_folder
 from iir_sdk.cli import main
 from iir_sdk.errors import (
     ConfigError,
@@ -231,7 +232,7 @@ def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
 
 @BACKENDS
 def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path, monkeypatch, backend):
-    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    monkeypatch.setattr(opening, "_place", lambda sha256: made_folder(tmp_path / sha256))
     weights, made = save(tmp_path / "weights.safetensors"), []
     monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
     segmenter = FewShotSegmenter(weights, backend=backend)
@@ -252,11 +253,11 @@ def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path
 
 
 def test_first_uses_at_once_export_a_checkpoint_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    monkeypatch.setattr(opening, "_place", lambda sha256: made_folder(tmp_path / sha256))
     made = []
     monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
     first, other = save(tmp_path / "first.safetensors"), save(tmp_path / "other.safetensors", width=8)
-    junk = _made_folder(_made_folder(tmp_path / read_checkpoint(first).sha256) / "graphs")
+    junk = made_folder(tmp_path / read_checkpoint(first).sha256 / "graphs")
     (junk / RECORD).write_text("no record")
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda path: FewShotSegmenter(path, backend="onnxruntime"), [first, other, first, first]))
@@ -265,7 +266,7 @@ def test_first_uses_at_once_export_a_checkpoint_once(tmp_path, monkeypatch):
 
 
 def test_a_changed_network_is_not_kept_as_the_checkpoint_it_was(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "_place", lambda sha256: _made_folder(tmp_path / sha256))
+    monkeypatch.setattr(opening, "_place", lambda sha256: made_folder(tmp_path / sha256))
     on_disk, changed = read_checkpoint(exported[0]), read_checkpoint(exported[0])
     for parameter in changed.model.decoder.parameters():
         parameter.data.mul_(1.5)
@@ -302,6 +303,9 @@ def test_small_pictures_give_the_same_mask_as_torch(exported):
 def test_a_folder_of_graphs_names_the_backends_and_hides_no_known_name(exported, tmp_path, monkeypatch):
     with pytest.raises(WeightsNotFoundError, match="backend='onnxruntime'"):
         FewShotSegmenter(exported[1])
+    both = shutil.copytree(exported[1], tmp_path / "both")
+    shutil.copy(exported[0], both / "model.safetensors")
+    assert FewShotSegmenter(both).checkpoint.sha256 == read_checkpoint(exported[0]).sha256
     monkeypatch.chdir(tmp_path)
     shutil.copytree(exported[1], tmp_path / "iir-lite2")
     asked = []
@@ -326,8 +330,3 @@ def test_a_cache_that_is_a_file_is_an_error_of_ours(exported, tmp_path, monkeypa
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="cannot be kept"):
         FewShotSegmenter(exported[0], backend="onnxruntime")
-
-
-def _made_folder(path: Path) -> Path:
-    path.mkdir(exist_ok=True)
-    return path

@@ -33,6 +33,7 @@ def test_a_result_can_be_copied_and_sent_to_another_process():
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert np.array_equal(other["b"].mask, found["b"].mask)
         assert np.array_equal(other.label_map, found.label_map)
+        assert other.timings == found.timings
     assert dataclasses.asdict(found)["labels"] == ("a", "b")
 
 
@@ -109,6 +110,8 @@ def test_it_is_frozen():
     found = segmentation(1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.threshold = 0.1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        found.timings["x"] = 1  # type: ignore[index]
 
 
 def test_overlay_tints_the_masks_only():

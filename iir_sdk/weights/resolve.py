@@ -81,13 +81,13 @@ def embedded_file(entry: WeightsEntry) -> Path:
 def _from_disk(path: Path) -> Checkpoint:
     if not is_folder(path):
         return read_checkpoint(path)
-    if is_export(path):
-        raise WeightsNotFoundError(
-            f"{str(path)!r} holds exported graphs and no weights; pass backend='onnxruntime' or backend='openvino'."
-        )
     config = path / CONFIG_FILE
     entry = WeightsEntry.from_config(read_json(config), str(config)) if is_file(config) else None
     file = path / (entry.filename if entry else WEIGHTS_FILE)
+    if is_export(path) and not is_file(file):
+        raise WeightsNotFoundError(
+            f"{str(path)!r} holds exported graphs and no weights; pass backend='onnxruntime' or backend='openvino'."
+        )
     cure = f"It must be the one that {CONFIG_FILE} beside it names." if entry else "Name a folder that holds it."
     return read_checkpoint(file, entry, stated_by=CONFIG_FILE, cure=cure)
 
