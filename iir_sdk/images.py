@@ -314,16 +314,13 @@ def _pil_mask_values(image: Image.Image, what: str) -> NDArray[Any]:
         raise MaskError(f"{what} is {_size_text((image.height, image.width))}, more than {MAX_PIXELS:,} pixels.")
     try:
         # Lossy files blur a mask's edges and dirty its ground, so there nonzero would be too much.
-        lossy = is_lossy(image)
+        least = 128 if is_lossy(image) else 1
         image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            return _mask_of_alpha(image, 128 if lossy else 1)
-        if lossy:
-            return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) >= 128)
-        if image.mode not in ("1", "L", "P", "F") and not image.mode.startswith("I"):
-            image = image.convert("RGB")
-            return np.asarray(np.asarray(image).any(axis=2))
-        return np.asarray(image)
+            return _mask_of_alpha(image, least)
+        if least == 1 and (image.mode in ("1", "L", "P", "F") or image.mode.startswith("I")):
+            return np.asarray(image)
+        return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) >= least)
     except _BROKEN as error:
         raise MaskError(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from threading import Lock
 
@@ -101,7 +101,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
         if isinstance(error, IirError):
             raise
         raise OutputError(f"the export cannot be written to {str(folder)!r}: {error}.") from error
-    return replace(export, folder=folder)
+    return export
 
 
 def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
@@ -116,8 +116,8 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
-    export = OnnxExport(folder, checkpoint.entry, read_graphs(folder))
-    write_record(export, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
+    export = OnnxExport(checkpoint.entry, read_graphs(folder))
+    write_record(folder, export, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
     return export
 
 
@@ -153,6 +153,7 @@ def _write(
     axes = {name: _dynamic(name) for name in (*names, *outs)}
 
     def write(beside: Path) -> None:
+        """Fill a file with the graph."""
         torch.onnx.export(
             module.eval(),
             inputs,

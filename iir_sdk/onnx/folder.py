@@ -13,7 +13,6 @@ import iir_sdk
 from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.paths import is_file
-from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
@@ -31,22 +30,15 @@ class OnnxExport:
     """Two graphs and the checkpoint that they were made from.
 
     Attributes:
-        folder: where they are.
         entry: of the checkpoint; kept supports are bound to its sha256.
         graphs: the verified files by name: what is opened later is what was read, whatever becomes of the folder.
     """
 
-    folder: Path
     entry: WeightsEntry
     graphs: Mapping[str, bytes] = field(repr=False)
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The checkpoint's."""
-        return self.entry.preprocessing
 
-
-def write_record(export: OnnxExport, measured: Mapping[str, float]) -> None:
+def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]) -> None:
     """Write what the graphs beside it are; last, so that a folder without it is not an export.
 
     Raises:
@@ -61,7 +53,7 @@ def write_record(export: OnnxExport, measured: Mapping[str, float]) -> None:
         "checkpoint": export.entry.to_dict(),
     }
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_text_atomically(export.folder / RECORD, content)
+    write_text_atomically(folder / RECORD, content)
 
 
 def read_export(folder: Path) -> OnnxExport:
@@ -82,7 +74,7 @@ def read_export(folder: Path) -> OnnxExport:
     for name, content in graphs.items():
         if not isinstance(stated, Mapping) or stated.get(name) != _sha256(content):
             raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
-    return OnnxExport(folder, entry, graphs)
+    return OnnxExport(entry, graphs)
 
 
 def read_graphs(folder: Path) -> dict[str, bytes]:

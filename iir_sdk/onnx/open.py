@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,20 +44,23 @@ def open_onnx(
             return OnnxEngine(kept, runtime)
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
-
-    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return OnnxEngine(_of_checkpoint(checkpoint), runtime)
-
-
-def _of_checkpoint(checkpoint: Checkpoint) -> OnnxExport:
-    from iir_sdk.onnx.export import export_onnx
     from iir_sdk.weights.saving import unchanged_bytes
 
-    if unchanged_bytes(checkpoint) is None:
+    if isinstance(weights, Checkpoint):
+        checkpoint, as_loaded = weights, unchanged_bytes(weights) is not None
+    else:
+        checkpoint, as_loaded = load_checkpoint(weights, options), True
+    if not as_loaded:
         # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
-        with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
-            return export_onnx(checkpoint, Path(scratch))
-    return _kept(checkpoint.sha256) or _made(checkpoint)
+        return OnnxEngine(_of_its_own(checkpoint), runtime)
+    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
+
+
+def _of_its_own(checkpoint: Checkpoint) -> OnnxExport:
+    from iir_sdk.onnx.export import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
+        return export_onnx(checkpoint, Path(scratch))
 
 
 def _place(sha256: str) -> Path:
@@ -94,7 +96,7 @@ def _made(checkpoint: Checkpoint) -> OnnxExport:
                 # Damaged, or of another version: set aside with what is removed here.
                 target.rename(Path(beside) / "old")
             made.rename(target)
-            return replace(export, folder=target)
+            return export
     except OSError as error:
         if isinstance(error, IirError):
             raise

