@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from iir_sdk.model.config import ModelConfig
     from iir_sdk.result import Segmentation
     from iir_sdk.segmenter import FewShotSegmenter
-    from iir_sdk.support import Support, SupportBank
+    from iir_sdk.supports.bank import Support, SupportBank
     from iir_sdk.weights.entry import WeightsEntry
     from iir_sdk.weights.manifest import list_weights, weights_info
 
@@ -34,8 +34,8 @@ _HOMES = {
     "IirError": "iir_sdk.errors",
     "ModelConfig": "iir_sdk.model.config",
     "Segmentation": "iir_sdk.result",
-    "Support": "iir_sdk.support",
-    "SupportBank": "iir_sdk.support",
+    "Support": "iir_sdk.supports.bank",
+    "SupportBank": "iir_sdk.supports.bank",
     "WeightsEntry": "iir_sdk.weights.entry",
     "list_weights": "iir_sdk.weights.manifest",
     "weights_info": "iir_sdk.weights.manifest",

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.kept_state import KeptState
 from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.supports.encoded import KeptState
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
-from iir_sdk.fresh_lock import FreshLock
-from iir_sdk.held_supports import HeldSupports
 from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
-from iir_sdk.kept_state import KeptState, join_shots
 from iir_sdk.open_engine import open_engine
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.result import Cut, Segmentation, from_probabilities
-from iir_sdk.support import Support, SupportBank, read_supports
+from iir_sdk.supports.bank import Support, SupportBank, read_supports
+from iir_sdk.supports.cache import HeldSupports
+from iir_sdk.supports.encoded import KeptState, join_shots
+from iir_sdk.supports.fresh_lock import FreshLock
 from iir_sdk.weights.hub import HubOptions
 
 if TYPE_CHECKING:

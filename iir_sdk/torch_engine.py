@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from iir_sdk.devices import computes_in_bfloat16, pick_device
 from iir_sdk.engine import Segmented, TaskGroup, grouped
 from iir_sdk.errors import ConfigError
-from iir_sdk.kept_state import KeptState, join_tasks
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.folding import with_folded_norms
@@ -26,6 +25,7 @@ from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
 from iir_sdk.preprocessing import Preprocessing, Resize
+from iir_sdk.supports.encoded import KeptState, join_tasks
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

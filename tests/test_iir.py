@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iir_sdk.kept_state import KeptState, join_shots, join_tasks
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.state import SupportState
+from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 

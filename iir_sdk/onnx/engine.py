@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.engine import Segmented, TaskGroup, grouped
-from iir_sdk.kept_state import KeptState, join_tasks
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
 from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.preprocessing import Preprocessing, resized_map
+from iir_sdk.supports.encoded import KeptState, join_tasks
 
 
 class OnnxEngine:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.kept_state import KeptState
 from iir_sdk.model.backbone import Taps
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.supports.encoded import KeptState
 from iir_sdk.torch_engine import restore
 from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.data.dataset import FewShotDataset

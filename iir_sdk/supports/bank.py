@@ -15,8 +15,8 @@ from safetensors.numpy import save
 
 from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, SupportError
-from iir_sdk.kept_state import KeptState, join_shots
 from iir_sdk.paths import is_file
+from iir_sdk.supports.encoded import KeptState, join_shots
 
 FORMAT = "iir_sdk.supports/4"
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.errors import SupportError
-from iir_sdk.kept_state import KeptState, join_shots, join_tasks
-from iir_sdk.token_merging import cluster, merge_assignment, merge_mean, unit
+from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
+from iir_sdk.supports.merging import cluster, merge_assignment, merge_mean, unit
 
 
 def state(seed: int, tokens: int, shots: int = 1) -> KeptState:

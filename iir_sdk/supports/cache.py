@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from iir_sdk.engine import TaskGroup
-from iir_sdk.kept_state import KeptState
-from iir_sdk.support import SupportBank
+from iir_sdk.supports.bank import SupportBank
+from iir_sdk.supports.encoded import KeptState
 
 
 @dataclass(frozen=True)

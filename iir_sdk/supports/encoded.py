@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.errors import SupportError
 from iir_sdk.model.token_lists import HIGH, MID, TOKEN_AXIS, TOKEN_LISTS, TokenList
-from iir_sdk.token_merging import merge_assignment, merge_mean, merge_sum, unit
+from iir_sdk.supports.merging import merge_assignment, merge_mean, merge_sum, unit
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -1,0 +1,1 @@
+"""Supports: encoded examples of a label, kept, joined and merged."""
