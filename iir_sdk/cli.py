@@ -47,7 +47,7 @@ def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
     from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
     from iir_sdk.demo.jobs import run_jobs
     from iir_sdk.demo.sheet import draw_sheet
-    from iir_sdk.picture_file import check_picture_place, save_picture
+    from iir_sdk.pictures.save import check_picture_place, save_picture
     from iir_sdk.segmenter import FewShotSegmenter
 
     check_picture_place(out)

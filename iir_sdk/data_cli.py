@@ -18,7 +18,7 @@ def data() -> None:
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw it; default: NAME_sheet.png.")
 def check(name: str, root: Path, sheet: Path | None) -> None:
     """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
-    from iir_sdk.picture_file import check_picture_place, save_picture
+    from iir_sdk.pictures.save import check_picture_place, save_picture
     from iir_sdk.training.data.check import check_counts, missing_files, sheet_of_every_part
 
     sheet = sheet or Path(f"{name}_sheet.png")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.errors import ConfigError, LabelError, OutputError
-from iir_sdk.picture_file import save_picture
+from iir_sdk.pictures.save import save_picture
 from iir_sdk.preprocessing import resized_map
 
 COLOURS: tuple[tuple[int, int, int], ...] = (

@@ -13,8 +13,8 @@ from PIL import Image
 
 from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
-from iir_sdk.images import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.open_engine import open_engine
+from iir_sdk.pictures.load import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.result import Cut, Segmentation, from_probabilities
 from iir_sdk.supports.bank import Support, SupportBank, read_supports

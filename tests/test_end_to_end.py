@@ -9,7 +9,7 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
 from iir_sdk.demo.jobs import run_jobs
 from iir_sdk.demo.sheet import draw_sheet
-from iir_sdk.images import load_mask, load_picture
+from iir_sdk.pictures.load import load_mask, load_picture
 
 # Bounds lie a few points under what the embedded checkpoint scores, as `iir-sdk demo` prints it.
 LOWEST_IOU = {"coins": 0.85, "grass": 0.86, "face": 0.55, "flag": 0.72, "epithelium": 0.8, "eye": 0.48}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import LabelError, OutputError
-from iir_sdk.picture_file import save_picture
+from iir_sdk.pictures.save import save_picture
 from iir_sdk.result import COLOURS, Cut, Segmentation, from_probabilities
 
 

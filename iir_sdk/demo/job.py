@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.images import load_mask, load_picture
+from iir_sdk.pictures.load import load_mask, load_picture
 
 PICTURES = Path(__file__).parent / "pictures"
 FAILURES = Path(__file__).parent / "failures"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from iir_sdk.demo.jobs import JobResult
-from iir_sdk.images import load_mask, load_picture
+from iir_sdk.pictures.load import load_mask, load_picture
 from iir_sdk.result import Cut, from_probabilities
 
 TILE = (240, 200)

@@ -17,7 +17,6 @@ from iir_sdk.atomic_write import made_folder, write_atomically
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
 from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, WeightsError
-from iir_sdk.images import load_mask, load_picture
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
@@ -25,6 +24,7 @@ from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT, OnnxExport, read_graphs, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
+from iir_sdk.pictures.load import load_mask, load_picture
 from iir_sdk.preprocessing import Preprocessing, resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.images import load_picture
+from iir_sdk.pictures.load import load_picture
 
 IGNORE = 255
 """Label of pixels that count nowhere."""

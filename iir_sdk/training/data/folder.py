@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.images import load_picture, mask_values, shown_size
+from iir_sdk.pictures.load import load_picture, mask_values, shown_size
 from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
 
 COCO_CLASSES = tuple(
@@ -53,8 +53,8 @@ class PictureSet:
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)`` uint8 of a class in a picture: 0, 1, 255 for ignore.
 
-        Decoded as :mod:`iir_sdk.images` does: nonzero is foreground; 255 is ignore where it stands beside another
-        nonzero value, and foreground in a mask of 0 and 255 only.
+        Decoded as :mod:`iir_sdk.pictures.load` does: nonzero is foreground; 255 is ignore where it stands beside
+        another nonzero value, and foreground in a mask of 0 and 255 only.
 
         Raises:
             DatasetError: not the picture's size, or without foreground.

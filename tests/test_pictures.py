@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFilter, features
 
 from iir_sdk.errors import IirError, ImageError, MaskError, PictureNotFoundError
-from iir_sdk.images import MAX_PIXELS, Picture, load_mask, load_picture, mask_pixels, shown_size
+from iir_sdk.pictures.load import MAX_PIXELS, Picture, load_mask, load_picture, mask_pixels, shown_size
 
 DTYPES = st.sampled_from(["u1", "i2", "i8", "f4", "f8", "?", "c8", "O", "U1", "M8[s]"])
 PICTURE = Picture(np.zeros((12, 10, 3), np.uint8), 1, (12, 10))

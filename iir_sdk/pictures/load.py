@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iir_sdk.errors import ImageError, MaskError, PictureNotFoundError
-from iir_sdk.lossy_files import is_lossy
+from iir_sdk.pictures.lossy import is_lossy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""The door for pictures and masks, in and out."""
