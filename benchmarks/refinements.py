@@ -153,7 +153,7 @@ def figures_of(engine: TorchEngine, pictures: FewShotDataset, episode: Episode) 
     """Of one 1-shot episode of a set."""
     (key,) = episode.supports
     mask = pictures.mask(episode.name, key) == 1
-    image, share = engine.preprocessing.support(pictures.picture(key), mask, resize=resized_by_torch)
+    image, share, _ = engine.preprocessing.support(pictures.picture(key), mask, resize=resized_by_torch)
     support = taps_of(engine.model.backbone, torch.from_numpy(image)[None])
     query = engine.taps([pictures.picture(episode.query)])
     target = torch.from_numpy(pictures.mask(episode.name, episode.query)).long()[None]

@@ -71,8 +71,14 @@ class Engine(Protocol):
         """What it computes in, as ``float32``."""
         ...
 
-    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
-        """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before."""
+    def encode(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+    ) -> KeptState:
+        """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before.
+
+        Where ``known (H, W)`` is False, nobody says whether it is the object: that counts as neither. None is known
+        throughout.
+        """
         ...
 
     def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,20 @@ Resize: TypeAlias = Callable[[NDArray[np.uint8], int, str], NDArray[np.uint8]]
 """From ``(H, W, 3)`` uint8 to a square of so many pixels a side, by ``bilinear`` or ``bicubic``, antialiased."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class SupportInput(NamedTuple):
+    """What the network takes of a support.
+
+    Attributes:
+        image: ``(3, side, side)`` float32, normalised.
+        mask: ``(side, side)`` float32, share of foreground in [0, 1].
+        known: ``(side, side)`` float32, share that the mask speaks of, in [0, 1].
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    known: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -100,22 +114,26 @@ class Preprocessing:
         return max(64, step * round(self.size * factor / step))
 
     def support(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], *, resize: Resize | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A support and its mask, cut to the object's surroundings and resized.
+        self,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        known: NDArray[np.bool_] | None = None,
+        *,
+        resize: Resize | None = None,
+    ) -> SupportInput:
+        """A support and its mask, cut to the object's surroundings and resized to ``support_size``.
 
         Args:
             pixels: ``(H, W, 3)`` uint8 RGB.
-            mask: ``(H, W)`` bool, neither empty nor full.
+            mask: ``(H, W)`` bool, neither empty nor all of what is known.
+            known: ``(H, W)`` bool, False where the mask says nothing; None for known throughout.
             resize: as in :meth:`image`.
-
-        Returns:
-            Picture ``(3, support_size, support_size)`` float32, normalised, and mask
-            ``(support_size, support_size)`` float32, share of foreground in [0, 1].
         """
-        rows, columns = _surroundings(mask, self.support_context)
-        share = resized_map(mask[rows, columns].astype(np.float32), (self.support_size, self.support_size))
-        return self._resized(pixels[rows, columns], self.support_size, resize), share
+        known = np.ones_like(mask) if known is None else known
+        rows, columns = _surroundings(mask, known & ~mask, self.support_context)
+        side = (self.support_size, self.support_size)
+        shares = (resized_map(each[rows, columns].astype(np.float32), side) for each in (mask & known, known))
+        return SupportInput(self._resized(pixels[rows, columns], self.support_size, resize), *shares)
 
     def _resized(self, pixels: NDArray[np.uint8], side: int, resize: Resize | None) -> NDArray[np.float32]:
         resized = (resize or resized_by_pil)(pixels, side, self.interpolation)
@@ -145,7 +163,7 @@ def resized_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     return np.array(image, np.float32)
 
 
-def _surroundings(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
+def _surroundings(mask: NDArray[np.bool_], background: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
     """Rows and columns of the object's box enlarged ``context`` times, inside the picture; all of it for 0.
 
     The cut is at most a third longer than wide, has at least 64 pixels a side where the picture has them, and is
@@ -164,4 +182,4 @@ def _surroundings(mask: NDArray[np.bool_], context: float) -> tuple[slice, slice
         side = min(length, max(64, round(max((end - start) * context, 0.75 * longest))))
         first = min(max(0, (start + end - side) // 2), length - side)
         cut.append(slice(first, first + side))
-    return whole if mask[cut[0], cut[1]].all() else (cut[0], cut[1])
+    return (cut[0], cut[1]) if background[cut[0], cut[1]].any() else whole

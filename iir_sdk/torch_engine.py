@@ -114,12 +114,13 @@ class TorchEngine:
         return torch.autocast(self.device.type, self.dtype)
 
     @torch.inference_mode()
-    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
+    def encode(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+    ) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
-        image, share = self.preprocessing.support(pixels, mask, resize=self._resize)
-        images, shares = (torch.from_numpy(a).to(self.device)[None, None] for a in (image, share))
+        support = self.preprocessing.support(pixels, mask, known, resize=self._resize)
         with self.autocast():
-            state = self.network.encode_support(images, shares)
+            state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
         # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
         halved = state.to("cpu", torch.float16).tensors()
         return KeptState({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()

@@ -99,6 +99,19 @@ def each_exported(request, tmp_path_factory, exported):
 
 
 @BACKENDS
+def test_backends_agree_on_what_is_unknown(each_exported, backend):
+    weights, graphs = each_exported
+    pixels, mask = scene(0)
+    known = np.ones_like(mask)
+    known[:, :50] = False
+    engines = [on_torch(weights).engine, FewShotSegmenter(graphs, backend=backend).engine]
+    one, other = (engine.encode(pixels, mask & known, known) for engine in engines)
+    other.check_like(one, backend)
+    for name, array in one.arrays.items():
+        np.testing.assert_allclose(other.arrays[name].astype(float), array.astype(float), atol=2e-2, err_msg=name)
+
+
+@BACKENDS
 def test_backends_agree_on_shots_labels_and_sizes(each_exported, backend):
     weights, graphs = each_exported
     segmenters = [on_torch(weights), FewShotSegmenter(graphs, backend=backend)]

@@ -29,7 +29,7 @@ def test_sizes_and_ranges(height, width):
 def test_a_small_object_survives_shrinking():
     mask = np.zeros((1000, 1500), bool)
     mask[400:402, 700:702] = True
-    _, share = Preprocessing(support_context=0).support(np.zeros((1000, 1500, 3), np.uint8), mask)
+    _, share, _ = Preprocessing(support_context=0).support(np.zeros((1000, 1500, 3), np.uint8), mask)
     assert share.max() > 0
     assert float(share.mean()) == pytest.approx(mask.mean(), rel=0.3)
 
@@ -43,14 +43,15 @@ def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
     mask[top : data.draw(st.integers(top + 1, height)), left : data.draw(st.integers(left + 1, width))] = True
     if mask.all():
         mask[0, 0] = False
-    rows, columns = _surroundings(mask, context)
+    rows, columns = _surroundings(mask, ~mask, context)
     assert mask[rows, columns].sum() == mask.sum()
     assert not mask[rows, columns].all()
     picture = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-    image, share = Preprocessing(support_size=64, support_context=context).support(picture, mask)
+    image, share, known = Preprocessing(support_size=64, support_context=context).support(picture, mask)
     assert image.shape == (3, 64, 64)
     assert share.shape == (64, 64)
     assert share.max() > 0
+    assert (known == 1).all()
     # Cut alike: the picture is its own mask.
     assert np.allclose(image[0] / 2 + 0.5, share, atol=0.02)
 
@@ -58,7 +59,7 @@ def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
 def test_a_small_object_fills_its_support():
     mask = np.zeros((400, 600), bool)
     mask[100:180, 200:300] = True
-    _, share = Preprocessing().support(np.zeros((400, 600, 3), np.uint8), mask)
+    _, share, _ = Preprocessing().support(np.zeros((400, 600, 3), np.uint8), mask)
     assert 0.2 < float(share.mean()) < 0.3
 
 

@@ -129,16 +129,18 @@ class IIR(nn.Module):
             self.base_learner.eval()
         return self
 
-    def encode_support(self, images: Tensor, masks: Tensor) -> SupportState:
+    def encode_support(self, images: Tensor, masks: Tensor, known: Tensor | None = None) -> SupportState:
         """Encode supports; nothing of the pictures is needed afterwards.
 
         Args:
             images: ``(B, K, 3, H, W)`` normalised.
             masks: ``(B, K, H, W)`` in [0, 1], each with some foreground.
+            known: the same shape, in [0, 1]: 0 where it is to be ignored; None for known throughout.
         """
         tasks, shots = masks.shape[:2]
         taps = self.backbone(images.flatten(0, 1))
-        return self.encode_support_taps(taps, masks.flatten(0, 1)[:, None], tasks, shots).state
+        known = None if known is None else known.flatten(0, 1)[:, None]
+        return self.encode_support_taps(taps, masks.flatten(0, 1)[:, None], tasks, shots, known).state
 
     def forward(self, query: Tensor, state: SupportState) -> Prediction:
         """Segment ``query (B, 3, H, W)`` by a state of ``B`` tasks (or of one, for all queries)."""

@@ -58,11 +58,14 @@ class OnnxEngine:
         """The checkpoint's."""
         return self.entry.preprocessing
 
-    def encode(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> KeptState:
+    def encode(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+    ) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
-        image, share = self.preprocessing.support(pixels, mask)
+        support = self.preprocessing.support(pixels, mask, known)
         encoder = self._encoder
-        inputs = {"image": np.ascontiguousarray(image)[None], "mask": share[None, None]}
+        inputs = {"image": np.ascontiguousarray(support.image)[None]}
+        inputs |= {"mask": support.mask[None, None], "known": support.known[None, None]}
         found = dict(zip(encoder.outputs, encoder.run(encoder.outputs, inputs), strict=True))
         kept = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in found.items()}
         return KeptState(kept).with_mass()

@@ -43,9 +43,9 @@ class _SupportEncoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Pictures ``(B, 3, H, W)`` and masks ``(B, 1, H, W)`` -> all tensors of their states."""
-        return tuple(self.model.encode_support(image[:, None], mask).tensors().values())
+    def forward(self, image: Tensor, mask: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+        """Pictures ``(B, 3, H, W)``, masks and where they are known ``(B, 1, H, W)`` -> all tensors of their states."""
+        return tuple(self.model.encode_support(image[:, None], mask, known).tensors().values())
 
 
 class _QueryPredictor(nn.Module):
@@ -110,9 +110,10 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     model, side = torch_engine.model, checkpoint.preprocessing
     image, mask = torch.rand(2, 3, side.support_size, side.support_size), torch.zeros(2, 1, *[side.support_size] * 2)
     mask[:, :, : side.support_size // 2] = 1
+    support = (image, mask, torch.ones_like(mask))
     with torch.inference_mode():
-        state = model.encode_support(image[:, None], mask)
-    _write(folder / ENCODER, _SupportEncoder(model), (image, mask), ("image", "mask"), _STATE)
+        state = model.encode_support(image[:, None], *support[1:])
+    _write(folder / ENCODER, _SupportEncoder(model), support, ("image", "mask", "known"), _STATE)
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
@@ -177,8 +178,8 @@ def _write(
 
 
 def _dynamic(name: str) -> dict[int, str]:
-    if name in ("image", "mask", "logits", "prior"):
-        return {0: "batch" if name in ("image", "mask") else "pairs", 2: f"{name}_height", 3: f"{name}_width"}
+    if name in ("image", "mask", "known", "logits", "prior"):
+        return {0: "pairs" if name in ("logits", "prior") else "batch", 2: f"{name}_height", 3: f"{name}_width"}
     if name == SCORES_OUTPUT:
         return {0: "pairs"}
     for tokens in TOKEN_LISTS:

@@ -18,7 +18,7 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import KeptState
 from iir_sdk.torch_engine import restore
 from iir_sdk.training.bounded_cache import BoundedCache
-from iir_sdk.training.data.dataset import FewShotDataset
+from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.training.metrics import SegmentationScore
 
@@ -167,7 +167,8 @@ class Evaluator:
 
     def _support(self, name: str, key: str) -> KeptState:
         def encode() -> KeptState:
-            return self.segmenter.engine.encode(self.pictures.picture(key), self.pictures.mask(name, key) == 1)
+            mask = self.pictures.mask(name, key)
+            return self.segmenter.engine.encode(self.pictures.picture(key), mask == 1, mask != IGNORE)
 
         return self._supports.get((name, key), encode)
 
