@@ -48,12 +48,12 @@ class Scene:
         return segmenter
 
     def predicting(self, segmenter: FewShotSegmenter) -> Row:
-        """A row: one prediction."""
-        return lambda: segmenter.predict(self.query)
+        """A row: one prediction and its masks."""
+        return lambda: segmenter.predict(self.query).masks
 
     def many(self, segmenter: FewShotSegmenter, count: int) -> Row:
-        """A row: so many predictions as one batch."""
-        return lambda: list(segmenter.predict_many([self.query] * count, batch_size=count))
+        """A row: so many predictions as one batch, and their masks."""
+        return lambda: [r.masks for r in segmenter.predict_many([self.query] * count, batch_size=count)]
 
     def backbone(self, segmenter: FewShotSegmenter, preprocessing: Preprocessing | None = None) -> Row:
         """A row: the bare backbone's forward pass on the query as the network sees it."""
@@ -74,7 +74,7 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
     def uncached() -> object:
         plain_once = FewShotSegmenter(plain.engine)
         plain_once.add_support(scene.pixels, scene.mask)
-        return plain_once.predict(scene.query)
+        return plain_once.predict(scene.query).masks
 
     compiled = _compiled(scene, plain)
     rows: dict[str, Row] = {

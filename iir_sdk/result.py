@@ -1,36 +1,28 @@
-"""What a prediction gives: masks, probabilities and scores at the query's own size."""
+"""What a prediction gives: scores, and masks and other maps at the query's own size when they are asked for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iir_sdk.engine import Segmented
 from iir_sdk.errors import ConfigError, LabelError, OutputError
+from iir_sdk.full_size import full_map, mask_map, probability_map, sigmoid
+from iir_sdk.kept_masks import KeptMasks
+from iir_sdk.painting import COLOURS, painted
 from iir_sdk.pictures.save import save_picture
-from iir_sdk.preprocessing import resized_map
 
-COLOURS: tuple[tuple[int, int, int], ...] = (
-    (255, 64, 87),
-    (0, 168, 232),
-    (255, 190, 11),
-    (61, 220, 132),
-    (160, 92, 255),
-    (255, 122, 26),
-    (0, 206, 201),
-    (240, 98, 200),
-)
-"""RGB of the first, second, ... label in overlays and palette masks, used in turn."""
+_OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
 
-
-_OF_LABELS = ("labels", "probabilities", "masks", "scores", "confidences", "grid_priors")
+_REPR_SIDE = 256
 
 
 class Timings(Mapping[str, float]):
@@ -56,38 +48,48 @@ class Timings(Mapping[str, float]):
 class Segmentation:
     """Masks of one query, for ``L`` labels, at the query's own height ``H`` and width ``W``.
 
+    It holds what the network gave, at the network's own grid, and makes maps of the query's size when they are asked
+    for; masks are kept, a byte a pixel and label, the other maps are not.
+
     Attributes:
         labels: in the order of the first axis below.
-        probabilities: float32 ``(L, H, W)`` in [0, 1].
-        masks: bool ``(L, H, W)``, ``probabilities > threshold``, empty for labels that ``absent_below`` left out; masks
-            of different labels may overlap.
+        leads: float32 ``(L, h, w)``, log-odds of the foreground at the network's own grid.
         scores: float32 ``(L,)`` in [0, 1], how probable it is that the picture shows each label's object; of a
-            checkpoint that was not calibrated for this, the mean probability inside its mask, 0 for an empty one.
+            checkpoint that was not calibrated for this, the mean probability of the grid's cells in its mask, 0 for
+            none.
         confidences: float32 ``(L,)`` in [0, 1], what share of the mask is right, as a rule, if the picture shows the
-            object; fitted to masks at threshold 0.5, 0 for an empty one. Of a checkpoint that was not calibrated for
-            this, the mean probability inside the mask.
+            object; fitted to masks at threshold 0.5, 0 where no cell of the grid is in the mask. Of a checkpoint that
+            was not calibrated for this, as ``scores``.
         grid_priors: float32 ``(L, h, w)`` in [0, 1], :attr:`priors` at the network's own grid.
         timings: milliseconds by stage; of the whole batch where several queries ran together.
         image: uint8 ``(H, W, 3)`` RGB, the query.
         threshold: of the masks.
+        absent_below: labels with a score below this have an empty mask.
     """
 
     labels: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    masks: NDArray[np.bool_]
+    leads: NDArray[np.float32]
     scores: NDArray[np.float32]
     confidences: NDArray[np.float32]
     grid_priors: NDArray[np.float32]
     timings: Mapping[str, float]
     image: NDArray[np.uint8] = field(repr=False)
     threshold: float = 0.5
+    absent_below: float = 0.0
 
     def __repr__(self) -> str:
+        # Counted on small maps of the whole picture, however large it is.
+        size = (min(self._size[0], _REPR_SIDE), min(self._size[1], _REPR_SIDE))
+        shares = [mask_map(lead, size, self.threshold).mean() for lead in self.leads] * self._present
         found = ", ".join(
-            f"{label!r}: {mask.mean():.1%} of the picture, score {score:.2f}"
-            for label, mask, score in zip(self.labels, self.masks, self.scores, strict=True)
+            f"{label!r}: {share:.1%} of the picture, score {score:.2f}"
+            for label, share, score in zip(self.labels, shares, self.scores, strict=True)
         )
         return f"Segmentation({self.image.shape[0]} x {self.image.shape[1]}; {found})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: masks are made again where a copy or another process asks for them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,42 +110,81 @@ class Segmentation:
         if label not in self.labels:
             raise LabelError(f"no label {label!r} in this result; it has {', '.join(map(repr, self.labels))}.")
         i = self.labels.index(label)
-        own = {name: getattr(self, name)[i : i + 1] for name in _OF_LABELS}
-        return replace(self, **own)
+        view = replace(self, **{name: getattr(self, name)[i : i + 1] for name in _OF_LABELS})
+        first = self._first + i
+        view.__dict__.update(_masks=self._masks, _first=first)
+        return view
+
+    @cached_property
+    def _masks(self) -> KeptMasks:
+        return KeptMasks(self.leads, self._present, self._size, self.threshold)
+
+    @cached_property
+    def _first(self) -> int:
+        """Place of the first label among those of the masks."""
+        return 0
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def _present(self) -> NDArray[np.bool_]:
+        present: NDArray[np.bool_] = self.scores >= self.absent_below
+        return present
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Bool ``(L, H, W)``: where the probability exceeds the threshold; masks of different labels may overlap.
+
+        Empty for labels that ``absent_below`` left out. Made at the first reading, and kept: a byte a pixel and label.
+        """
+        return self._masks.of(self._first, self._first + len(self.labels))
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Float32 ``(L, H, W)`` in [0, 1].
+
+        Made anew at each reading, 4 bytes a pixel and label, and not kept: hold on to it, or read one label's.
+        """
+        return np.stack([probability_map(lead, self._size) for lead in self.leads])
+
+    @property
+    def priors(self) -> NDArray[np.float32]:
+        """Float32 ``(L, H, W)`` in [0, 1]: where similarity alone places each label; made anew at each reading."""
+        return np.stack([full_map(prior, self._size) for prior in self.grid_priors])
 
     @cached_property
     def label_map(self) -> NDArray[np.int32]:
-        """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``, the most probable whose mask is there."""
-        best = np.full(self.masks.shape[1:], -1, np.float32)
-        label_map = np.zeros(self.masks.shape[1:], np.int32)
-        for i in range(len(self.labels)):
-            # Where a mask was left empty as absent, its probabilities outbid nobody.
-            better = self.masks[i] & (self.probabilities[i] > best)
-            label_map[better] = i + 1
-            best[better] = self.probabilities[i][better]
-        return label_map
+        """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``, the most probable whose mask is there.
 
-    @cached_property
-    def priors(self) -> NDArray[np.float32]:
-        """Float32 ``(L, H, W)`` in [0, 1]: where similarity alone places each label."""
-        height, width = self.image.shape[:2]
-        return np.stack([resized_map(prior, (height, width)) for prior in self.grid_priors])
+        Made at the first reading, and kept: 4 bytes a pixel.
+        """
+        best = np.full(self._size, -1, np.float32)
+        label_map = np.zeros(self._size, np.int32)
+        for i in range(len(self.labels)):
+            probability = probability_map(self.leads[i], self._size)
+            # Where a mask was left empty as absent, its probabilities outbid nobody.
+            better = self.masks[i] & (probability > best)
+            label_map[better] = i + 1
+            best[better] = probability[better]
+        return label_map
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Bool ``(H, W)`` of the only label; with several, ``LabelError``."""
+        """Bool ``(H, W)`` of the only label, see :attr:`masks`; with several, ``LabelError``."""
         mask: NDArray[np.bool_] = self.masks[self._only()]
         return mask
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """Float32 ``(H, W)`` of the only label; with several, ``LabelError``."""
+        """Float32 ``(H, W)`` of the only label, see :attr:`probabilities`; with several, ``LabelError``."""
         probability: NDArray[np.float32] = self.probabilities[self._only()]
         return probability
 
     @property
     def prior(self) -> NDArray[np.float32]:
-        """Float32 ``(H, W)`` of the only label; with several, ``LabelError``."""
+        """Float32 ``(H, W)`` of the only label, see :attr:`priors`; with several, ``LabelError``."""
         prior: NDArray[np.float32] = self.priors[self._only()]
         return prior
 
@@ -175,13 +216,7 @@ class Segmentation:
         """
         if not 0 <= opacity <= 1:
             raise OutputError(f"opacity={opacity} must lie in [0, 1].")
-        picture = self.image.astype(np.float32)
-        for i in range(len(self.labels)):
-            colour = np.array(COLOURS[i % len(COLOURS)], np.float32)
-            region = self.label_map == i + 1
-            picture[region] += opacity * (colour - picture[region])
-            picture[_outline(region)] = colour
-        return Image.fromarray(picture.round().astype(np.uint8))
+        return painted(self.image, self.label_map, opacity)
 
     def save(self, path: str | os.PathLike[str], *, what: Literal["mask", "overlay"] = "mask") -> Path:
         """Write the mask (PNG: 0 and 255 for one label, a palette of ``label_map`` for several) or the overlay.
@@ -234,44 +269,41 @@ class Cut:
                 raise ConfigError(f"{name}={value!r} must be a number in [0, 1].")
 
 
-def from_probabilities(
+def segmentation(
     labels: tuple[str, ...],
-    probabilities: NDArray[np.float32],
-    grid_priors: NDArray[np.float32],
+    found: Segmented,
     *,
     image: NDArray[np.uint8],
     cut: Cut,
     timings: Mapping[str, float],
-    scores: NDArray[np.float32] | None = None,
 ) -> Segmentation:
-    """Derive masks from probabilities ``(L, H, W)``, priors ``(L, h, w)`` and scores ``(L, 2)`` of an engine."""
-    masks = probabilities > cut.threshold
+    """What an engine made of a picture ``(H, W, 3)``, as a result."""
+    cells = _cells(found.leads, cut.threshold)
+    scores = found.scores
     if scores is None:
-        scores = np.stack([_mean_probabilities(probabilities, masks)] * 2, 1)
+        scores = np.stack([_mean_probabilities(found.leads, cells)] * 2, 1)
     presence, confidence = scores[:, 0], scores[:, 1]
-    masks &= (presence >= cut.absent_below)[:, None, None]
+    masked = cells.any((1, 2)) & (presence >= cut.absent_below)
     return Segmentation(
         labels=labels,
-        probabilities=probabilities,
-        masks=masks,
+        leads=found.leads,
         scores=presence,
-        confidences=np.where(masks.any((1, 2)), confidence, np.float32(0)),
-        grid_priors=grid_priors,
+        confidences=np.where(masked, confidence, np.float32(0)),
+        grid_priors=found.priors,
         timings=Timings(timings),
         image=image,
         threshold=cut.threshold,
+        absent_below=cut.absent_below,
     )
 
 
-def _mean_probabilities(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    # Products and not p[m]: picking pixels takes many times longer.
-    means = [(p * m).sum() / max(1, np.count_nonzero(m)) for p, m in zip(probabilities, masks, strict=True)]
-    return np.array(means, np.float32)
+def _cells(leads: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Bool ``(L, h, w)``: the grid's cells whose probability exceeds the threshold."""
+    cells: NDArray[np.bool_] = sigmoid(leads.copy()) > threshold
+    return cells
 
 
-def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the region that touch its outside."""
-    padded = np.pad(region, 1, mode="edge")
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline: NDArray[np.bool_] = region & ~inner
-    return outline
+def _mean_probabilities(leads: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+    sums = (sigmoid(leads.copy()) * cells).sum((1, 2))
+    means: NDArray[np.float32] = (sums / np.maximum(1, cells.sum((1, 2)))).astype(np.float32)
+    return means

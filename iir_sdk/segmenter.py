@@ -16,7 +16,7 @@ from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, 
 from iir_sdk.open_engine import open_engine
 from iir_sdk.pictures.load import ImageSource, Picture, load_mask, load_picture
 from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.result import Cut, Segmentation, from_probabilities
+from iir_sdk.result import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, read_supports
 from iir_sdk.supports.cache import HeldSupports
 from iir_sdk.supports.encoded import KeptState, join_shots
@@ -385,15 +385,13 @@ class FewShotSegmenter:
         self, pictures: list[Picture], names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut
     ) -> list[Segmentation]:
         found, timings = self.engine.segment([p.pixels for p in pictures], tasks)
-        if not all(np.isfinite(f.probabilities).all() for f in found):
+        if not all(np.isfinite(f.leads).all() for f in found):
             raise PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
         if cut.absent_below and any(f.scores is None for f in found):
             raise ConfigError(
                 f"absent_below={cut.absent_below}: {self.engine.name!r} is not calibrated: iir-sdk calibrate."
             )
         return [
-            from_probabilities(
-                names, f.probabilities, f.priors, image=p.pixels, cut=cut, timings=timings, scores=f.scores
-            )
+            segmentation(names, f, image=p.pixels, cut=cut, timings=timings)
             for p, f in zip(pictures, found, strict=True)
         ]

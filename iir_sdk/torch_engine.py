@@ -147,13 +147,12 @@ class TorchEngine:
             taps = taps_of(self.network.backbone, images)
             clock.lap("backbone")
             decoded = self.decode(taps, tasks)
-        clock.lap("decode")
         scores = [None] * len(pictures) if decoded.scores is None else _numpy(decoded.scores.sigmoid())
         found = [
-            Segmented(_numpy(restore(own, (p.shape[0], p.shape[1]))), _numpy(prior[:, 0]), both)
-            for own, prior, both, p in zip(decoded.logits, decoded.prior, scores, pictures, strict=True)
+            Segmented(leads_of(logits), _numpy(prior[:, 0]), both)
+            for logits, prior, both in zip(decoded.logits, decoded.prior, scores, strict=True)
         ]
-        clock.lap("restore")
+        clock.lap("decode")
         return found, clock.laps
 
     @torch.inference_mode()
@@ -188,20 +187,9 @@ class TorchEngine:
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
-def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Foreground probability at a picture's own size.
-
-    Args:
-        logits: ``(N, 2, h, w)``, background and foreground.
-        size: ``(height, width)`` of the picture.
-
-    Returns:
-        ``(N, H, W)`` float32 in [0, 1].
-    """
-    # A two-way softmax is the sigmoid of the difference; one map is resized and not two.
-    lead = (logits[:, 1:] - logits[:, :1]).float().contiguous()
-    shrinks = size[0] < lead.shape[2] or size[1] < lead.shape[3]
-    return F.interpolate(lead, size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0].sigmoid_()
+def leads_of(logits: Tensor) -> NDArray[np.float32]:
+    """Logits ``(N, 2, h, w)`` of background and foreground -> float32 ``(N, h, w)``, by how much the second leads."""
+    return _numpy(logits[:, 1] - logits[:, 0])
 
 
 def resized_by_torch(pixels: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:

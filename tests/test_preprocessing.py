@@ -11,7 +11,7 @@ from PIL import Image
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_by_pil, resized_map
-from iir_sdk.torch_engine import resized_by_torch, restore
+from iir_sdk.torch_engine import resized_by_torch
 
 
 @settings(max_examples=40, deadline=None)
@@ -22,8 +22,6 @@ def test_sizes_and_ranges(height, width):
     image = preprocessing.image(pixels)
     assert image.shape == (3, 64, 64)
     assert -1 <= image.min() <= image.max() <= 1
-    probability = restore(torch.randn(2, 2, 8, 8), (height, width))
-    assert probability.shape == (2, height, width)
 
 
 def test_a_small_object_survives_shrinking():
@@ -76,12 +74,6 @@ def test_resizing_a_map_is_torchs_bilinear(rng):
     small = rng.normal(size=(9, 7)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.tensor(small)[None, None], (40, 61), mode="bilinear")
     np.testing.assert_allclose(resized_map(small, (40, 61)), expected[0, 0], atol=1e-5)
-
-
-def test_restore_is_the_softmax_of_resized_logits():
-    logits = torch.randn(1, 2, 6, 5)
-    full = torch.nn.functional.interpolate(logits, (30, 20), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(restore(logits, (30, 20)), full.softmax(1)[:, 1], atol=1e-5, rtol=1e-5)
 
 
 def test_an_upright_picture_stays_in_its_place():

@@ -13,19 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iir_sdk.engine import Segmented
 from iir_sdk.errors import LabelError, OutputError
+from iir_sdk.painting import COLOURS
 from iir_sdk.pictures.save import save_picture
-from iir_sdk.result import COLOURS, Cut, Segmentation, from_probabilities
+from iir_sdk.result import Cut, Segmentation
+from iir_sdk.result import segmentation as made
 
 
 def segmentation(labels: int = 2, seed: int = 0, threshold: float = 0.5) -> Segmentation:
     rng = np.random.default_rng(seed)
-    probabilities = rng.uniform(size=(labels, 9, 7)).astype(np.float32)
+    leads = logits(rng.uniform(size=(labels, 9, 7)))
     image = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
-    cut = Cut(threshold)
-    return from_probabilities(
-        tuple("abcdefgh"[:labels]), probabilities, probabilities[::-1], image=image, cut=cut, timings={}
-    )
+    priors = rng.uniform(size=(labels, 4, 4)).astype(np.float32)
+    return made(tuple("abcdefgh"[:labels]), Segmented(leads, priors), image=image, cut=Cut(threshold), timings={})
+
+
+def logits(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities / (1 - probabilities)).astype(np.float32)
 
 
 def test_a_result_can_be_copied_and_sent_to_another_process():
@@ -61,21 +66,19 @@ def test_labels_that_are_probably_absent_get_an_empty_mask_and_keep_their_probab
     probabilities[2, :, :2] = 0.3
     probabilities[2, :, 2:] = 0.7
     scores = np.array([[0.2, 0.9], [0.5, 0.6], [0.8, 0.7]], np.float32)
-    found = from_probabilities(
+    found = made(
         ("a", "b", "c"),
-        probabilities,
-        probabilities,
+        Segmented(logits(probabilities), probabilities, scores),
         image=np.zeros((4, 5, 3), np.uint8),
         cut=Cut(absent_below=0.5),
         timings={},
-        scores=scores,
     )
     assert [bool(m.any()) for m in found.masks] == [False, True, True]
     # The label that is absent outbids nobody, however probable its pixels are.
     assert found.label_map.tolist() == [[2, 2, 3, 3, 3]] * 4
     assert np.array_equal(found.scores, scores[:, 0])
     assert found.confidences.tolist() == pytest.approx([0, 0.6, 0.7])
-    assert np.array_equal(found.probabilities, probabilities)
+    np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-6)
     assert not found["a"].mask.any()
     assert found["a"].score == pytest.approx(0.2)
 

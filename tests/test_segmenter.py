@@ -54,7 +54,7 @@ def test_result_has_the_querys_own_size(small_segmenter, scene):
     assert (result.mask.dtype, result.probability.dtype, result.prior.dtype) == (np.bool_, np.float32, np.float32)
     assert 0 <= result.probability.min() <= result.probability.max() <= 1
     assert 0 <= result.score <= 1
-    assert set(result.timings) == {"preprocess", "backbone", "decode", "restore"}
+    assert set(result.timings) == {"preprocess", "backbone", "decode"}
 
 
 def test_the_four_kinds_of_picture_give_one_result(small_segmenter, scene, tmp_path):

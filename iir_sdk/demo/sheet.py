@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from iir_sdk.demo.jobs import JobResult
+from iir_sdk.painting import painted
 from iir_sdk.pictures.load import load_mask, load_picture
-from iir_sdk.result import Cut, from_probabilities
 
 TILE = (240, 200)
 _GAP, _TITLE, _HEADER = 8, 26, 24
@@ -38,10 +38,9 @@ def draw_sheet(results: Sequence[JobResult]) -> Image.Image:
 
 def _tiles(result: JobResult) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image]:
     picture = load_picture(result.job.support)
-    mask = load_mask(result.job.support_mask, picture)[None].astype(np.float32)
-    marked = from_probabilities((result.job.name,), mask, mask, image=picture.pixels, cut=Cut(), timings={})
+    marked = painted(picture.pixels, load_mask(result.job.support_mask, picture).astype(np.uint8), 0.5)
     found = result.segmentation
-    return marked.overlay(), Image.fromarray(found.image), _heat(found.prior), found.overlay()
+    return marked, Image.fromarray(found.image), _heat(found.prior), found.overlay()
 
 
 def _heat(prior: NDArray[np.float32]) -> Image.Image:

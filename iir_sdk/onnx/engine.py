@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.engine import Segmented, TaskGroup, grouped
+from iir_sdk.full_size import sigmoid
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
 from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
-from iir_sdk.preprocessing import Preprocessing, resized_map
+from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.supports.encoded import KeptState, join_tasks
 
 
@@ -111,16 +112,4 @@ class OnnxEngine:
         outcomes = [predictor.run(wanted, {"image": image, **task.state}) for task in tasks]
         order = np.argsort([c for task in tasks for c in task.columns])
         logits, priors, *scores = (np.concatenate(own)[order] for own in zip(*outcomes, strict=True))
-        size = (pixels.shape[0], pixels.shape[1])
-        lead = logits[:, 1] - logits[:, 0]
-        probabilities = np.stack([_sigmoid(resized_map(own, size)) for own in lead])
-        return Segmented(probabilities, priors[:, 0], _sigmoid(scores[0]) if scores else None)
-
-
-def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """In place: the picture is large, and every copy of it costs as much as the arithmetic."""
-    np.negative(values, out=values)
-    with np.errstate(over="ignore"):
-        np.exp(values, out=values)
-    np.add(values, 1, out=values)
-    return np.reciprocal(values, out=values)
+        return Segmented(logits[:, 1] - logits[:, 0], priors[:, 0], sigmoid(scores[0]) if scores else None)

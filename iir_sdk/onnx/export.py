@@ -17,6 +17,7 @@ from iir_sdk.atomic_write import made_folder, write_atomically
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
 from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, WeightsError
+from iir_sdk.full_size import probability_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.state import SupportState
@@ -133,7 +134,7 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
         support, query = load_picture(job.support), load_picture(job.query)
         mask = load_mask(job.support_mask, support)
         found = [e.segment([query.pixels], e.prepare([e.encode(support.pixels, mask)]))[0][0] for e in (first, second)]
-        one, other = (f.probabilities for f in found)
+        one, other = (probability_map(f.leads[0], query.size) for f in found)
         union = ((one > 0.5) | (other > 0.5)).sum()
         least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
         largest = max(largest, float(np.abs(one - other).max()))

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError
+from iir_sdk.full_size import full_map, probability_map
 from iir_sdk.model.backbone import Taps
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import KeptState
-from iir_sdk.torch_engine import restore
+from iir_sdk.torch_engine import leads_of
 from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.training.data.episodes import Episode, large_enough, sample_episodes
@@ -131,12 +131,10 @@ class Evaluator:
             for taps in query.scales:
                 logits, prior, _ = engine.decode(taps, tasks)
                 if self.output == "prior":
-                    enlarged = F.interpolate(prior[0], size, mode="bilinear", align_corners=False)
-                    found.append(enlarged[0, 0].float())
+                    found.append(full_map(prior[0, 0, 0].float().cpu().numpy(), size))
                 else:
-                    found.append(restore(logits[0], size)[0])
-            probability: NDArray[np.float32] = torch.stack(found).mean(0).cpu().numpy()
-            return probability
+                    found.append(probability_map(leads_of(logits[0])[0], size))
+            return found[0] if len(found) == 1 else np.mean(found, 0)
 
     def task(self, episode: Episode) -> KeptState:
         """The episode's supports as one task."""

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
+from iir_sdk.full_size import mask_map
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import score_logits
 from iir_sdk.result import Cut
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.torch_engine import restore
+from iir_sdk.torch_engine import leads_of
 from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
@@ -117,7 +118,7 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
         query = engine.network.read_query(evaluator.taps(episode))
         found = engine.network.decode(query, task.state)
         evidence = engine.network.evidence(query, task.state, found.shot_weights, found.logits)[0]
-    mask = restore(found.logits, evaluator.size(episode))[0].cpu().numpy() > Cut().threshold
+    mask = mask_map(leads_of(found.logits)[0], evaluator.size(episode), Cut().threshold)
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes[episode.name]:
         target = evaluator.pictures.mask(episode.name, episode.query)
