@@ -71,6 +71,21 @@ class Engine(Protocol):
         """What it computes in, as ``float32``."""
         ...
 
+    @property
+    def backend(self) -> str:
+        """What runs it, as ``torch``."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The device that it runs on, as ``cpu``."""
+        ...
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its scores tell how probable it is that a picture shows the object."""
+        ...
+
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
     ) -> KeptState:

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from iir_sdk.engine import Backend, Engine, TaskGroup
-from iir_sdk.errors import ConfigError, ImageError, LabelError, NoSupportError, PrecisionError
+from iir_sdk.engine_weights import EngineWeights
+from iir_sdk.errors import ConfigError, IirError, LabelError, NoSupportError, PrecisionError
 from iir_sdk.open_engine import open_engine
 from iir_sdk.pictures.load import ImageSource, Picture, load_mask, load_picture
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.predictions import OnError, Predictions, check_collection
 from iir_sdk.result import Cut, Segmentation, segmentation
-from iir_sdk.supports.bank import Support, SupportBank, read_supports
-from iir_sdk.supports.cache import HeldSupports
-from iir_sdk.supports.encoded import KeptState, join_shots
-from iir_sdk.supports.fresh_lock import FreshLock
+from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
+from iir_sdk.supports.cache import ReadySupports, as_task
+from iir_sdk.supports.encoded import KeptState
 from iir_sdk.weights.hub import HubOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from iir_sdk.model.iir import IIR
-    from iir_sdk.torch_engine import Precision, TorchEngine
+    from iir_sdk.torch_engine import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
-    from iir_sdk.weights.entry import WeightsEntry
 
 
-class FewShotSegmenter:
+class FewShotSegmenter(EngineWeights):
     """Segments whatever its supports show, in any picture, without training.
 
     A support is encoded once, when it is added; ``predict`` runs on the kept encodings and writes nothing on the
@@ -75,10 +73,29 @@ class FewShotSegmenter:
             raise ConfigError(f"token_budget={token_budget!r} must be an integer of at least 2.")
         if not isinstance(weights, Engine):
             weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
-        self.engine: Engine = weights
+        self.engine = weights
         self.token_budget = token_budget
-        self._held = HeldSupports()
-        self._adding = FreshLock()
+        self._hold(SupportBank())
+
+    def _hold(self, bank: SupportBank) -> None:
+        self._ready = ReadySupports(self.engine.prepare, self.token_budget, bank)
+        self._changing = Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the lock, and without what can be made ready again."""
+        return {"engine": self.engine, "token_budget": self.token_budget, "supports": self.supports}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copies and pickles."""
+        self.engine, self.token_budget = state["engine"], state["token_budget"]
+        self._hold(state["supports"])
+
+    def __repr__(self) -> str:
+        shots = {label: len(supports) for label, supports in self.supports.by_label().items()}
+        return (
+            f"FewShotSegmenter({self.engine.name!r}, backend={self.engine.backend!r}, device={self.engine.place!r}, "
+            f"dtype={self.engine.precision!r}, shots={reprlib.repr(shots)})"
+        )
 
     @classmethod
     def from_pretrained(
@@ -117,108 +134,12 @@ class FewShotSegmenter:
         engine = open_engine(name_or_path, options, device=device, dtype=dtype, backend=backend)
         return cls(engine, token_budget=token_budget)
 
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        license: str | None = None,
-        training_data: Sequence[str] | None = None,
-    ) -> WeightsEntry:
-        """Write ``model.safetensors``, ``config.json`` and a model card, for :meth:`from_pretrained` to load.
-
-        Args:
-            folder: made if missing; files of these names in it are replaced.
-            name: of the checkpoint; None keeps the present one, likewise for the rest.
-            description: one line.
-            license: SPDX identifier of the weights' licence.
-            training_data: names of the training sets.
-
-        Returns:
-            What was saved: sizes, sha256 and the rest.
-
-        Raises:
-            WeightsError: a value breaks its rule.
-            OutputError: the folder cannot be written.
-        """
-        from iir_sdk.weights.saving import described, save_folder
-
-        entry = described(self.checkpoint.entry, name, description, license, training_data)
-        return save_folder(replace(self.checkpoint, entry=entry, model=self.model), folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        token: str | bool | None = None,
-        private: bool | None = None,
-        commit_message: str = "Upload an iir_sdk checkpoint",
-        name: str | None = None,
-        description: str | None = None,
-        license: str | None = None,
-        training_data: Sequence[str] | None = None,
-    ) -> WeightsEntry:
-        """Save as :meth:`save_pretrained` does, and commit it to a repository on the Hub, made if missing.
-
-        Returns:
-            What was published, with the commit as ``revision``: fetched back from the Hub and verified.
-
-        Raises:
-            WeightsError: a value breaks its rule, or no licence is stated.
-            HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
-            IntegrityError: what the Hub gives back is not what was sent.
-        """
-        from iir_sdk.weights.saving import described, publish_checkpoint
-
-        entry = described(self.checkpoint.entry, name, description, license, training_data)
-        checkpoint = replace(self.checkpoint, entry=entry, model=self.model)
-        return publish_checkpoint(checkpoint, repo_id, token=token, private=private, message=commit_message)
-
-    @property
-    def torch_engine(self) -> TorchEngine:
-        """The engine where it is PyTorch's: its ``model``, ``device`` and the checkpoint's file are its own.
-
-        Raises:
-            ConfigError: another backend runs the network.
-        """
-        from iir_sdk.torch_engine import TorchEngine
-
-        if not isinstance(self.engine, TorchEngine):
-            raise ConfigError(f"this needs backend='torch'; {type(self.engine).__name__} holds no torch network.")
-        return self.engine
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The verified weights; raises as :attr:`torch_engine` does."""
-        return self.torch_engine.checkpoint
-
-    @property
-    def model(self) -> IIR:
-        """The network as loaded; raises as :attr:`torch_engine` does, likewise :attr:`device` and :attr:`dtype`."""
-        return self.torch_engine.model
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.torch_engine.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.torch_engine.dtype
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What its pictures go through."""
-        return self.engine.preprocessing
-
     @property
     def supports(self) -> SupportBank:
         """All supports, an immutable collection."""
-        return self._held.bank
+        return self._ready.bank
 
-    def add_support(self, image: ImageSource, mask: ImageSource, *, label: str = "object") -> Support:
+    def add_support(self, image: ImageSource, mask: ImageSource, label: str = "object") -> Support:
         """Encode one example of a label and keep it; further ones of the same label are further shots.
 
         Args:
@@ -240,20 +161,11 @@ class FewShotSegmenter:
 
     def task(self, states: Sequence[KeptState]) -> KeptState:
         """What a label is compared by: all its supports together, within the token budget."""
-        return join_shots(states).within(max(self.token_budget, max(s.tokens for s in states)))
+        return as_task(states, self.token_budget)
 
     def _add(self, *supports: Support) -> None:
-        with self._adding:
-            self._hold(self._held.bank.adding(*supports))
-
-    def _hold(self, bank: SupportBank) -> None:
-        """Take a bank, and make ready what predicting by all its labels needs; only called under the lock."""
-        old, tasks = self._held, {}
-        for label in bank.labels:
-            own = bank.of_label(label)
-            unchanged = label in old.tasks and own == old.bank.of_label(label)
-            tasks[label] = old.tasks[label] if unchanged else self.task([s.state for s in own])
-        self._held = HeldSupports(bank, tasks, self.engine.prepare(list(tasks.values())) if tasks else [])
+        with self._changing:
+            self._ready = self._ready.holding(self._ready.bank.adding(*supports))
 
     def remove_support(self, which: Support | str) -> None:
         """Forget one support, or all supports of a label.
@@ -261,28 +173,31 @@ class FewShotSegmenter:
         Raises:
             LabelError: nothing fits.
         """
-        with self._adding:
-            self._hold(self._held.bank.removing(which))
+        with self._changing:
+            self._ready = self._ready.holding(self._ready.bank.removing(which))
 
     def clear_supports(self) -> None:
         """Forget all supports."""
-        with self._adding:
-            self._held = HeldSupports()
+        with self._changing:
+            self._ready = self._ready.holding(SupportBank())
 
-    def save_supports(self, path: str | os.PathLike[str]) -> None:
-        """Write all supports to one safetensors file, bound to this checkpoint.
+    def save_supports(self, target: SupportFile) -> None:
+        """Write all supports as safetensors, bound to this checkpoint, to a path or an open binary file.
 
         Raises:
             OutputError: it cannot be written.
             NoSupportError: there is none.
         """
-        bank = self._held.bank
+        bank = self.supports
         if not len(bank):
             raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
-        bank.save(path, checkpoint=self.engine.name, sha256=self.engine.sha256)
+        bank.save(target, checkpoint=self.engine.name, sha256=self.engine.sha256)
 
-    def load_supports(self, path: str | os.PathLike[str]) -> tuple[Support, ...]:
-        """Add the supports of a file that this checkpoint wrote; those already here are not added twice.
+    def load_supports(self, source: SupportFile) -> tuple[Support, ...]:
+        """Add the supports that this checkpoint wrote to a file; those already here are not added twice.
+
+        Args:
+            source: a path, an open binary file, or the file's bytes.
 
         Returns:
             The file's supports.
@@ -290,11 +205,11 @@ class FewShotSegmenter:
         Raises:
             SupportError: not such a file, damaged, or made with another checkpoint.
         """
-        loaded = read_supports(path, checkpoint=self.engine.name, sha256=self.engine.sha256)
+        loaded = read_supports(source, checkpoint=self.engine.name, sha256=self.engine.sha256)
         blank = np.zeros((64, 64, 3), np.uint8)
         expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
         for support in loaded:
-            support.state.check_like(expected, f"{os.fspath(path)!r}, support {support.id}")
+            support.state.check_like(expected, f"{named(source)}, support {support.id}")
         self._add(*loaded)
         return loaded
 
@@ -322,9 +237,11 @@ class FewShotSegmenter:
             ConfigError: ``threshold`` or ``absent_below`` is out of its range.
             PrecisionError: numbers overflowed in the chosen dtype.
         """
-        cut = Cut(threshold, absent_below)
-        names, tasks = self._tasks(labels)
-        return self._segment([load_picture(query, what="query")], names, tasks, cut)[0]
+        segment = self._segmenting(labels, Cut(threshold, absent_below))
+        (outcome,) = segment([load_picture(query, what="query")])
+        if isinstance(outcome, IirError):
+            raise outcome
+        return outcome
 
     def predict_many(
         self,
@@ -334,64 +251,48 @@ class FewShotSegmenter:
         threshold: float = 0.5,
         absent_below: float = 0.0,
         batch_size: int = 8,
-    ) -> Iterator[Segmentation]:
+        on_error: OnError = "raise",
+    ) -> Predictions:
         """Segment many pictures, in order, a batch at a time; each result is as :meth:`predict` gives it.
 
-        The supports in use are those of the moment of the call. Raises as :meth:`predict` does, for a broken picture
-        when its batch is reached, naming its position; further:
+        The supports in use are those of the moment of the call. A picture that cannot be used costs no other its
+        result: its error, which names its position, is raised after the results of all before it, and ``next`` then
+        goes on behind it; or it is skipped, and listed in the returned iterator's ``skipped``.
+
+        Args:
+            queries: pictures as :meth:`predict` takes them.
+            labels: see :meth:`predict`; likewise ``threshold`` and ``absent_below``.
+            batch_size: pictures read and computed together; an integer of at least 1.
+            on_error: ``raise`` or ``skip``.
 
         Raises:
-            ConfigError: ``batch_size`` is not an integer of at least 1.
-            ImageError: ``queries`` is one picture and not a collection of them.
+            ConfigError: ``batch_size`` or ``on_error`` is out of its range.
+            ImageError: ``queries`` is one picture and not a collection of them; further as :meth:`predict`.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
-        if isinstance(queries, (str, os.PathLike, Image.Image)) or not isinstance(queries, Iterable):
-            raise ImageError(f"queries={queries!r} is not a collection of pictures; for one picture call predict.")
-        cut = Cut(threshold, absent_below)
-        names, tasks = self._tasks(labels)
-        return self._batches(iter(queries), names, tasks, cut, batch_size)
+        check_collection(queries)
+        segment = self._segmenting(labels, Cut(threshold, absent_below))
+        return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error)
 
-    def _batches(
-        self,
-        queries: Iterator[ImageSource],
-        names: tuple[str, ...],
-        tasks: list[TaskGroup],
-        cut: Cut,
-        batch_size: int,
-    ) -> Iterator[Segmentation]:
-        position = 0
-        while batch := list(islice(queries, batch_size)):
-            pictures = [load_picture(q, what=f"query {position + i}") for i, q in enumerate(batch)]
-            position += len(batch)
-            yield from self._segment(pictures, names, tasks, cut)
-
-    def _tasks(self, labels: Sequence[str] | None) -> tuple[tuple[str, ...], list[TaskGroup]]:
-        held = self._held
-        if isinstance(labels, str) or not isinstance(labels, Iterable | None):
-            raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
-        if not len(held.bank):
-            raise NoSupportError("no support was added; call add_support(image, mask) first.")
-        names = held.bank.labels if labels is None else tuple(labels)
-        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-            raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
-        if names == held.bank.labels:
-            return names, held.groups
-        for name in names:
-            held.bank.of_label(name)
-        return names, self.engine.prepare([held.tasks[name] for name in names])
-
-    def _segment(
-        self, pictures: list[Picture], names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut
-    ) -> list[Segmentation]:
-        found, timings = self.engine.segment([p.pixels for p in pictures], tasks)
-        if not all(np.isfinite(f.leads).all() for f in found):
-            raise PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
-        if cut.absent_below and any(f.scores is None for f in found):
+    def _segmenting(
+        self, labels: Sequence[str] | None, cut: Cut
+    ) -> Callable[[list[Picture]], list[Segmentation | IirError]]:
+        """What segments pictures by the present supports of labels, all arguments checked."""
+        ready = self._ready
+        names = ready.names(labels)
+        if cut.absent_below and not self.engine.calibrated:
             raise ConfigError(
                 f"absent_below={cut.absent_below}: {self.engine.name!r} is not calibrated: iir-sdk calibrate."
             )
+        return partial(self._segment, names, ready.prepared(names), cut)
+
+    def _segment(
+        self, names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut, pictures: list[Picture]
+    ) -> list[Segmentation | IirError]:
+        segmented, timings = self.engine.segment([p.pixels for p in pictures], tasks)
+        overflow = PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
         return [
-            segmentation(names, f, image=p.pixels, cut=cut, timings=timings)
-            for p, f in zip(pictures, found, strict=True)
+            segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if np.isfinite(s.leads).all() else overflow
+            for p, s in zip(pictures, segmented, strict=True)
         ]

@@ -107,6 +107,21 @@ class TorchEngine:
         """``float32``, or what autocast lowers to."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def backend(self) -> str:
+        """``torch``."""
+        return "torch"
+
+    @property
+    def place(self) -> str:
+        """The torch device."""
+        return str(self.device)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the network has a head for the scores."""
+        return self.model.decoder.scores is not None
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context the model runs in: autocast to ``dtype``, or nothing for float32."""
         if self.dtype == torch.float32:

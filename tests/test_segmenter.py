@@ -334,7 +334,7 @@ def test_many_labels_and_queries_are_cut_into_chunks(small_segmenter, monkeypatc
     for query, result in zip([p for p, _ in data] * 2, results, strict=True):
         alone = small_segmenter.predict(query, labels=["label 7"])
         np.testing.assert_allclose(result["label 7"].probability, alone.probability, atol=1e-3)
-    assert len(small_segmenter._held.groups) == 3
+    assert len(small_segmenter._ready.prepared(small_segmenter.supports.labels)) == 3
     few = list(small_segmenter.predict_many([p for p, _ in data] * 2, labels=["label 7"], batch_size=6))
     for one, other in zip(results, few, strict=True):
         np.testing.assert_allclose(one["label 7"].probability, other.probability, atol=1e-3)

@@ -45,6 +45,21 @@ class OnnxEngine:
         return self.runtime.precision
 
     @property
+    def backend(self) -> str:
+        """What the runtime is called."""
+        return self.runtime.name
+
+    @property
+    def place(self) -> str:
+        """Always the CPU."""
+        return "cpu"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the graph gives scores."""
+        return SCORES_OUTPUT in self._predictor.outputs
+
+    @property
     def name(self) -> str:
         """Of the checkpoint."""
         return self.entry.name

@@ -36,9 +36,11 @@ class GraphRuntime(Protocol):
     """Opens graphs on the CPU.
 
     Attributes:
+        name: as ``backend=`` takes it.
         precision: what it computes in, as ``float32``.
     """
 
+    name: str
     precision: str
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
@@ -63,6 +65,7 @@ class OnnxRuntime:
         MissingDependencyError: it is not installed.
     """
 
+    name = "onnxruntime"
     precision = "float32"
 
     def __init__(self) -> None:
@@ -107,6 +110,8 @@ class OpenVino:
         MissingDependencyError: it is not installed.
         ConfigError: bfloat16 on a CPU without it.
     """
+
+    name = "openvino"
 
     def __init__(self, dtype: str | None = None) -> None:
         try:

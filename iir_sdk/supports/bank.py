@@ -7,18 +7,22 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from iir_sdk.atomic_write import write_atomically
-from iir_sdk.errors import LabelError, SupportError
+from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.paths import is_file
 from iir_sdk.supports.encoded import KeptState, join_shots
 
 FORMAT = "iir_sdk.supports/4"
+
+SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
+"""A path, an open binary file, or a file's bytes."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ class SupportBank:
         """Labels in the order they were first added."""
         return tuple(dict.fromkeys(s.label for s in self.supports))
 
+    def by_label(self) -> dict[str, tuple[Support, ...]]:
+        """All supports, by label."""
+        lists: dict[str, list[Support]] = {}
+        for support in self.supports:
+            lists.setdefault(support.label, []).append(support)
+        return {label: tuple(supports) for label, supports in lists.items()}
+
     def of_label(self, label: str) -> tuple[Support, ...]:
         """All supports of a label.
 
@@ -100,8 +111,8 @@ class SupportBank:
         self.of_label(which)
         return SupportBank(tuple(s for s in self.supports if s.label != which))
 
-    def save(self, path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> None:
-        """Write all supports to one safetensors file that names the checkpoint they were made with.
+    def save(self, target: SupportFile, *, checkpoint: str, sha256: str) -> None:
+        """Write all supports as safetensors that name the checkpoint they were made with, to a path or binary file.
 
         Raises:
             OutputError: it cannot be written.
@@ -119,39 +130,88 @@ class SupportBank:
         }
         # As bytes: the library's own file writing raises an error of its own on a full disk.
         content = save(arrays, metadata)
-        write_atomically(path, lambda beside: beside.write_bytes(content))
+        if isinstance(target, (str, os.PathLike)):
+            write_atomically(target, lambda beside: beside.write_bytes(content))
+        elif isinstance(target, (bytes, bytearray, memoryview)) or not hasattr(target, "write"):
+            raise OutputError(f"a {type(target).__name__} cannot be written to; pass a path or an open binary file.")
+        else:
+            _write_open_file(target, content)
 
 
-def read_supports(path: str | os.PathLike[str], *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
+def _write_open_file(file: BinaryIO, content: bytes) -> None:
+    try:
+        file.write(content)
+    except (OSError, ValueError, TypeError) as error:
+        # Closed, opened for reading, or opened for text.
+        raise OutputError(
+            f"cannot write to {file!r}: {error}. Open it for binary writing: open(path, 'wb')."
+        ) from error
+
+
+def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
     """Read what :meth:`SupportBank.save` wrote, for the checkpoint in use.
+
+    Args:
+        source: a path, an open binary file, or the file's bytes.
+        checkpoint: its name.
+        sha256: of the checkpoint.
 
     Raises:
         SupportError: no such file, not a support file, damaged, or made with another checkpoint.
     """
-    if not is_file(path):
-        raise SupportError(f"no support file at {os.fspath(path)!r}, or no right to see it.")
+    what = named(source)
+    content = _content(source)
     try:
-        with safe_open(path, framework="np") as stored:
-            metadata = stored.metadata() or {}
-            _check_origin(path, metadata, checkpoint, sha256)
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {}) if length <= len(content) else {}
+        _check_origin(what, metadata, checkpoint, sha256)
+        # The library's arrays are views of read-only bytes, which torch warns of.
+        tensors = {name: array.copy() for name, array in load(content).items()}
         records = json.loads(metadata["supports"])
         return tuple(_support(i, record, tensors) for i, record in enumerate(records))
     except SupportError:
         raise
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise SupportError(f"{os.fspath(path)!r} cannot be read as supports: {error}. Save them again.") from error
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SupportError(f"{what} cannot be read as supports: {error}. Save them again.") from error
 
 
-def _check_origin(path: str | os.PathLike[str], metadata: Mapping[str, str], checkpoint: str, sha256: str) -> None:
+def named(source: SupportFile) -> str:
+    """What a message calls a file of supports."""
+    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else f"the {type(source).__name__}"
+
+
+def _content(source: SupportFile) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    try:
+        if not isinstance(source, (str, os.PathLike)):
+            content = source.read()
+        elif is_file(source):
+            content = Path(source).read_bytes()
+        else:
+            raise SupportError(f"no support file at {os.fspath(source)!r}, or no right to see it.")
+    except (OSError, ValueError, AttributeError) as error:
+        if isinstance(error, SupportError):
+            raise
+        raise SupportError(
+            f"{named(source)} cannot be read: {error}. Pass a path, an open binary file, or bytes."
+        ) from error
+    if not content:
+        raise SupportError(f"{named(source)} is empty, or was read to its end: wind it back with file.seek(0).")
+    if not isinstance(content, bytes):
+        raise SupportError(f"{named(source)} was opened for text; open it for bytes: open(path, 'rb').")
+    return content
+
+
+def _check_origin(what: str, metadata: Mapping[str, str], checkpoint: str, sha256: str) -> None:
     if metadata.get("format") != FORMAT:
         raise SupportError(
-            f"{os.fspath(path)!r} has format {metadata.get('format')!r}, expected {FORMAT!r}: not a support file, "
+            f"{what} has format {metadata.get('format')!r}, expected {FORMAT!r}: not a support file, "
             "or one of another version; add the supports again from their pictures."
         )
     if metadata.get("sha256") != sha256:
         raise SupportError(
-            f"{os.fspath(path)!r} was made with checkpoint {metadata.get('checkpoint')!r} "
+            f"{what} was made with checkpoint {metadata.get('checkpoint')!r} "
             f"(sha256 {str(metadata.get('sha256'))[:12]}...), but {checkpoint!r} (sha256 {sha256[:12]}...) is loaded. "
             "Load that checkpoint, or add the supports again from their pictures."
         )

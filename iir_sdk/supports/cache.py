@@ -1,25 +1,84 @@
-"""The supports that a segmenter holds, made ready for predicting."""
+"""A segmenter's supports, and what predicting by them needs: made ready once, when a label is first predicted by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
 
-from iir_sdk.engine import TaskGroup
+from iir_sdk.errors import LabelError, NoSupportError
 from iir_sdk.supports.bank import SupportBank
-from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.encoded import KeptState, join_shots
+
+Prepared = TypeVar("Prepared")
 
 
-@dataclass(frozen=True)
-class HeldSupports:
+class ReadySupports(Generic[Prepared]):
     """The supports of a moment, taken as one by a prediction while another thread adds.
 
-    Attributes:
-        bank: all of them.
-        tasks: each label's, within the token budget.
-        groups: of all labels, in the engine's form.
+    Joining and merging a label's shots costs about as much as encoding one; done at every added shot it would cost
+    the square of their number, so it waits for the first prediction. Threads that predict first at once wait for one.
+
+    Args:
+        prepare: from what labels are compared by to the engine's own form.
+        token_budget: most tokens that a label's supports are compared by.
+        bank: the supports.
+        tasks: what is ready already, by label.
     """
 
-    bank: SupportBank = field(default_factory=SupportBank)
-    tasks: Mapping[str, KeptState] = field(default_factory=dict)
-    groups: list[TaskGroup] = field(default_factory=list)
+    def __init__(
+        self,
+        prepare: Callable[[Sequence[KeptState]], Prepared],
+        token_budget: int,
+        bank: SupportBank,
+        tasks: Mapping[str, KeptState] | None = None,
+    ) -> None:
+        self.bank = bank
+        self._prepare, self._token_budget = prepare, token_budget
+        self._tasks = dict(tasks or {})
+        self._of_all: Prepared | None = None
+        self._making = Lock()
+
+    def holding(self, bank: SupportBank) -> ReadySupports[Prepared]:
+        """The same with another bank; labels whose supports did not change stay ready."""
+        # A copy in one step, since a prediction may make further ones ready meanwhile.
+        ready, before, after = dict(self._tasks), self.bank.by_label(), bank.by_label()
+        unchanged = {label: task for label, task in ready.items() if after.get(label) == before[label]}
+        return ReadySupports(self._prepare, self._token_budget, bank, unchanged)
+
+    def names(self, labels: Sequence[str] | None) -> tuple[str, ...]:
+        """The labels that a prediction asks for, checked; all of them for None.
+
+        Raises:
+            NoSupportError: there are no supports.
+            LabelError: not a list of different labels that have supports.
+        """
+        if isinstance(labels, str) or not isinstance(labels, Iterable | None):
+            raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
+        if not len(self.bank):
+            raise NoSupportError("no support was added; call add_support(image, mask) first.")
+        names = self.bank.labels if labels is None else tuple(labels)
+        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+            raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
+        for name in names if labels is not None else ():
+            self.bank.of_label(name)
+        return names
+
+    def prepared(self, names: tuple[str, ...]) -> Prepared:
+        """What the engine predicts these labels by; that of all labels is kept."""
+        with self._making:
+            if names != self.bank.labels:
+                return self._prepare([self._task(name) for name in names])
+            if self._of_all is None:
+                self._of_all = self._prepare([self._task(name) for name in names])
+            return self._of_all
+
+    def _task(self, label: str) -> KeptState:
+        if label not in self._tasks:
+            self._tasks[label] = as_task([s.state for s in self.bank.of_label(label)], self._token_budget)
+        return self._tasks[label]
+
+
+def as_task(states: Sequence[KeptState], token_budget: int) -> KeptState:
+    """What a label is compared by: all its supports together, within a budget that leaves a single one whole."""
+    return join_shots(states).within(max(token_budget, max(s.tokens for s in states)))
