@@ -81,10 +81,15 @@ def dictionary_prior(
     weight = _exponentials(bias).log_sum - math.log(near.shape[1]) + dictionary.weight_log
     weight = weight - dictionary.near_scale_log.exp() * resembles
     tokens, words = _exponentials(own), _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
-    share = tokens.relative @ foreground / tokens.relative.sum(2, keepdim=True)
-    known = (tokens.log_sum - words.log_sum).sigmoid()
-    among_words = share * known
-    odds = among_words.clamp(_SMALLEST, 1 - _SMALLEST).logit() / _LOGIT_SCALE
+    both = tokens.relative @ torch.cat([foreground, 1 - foreground], 2) / tokens.relative.sum(2, keepdim=True)
+    share, rest = both.chunk(2, 2)
+    lead = tokens.log_sum - words.log_sum
+    among_words = share * lead.sigmoid()
+    # Summed from its parts and not taken from 1: a runtime in bfloat16 rounds all above 0.998 to 1, and then the odds
+    # of the surest foreground are infinite, and the mask is gone.
+    others = rest * lead.sigmoid() + (-lead).sigmoid()
+    foreground_log, background_log = (t.clamp(_SMALLEST, 1 - _SMALLEST).log() for t in (among_words, others))
+    odds = (foreground_log - background_log) / _LOGIT_SCALE
     return DictionaryPriors(*(tokens_to_map(t, grid_size(affinity)) for t in (share, among_words, odds)))
 
 

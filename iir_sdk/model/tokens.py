@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iir_sdk.model.precision import full_precision
+
 _CELL = 2
 
 
@@ -73,6 +75,7 @@ def _cell_sums(maps: Tensor) -> Tensor:
     return F.avg_pool2d(maps.float(), _CELL, ceil_mode=True) * _CELL**2
 
 
+@full_precision
 def token_bias(weights: Tensor, mass: Tensor) -> Tensor:
     """What the tokens' masses add to attention logits, so that each counts in the softmax by its weight.
 

@@ -69,7 +69,8 @@ class _QueryPredictor(nn.Module):
 def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
     """Maps of one query or of several, as many as there are tasks, or as queries that ask for one task."""
     pairs = torch.zeros_like(maps[:, 0, 0, 0]) + torch.ones_like(of_tasks[:, 0])
-    return maps.index_select(0, (pairs.cumsum(0).long() - 1) % maps.shape[0])
+    # Counted in integers: in bfloat16 there is no 257.
+    return maps.index_select(0, (pairs.long().cumsum(0) - 1) % maps.shape[0])
 
 
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
