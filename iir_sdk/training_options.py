@@ -30,7 +30,13 @@ DTYPE = click.option(
     show_default=True,
     help="To score in.",
 )
-WORKERS = click.option("--workers", default=2, show_default=True, help="Processes that read and augment pictures.")
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Processes that read and augment pictures; 0: none but the command's own.",
+)
 CUTOUTS = click.option("--cutouts", type=PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
 BANK = click.option("--bank", "bank_file", type=PATH, help="File that iir-sdk bank filled; default: fill one.")
 LEAVE_OUT = click.option(
@@ -49,8 +55,10 @@ PARTS = _shared(
     click.option("--classifier", type=PATH, help="Linear classifier that pretrain wrote, or another."),
 )
 SCORING = _shared(
-    click.option("--shots", default=1, show_default=True),
-    click.option("--episodes", default=1000, show_default=True, help="Episodes of each set and seed."),
+    click.option("--shots", type=click.IntRange(1), default=1, show_default=True),
+    click.option(
+        "--episodes", type=click.IntRange(1), default=1000, show_default=True, help="Episodes of each set and seed."
+    ),
     click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Repeat for more."),
     click.option("--min-share", type=float, help="Smallest object, as a share; default: 0.01, benchmarks' own rule."),
 )

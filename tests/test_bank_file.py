@@ -229,7 +229,7 @@ def test_files_that_are_no_banks_are_refused(bank, tmp_path):
         check_bank(tmp_path / "none.safetensors", ORIGIN)
     (tmp_path / "text.safetensors").write_text("no bank")
     save_file({"low": torch.zeros(1)}, tmp_path / "other.safetensors")
-    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/2", "origin": "{"})
+    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/3", "origin": "{"})
     for name, reason in (("text", "cannot be read"), ("other", "has format None"), ("cut", "cannot be read")):
         with pytest.raises(DatasetError, match=reason):
             check_bank(tmp_path / f"{name}.safetensors", ORIGIN)
@@ -273,7 +273,7 @@ def test_a_photo_of_another_set_says_nothing_of_what_is_absent():
     def view(photo: str, *names: str) -> PackedView:
         keys, side = tuple(("coco", name) for name in names), TINY.label_size
         masks = np.full((len(names), side * side // 8), 255, np.uint8)
-        return PackedView(keys, (photo,) * len(names), masks, {}, frozenset(keys), frozenset(keys), photo)
+        return PackedView(keys, (frozenset({photo}),) * len(names), masks, {}, frozenset(keys), frozenset(keys), photo)
 
     views = [view("coco/a", "dog"), view("coco/b", "dog"), view("coins/c"), view("coco/d"), view("coco/e", "cat")]
     bank = FeatureBank(replace(TINY, views=5, absent=1.0), torch.device("cpu"))

@@ -232,8 +232,8 @@ def test_an_epoch_takes_every_picture_once_and_no_picture_supports_itself(pictur
     episodes = stream(picture_folder)
     asked: list[tuple[str, str]] = []
 
-    def pair(name: str, key: str, *, needs_object: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        asked.append((name, key) if needs_object else ("query", key))
+    def pair(name: str, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((name, key))
         return torch.zeros(3, 4, 4), torch.zeros(4, 4)
 
     monkeypatch.setattr(episodes, "_pair", pair)

@@ -24,7 +24,7 @@ from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.view_stream import PackedView
 from iir_sdk.training.views import ClassKey, ViewMaker
 
-_FORMAT = "iir_sdk.bank/2"
+_FORMAT = "iir_sdk.bank/3"
 _OF_VIEWS = (
     "seed",
     "view_size",
@@ -177,7 +177,7 @@ def _compare(path: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> N
 def _listed(view: PackedView) -> list[Any]:
     return [
         view.keys,
-        view.sources,
+        [sorted(sources) for sources in view.sources],
         sorted(view.present),
         sorted(view.made_of),
         list(view.ignores),
@@ -192,7 +192,7 @@ def _views(listed: list[list[Any]], masks: NDArray[np.uint8], ignores: NDArray[n
         views.append(
             PackedView(
                 _classes(keys),
-                tuple(sources),
+                tuple(frozenset(of_object) for of_object in sources),
                 masks[mask : mask + len(keys)],
                 own,
                 frozenset(_classes(present)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -25,7 +26,12 @@ _CHOICES = {
     "convention": ("unfiltered", "filtered"),
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
-_AT_LEAST_ZERO = ("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay")
+_AT_LEAST_ZERO = (
+    *("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay"),
+    *("cutout_classes", "seed"),
+)
+_ABOVE_ZERO = ("learning_rate", "gradient_clip", "poly_power")
+_SEEDS = 1 << 32
 _SHARES = (
     *("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum", "full_share"),
     *("regions", "shared_regions"),
@@ -145,6 +151,8 @@ class TrainingConfig:
         Raises:
             ConfigError: naming the key, its value and what was expected.
         """
+        for f in fields(self):
+            _check_finite(f.name, getattr(self, f.name))
         for names, low in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
             for name in names:
                 if not getattr(self, name) >= low:
@@ -170,6 +178,8 @@ class TrainingConfig:
                 f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank' and "
                 f"refresh=0, not {self.source!r} and {self.refresh}; or set both to 0."
             )
+        if self.seed >= _SEEDS:
+            raise ConfigError(f"recipe: seed={self.seed} must be below {_SEEDS}.")
         if self.label_size % 4:
             raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")
         if self.view_size < 64:
@@ -178,8 +188,9 @@ class TrainingConfig:
             raise ConfigError(f"recipe: shots={self.shots} must list whole numbers of at least 1.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"recipe: scale={self.scale} must be a lowest and a largest factor above 0.")
-        if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.poly_power <= 0:
-            raise ConfigError("recipe: learning_rate, gradient_clip and poly_power must be above 0.")
+        for name in _ABOVE_ZERO:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"recipe: {name}={getattr(self, name)} must be above 0.")
         if bool(self.steps) == bool(self.epochs):
             raise ConfigError(f"recipe: steps={self.steps} and epochs={self.epochs}: one must be given, the other 0.")
         if self.epochs and self.source == "bank":
@@ -268,6 +279,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[name] = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         values[name] = text
+
+
+def _check_finite(name: str, value: Any) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"recipe: {name}={value} must be finite.")
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:

@@ -11,17 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from iir_sdk.errors import DatasetError
-from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE, FewShotDataset, source_of
-
-ensure_torchvision()
-
-from torchvision import tv_tensors  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
-
-_TRIES = 10
-_SMALLEST_SHARE = 0.002
+from iir_sdk.training.data.dataset import FewShotDataset, source_of
+from iir_sdk.training.object_crop import ObjectCrop
 
 
 class EpisodePictures(NamedTuple):
@@ -69,7 +61,7 @@ class EpisodeStream(Dataset[EpisodePictures]):
                 self.shown.setdefault(key, []).append(name)
         self.queries = sorted(self.shown)
         self._kept_order: tuple[int, list[int]] = (-1, [])
-        self._augment = augmentation(config)
+        self._augment = ObjectCrop(config)
 
     @property
     def epoch_length(self) -> int:
@@ -90,8 +82,8 @@ class EpisodeStream(Dataset[EpisodePictures]):
         supports = self._supports(name, query, self._shots(number), rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
-            pairs = [self._pair(name, key, needs_object=True) for key in supports]
-            image, target = self._pair(name, query, needs_object=False)
+            pairs = [self._pair(name, key) for key in supports]
+            image, target = self._pair(name, query)
         images, masks = (torch.stack(list(part)) for part in zip(*pairs, strict=True))
         return EpisodePictures(images, masks, image, target, self.numbers[name])
 
@@ -117,34 +109,7 @@ class EpisodeStream(Dataset[EpisodePictures]):
         """Of an episode: the same for all of a batch, whatever the number of processes that share it."""
         return random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.shots)
 
-    def _pair(self, name: str, key: str, *, needs_object: bool) -> tuple[Tensor, Tensor]:
-        """An augmented picture and its mask; the whole picture where no try shows enough of the object."""
-        image = tv_tensors.Image(torch.from_numpy(np.array(self.dataset.picture(key))).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(self.dataset.mask(name, key).copy()))
-        for _ in range(_TRIES):
-            changed, target = self._augment(image, mask)
-            if not needs_object or (target == 1).float().mean() >= _SMALLEST_SHARE:
-                return changed.contiguous(), target.contiguous()
-        side = [self.config.view_size, self.config.view_size]
-        whole, target = v2.Resize(side, antialias=True)(image, mask)
-        if not (target == 1).any():
-            # Too small to survive the resizing: keep its nearest pixel.
-            rows, columns = (mask == 1).nonzero().float().mean(0) * torch.tensor(side) / torch.tensor(mask.shape)
-            target[int(rows), int(columns)] = 1
-        return whole, target
-
-
-def augmentation(config: TrainingConfig) -> v2.Compose:
-    """Resizing, rotation, blur, flip and crop of picture and mask together (method, section 7)."""
-    size = config.view_size
-    fill = {tv_tensors.Image: 124, tv_tensors.Mask: IGNORE}
-    smallest, largest = (max(1, round(size * factor)) for factor in config.scale)
-    return v2.Compose(
-        [
-            v2.RandomShortestSize(list(range(smallest, largest + 1)), antialias=True),
-            v2.RandomRotation(config.rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=fill),
-            v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], p=config.blur),
-            v2.RandomHorizontalFlip(),
-            v2.RandomCrop(size, pad_if_needed=True, fill=fill),
-        ]
-    )
+    def _pair(self, name: str, key: str) -> tuple[Tensor, Tensor]:
+        """An augmented picture and its mask, with some foreground."""
+        image = torch.from_numpy(np.array(self.dataset.picture(key))).permute(2, 0, 1)
+        return self._augment(image, torch.from_numpy(self.dataset.mask(name, key).copy()))

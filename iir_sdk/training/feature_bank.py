@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -124,8 +124,8 @@ class FeatureBank:
 
     def _find_usable(self, shots: int) -> dict[str, list[ClassKey]]:
         by_set: dict[str, list[ClassKey]] = defaultdict(list)
-        for key, slots in self._members.items():
-            if len(self._distinct(key, slots, shots + 1)) > shots:
+        for key in self._members:
+            if len(self._distinct(key, self._plainest_first(key), shots + 1)) > shots:
                 by_set[key[0]].append(key)
         if not by_set:
             raise DatasetError(
@@ -135,13 +135,23 @@ class FeatureBank:
         return {name: sorted(keys) for name, keys in sorted(by_set.items())}
 
     def _distinct(self, key: ClassKey, slots: Iterable[int], count: int) -> list[int]:
-        """The first ``count`` of ``slots`` whose objects come from different pictures, or as many as there are."""
-        chosen: dict[str, int] = {}
+        """The first ``count`` of ``slots`` no two of which show an object of one picture, or as many as there are."""
+        chosen: list[int] = []
+        taken: set[str] = set()
         for slot in slots:
-            chosen.setdefault(self._source(slot, key), slot)
+            sources = self._sources(slot, key)
+            if taken.isdisjoint(sources):
+                taken |= sources
+                chosen.append(slot)
             if len(chosen) == count:
                 break
-        return list(chosen.values())
+        return chosen
+
+    def _plainest_first(self, key: ClassKey) -> Iterator[int]:
+        """A class's views, first those of one picture: who takes them in this order finds many that are distinct."""
+        slots = sorted(self._members[key])
+        yield from (slot for slot in slots if len(self._sources(slot, key)) == 1)
+        yield from (slot for slot in slots if len(self._sources(slot, key)) > 1)
 
     def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         """One episode: class, support slots, query slot, all of different pictures.
@@ -171,6 +181,9 @@ class FeatureBank:
         slots = sorted(self._members[key])
         rng.shuffle(slots)
         chosen = self._distinct(key, slots, shots + 1)
+        if len(chosen) <= shots:
+            # Views that show objects of several pictures came first and stand in the way of the others.
+            chosen = self._distinct(key, self._plainest_first(key), shots + 1)
         return key, chosen[1:], self._query(key, chosen[0], rng)
 
     def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
@@ -188,7 +201,7 @@ class FeatureBank:
                 return other
         return slot
 
-    def _source(self, slot: int, key: ClassKey) -> str:
+    def _sources(self, slot: int, key: ClassKey) -> frozenset[str]:
         view = self.views[slot]
         assert view is not None
         return view.sources[view.keys.index(key)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,26 +16,22 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from iir_sdk.errors import WeightsError, WeightsNotFoundError
+from iir_sdk.errors import ConfigError, DatasetError, WeightsError, WeightsNotFoundError
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.safetensors_file import write_safetensors
-from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset
-from iir_sdk.training.episode_pictures import augmentation
 from iir_sdk.training.frozen_taps import frozen_taps, network_input
+from iir_sdk.training.object_crop import ObjectCrop
 from iir_sdk.training.optimisation import autocast
-
-ensure_torchvision()
-
-from torchvision import tv_tensors  # noqa: E402
 
 TEMPERATURE = 3.0
 """``T`` of the classifier's adaptation (method, section 7)."""
 UNKNOWN = -1
 """Label of pixels that count nowhere; there may be more classes than 255."""
+_SHOWN = 0.5
 
 
 class LabelledPicture(NamedTuple):
@@ -64,7 +61,7 @@ class LabelledPictures(Dataset[LabelledPicture]):
                 shown.setdefault(key, []).append(i)
         self.shown = dict(sorted(shown.items()))
         self.keys = list(self.shown)
-        self._augment = augmentation(config)
+        self._augment = ObjectCrop(config)
 
     def __getitem__(self, number: int) -> LabelledPicture:
         """Picture ``number``."""
@@ -76,16 +73,16 @@ class LabelledPictures(Dataset[LabelledPicture]):
             mask = self.dataset.mask(self.names[i], key)
             labels[mask == 1] = i + 1 if i + 1 < IGNORE else i + 2
             labels[(mask == IGNORE) & (labels == 0)] = IGNORE
-        image = tv_tensors.Image(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
-            image, mask = self._augment(image, tv_tensors.Mask(torch.from_numpy(labels)))
-        return LabelledPicture(image, _class_numbers(mask))
+            crop, of_crop = self._augment(image, torch.from_numpy(labels))
+        return LabelledPicture(crop, _class_numbers(of_crop))
 
 
 def _class_numbers(labels: Tensor) -> Tensor:
     """Without the gap at 255, which augmentation fills edges with: int64, there -1."""
-    plain = labels.as_subclass(Tensor).long()
+    plain = labels.long()
     return torch.where(plain == IGNORE, UNKNOWN, torch.where(plain > IGNORE, plain - 1, plain))
 
 
@@ -112,7 +109,11 @@ def pretrain_base_learner(
 
     Returns:
         The head, and the loss of each step.
+
+    Raises:
+        ConfigError: ``steps`` or ``learning_rate`` is out of range.
     """
+    _check_schedule(steps, learning_rate)
     torch.manual_seed(config.seed)
     learner = BaseLearner(backbone.channels, len(dataset.classes)).to(device).train()
     optimizer = torch.optim.SGD(learner.parameters(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
@@ -142,7 +143,8 @@ def adapt_classifier(
     """Retrain the linear classifier alone, in place, so that it names an object also among its surroundings.
 
     On whole pictures it learns what a frozen copy of itself says of the masked ones: cross entropy to the copy's class
-    plus ``T^2 KL`` to its softened answer, ``T = 3`` (method, section 7).
+    plus ``T^2 KL`` to its softened answer, ``T = 3`` (method, section 7). Pictures whose objects cover no cell of the
+    masked map by half are left out: the copy would answer to next to nothing.
 
     Args:
         backbone: with its classifier.
@@ -154,8 +156,13 @@ def adapt_classifier(
         workers: processes that read pictures.
 
     Returns:
-        The loss of each step.
+        The loss of each step that had a picture to learn from.
+
+    Raises:
+        ConfigError: ``steps`` or ``learning_rate`` is out of range.
+        DatasetError: no step had one.
     """
+    _check_schedule(steps, learning_rate)
     student = backbone.classifier
     frozen_weight, frozen_bias = student.weight.detach().clone(), student.bias.detach().clone()
     student.requires_grad_(True)
@@ -165,14 +172,21 @@ def adapt_classifier(
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         with torch.no_grad(), autocast(config, device):
             taps = backbone(network_input(images, config, device))
-            foreground = (labels > 0)[:, None].float()
-            masked = taps.mid * resize_mask(foreground, grid_size(taps.mid)).to(taps.mid.dtype)
+            shares = resize_mask((labels > 0)[:, None].float(), grid_size(taps.mid))
+            shown = shares.amax((1, 2, 3)) >= _SHOWN
+            masked = taps.mid * shares.to(taps.mid.dtype)
             seen = backbone.pre_logits(backbone.pooled_map(backbone.high_from_mid(masked))).float()
             whole = backbone.pre_logits(backbone.pooled_map(taps.high)).float()
             teacher = F.linear(seen, frozen_weight, frozen_bias)
-        loss = adaptation_loss(F.linear(whole, student.weight, student.bias), teacher)
-        losses.append(_descend(loss, optimizer, schedule))
+        if shown.any():
+            loss = adaptation_loss(F.linear(whole[shown], student.weight, student.bias), teacher[shown])
+            losses.append(_descend(loss, optimizer, schedule))
     student.requires_grad_(False)
+    if not losses:
+        raise DatasetError(
+            f"{dataset.name}: of {steps * config.batch} pictures none shows an object that is large enough to adapt "
+            "the classifier to; raise view_size, or pass pictures of larger objects."
+        )
     return losses
 
 
@@ -207,6 +221,13 @@ def part_classes(path: Path) -> tuple[str, ...]:
             return tuple((stored.metadata() or {}).get("classes", "").splitlines())
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as a pretrained part: {error}.") from error
+
+
+def _check_schedule(steps: int, learning_rate: float) -> None:
+    if steps < 1:
+        raise ConfigError(f"steps={steps} must be at least 1.")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ConfigError(f"learning_rate={learning_rate} must be a finite number above 0.")
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> float:

@@ -93,6 +93,7 @@ def build_trainer(
         IirError: missing data, missing weights, or settings that do not fit.
     """
     processes = processes or Processes()
+    _check_workers(workers)
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
     every = read_picture_sets(data) if config.dataset == "folder" else []
@@ -155,6 +156,7 @@ def fill_bank(
     if config.source != "bank" or config.dataset != "folder":
         raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
     # Now, and not when all views are made.
+    _check_workers(workers)
     check_writable_place(out)
     maker = ViewMaker(read_picture_sets(data), read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
@@ -195,6 +197,7 @@ def run_pretraining(
         IirError: missing data, missing weights, settings that do not fit, or no place to write to.
     """
     # Now, and not when all is trained.
+    _check_workers(workers)
     check_writable_place(out)
     torch.manual_seed(config.seed)
     sets = read_picture_sets(data) if config.dataset == "folder" else []
@@ -279,6 +282,11 @@ def check_split(model: IIR, size: int, name: str) -> None:
             f"backbone {name!r} at {size} px does not run its stages one after the other, so its last stage cannot "
             "be run on a changed map; choose another."
         )
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 0:
+        raise ConfigError(f"workers={workers} must be at least 0, which reads pictures in this process.")
 
 
 def _check_bank_options(

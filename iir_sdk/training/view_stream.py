@@ -27,7 +27,7 @@ class PackedView:
 
     Attributes:
         keys: (set, class) of each object.
-        sources: the picture each object comes from.
+        sources: the pictures that each object's mask shows objects of.
         masks: ``(M, L * L / 8)`` uint8.
         ignores: the same of pixels that count nowhere, by object; only of objects that have some.
         present: (set, class) of everything labelled that is seen at all.
@@ -36,7 +36,7 @@ class PackedView:
     """
 
     keys: tuple[ClassKey, ...]
-    sources: tuple[str, ...]
+    sources: tuple[frozenset[str], ...]
     masks: NDArray[np.uint8]
     ignores: dict[int, NDArray[np.uint8]]
     present: frozenset[ClassKey]
@@ -120,7 +120,7 @@ def _packed(view: View, side: int) -> PackedView:
     masks = [_packed_mask(o.mask, side) for o in view.objects]
     return PackedView(
         tuple((o.set_name, o.name) for o in view.objects),
-        tuple(o.source for o in view.objects),
+        tuple(o.sources for o in view.objects),
         np.stack(masks) if masks else np.zeros((0, side * side // 8), np.uint8),
         {
             i: _packed_mask(o.ignore, side)

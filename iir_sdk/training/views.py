@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.augment import Augmented, change_light, paste, random_view
+from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE, stored_pixels
 from iir_sdk.training.data.folder import PictureSet
@@ -24,8 +25,7 @@ ClassKey = tuple[str, str]
 """(set, class)."""
 
 _SMALLEST_SHARE = 0.008
-_KEPT_PICTURES = 3000
-_IGNORED = ""
+_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class LabelledObject:
     Attributes:
         set_name: the set whose class it is.
         name: the class.
-        source: picture the object comes from; an episode never pairs an object with itself.
+        sources: pictures that its mask shows objects of; an episode never pairs an object with itself.
         mask: ``(S, S)`` bool.
         ignore: ``(S, S)`` bool of pixels that count nowhere; None for none.
     """
 
     set_name: str
     name: str
-    source: str
+    sources: frozenset[str]
     mask: Tensor
     ignore: Tensor | None = None
 
@@ -64,6 +64,33 @@ class View:
     present: frozenset[ClassKey]
     made_of: frozenset[ClassKey]
     photo: str
+
+
+class _Label(NamedTuple):
+    """What a plane of a view's masks says: whose class, and of which pictures; of none where it is to be ignored."""
+
+    set_name: str
+    name: str
+    sources: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> ClassKey:
+        return self.set_name, self.name
+
+
+class _Decoded(NamedTuple):
+    """A picture ``(3, H, W)`` uint8, planes ``(M, H, W)`` bool of its masks, and the classes of the last ones.
+
+    Those say, of the classes ``ignored``, what is to be ignored.
+    """
+
+    image: Tensor
+    masks: Tensor
+    ignored: tuple[str, ...]
+
+
+def _decoded_bytes(decoded: _Decoded) -> int:
+    return decoded.image.nbytes + decoded.masks.nbytes
 
 
 def read_cutouts(root: Path) -> list[Path]:
@@ -112,7 +139,8 @@ class ViewMaker:
                     self._classes_of[s.name, stem].append(name)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
-        self._decoded: OrderedDict[tuple[str, str], tuple[Tensor, Tensor, tuple[str, ...]]] = OrderedDict()
+        # Pictures are small and drawn again and again, so the latest ones stay decoded.
+        self._decoded: BoundedCache[tuple[str, str], _Decoded] = BoundedCache(_KEPT_BYTES, _decoded_bytes)
 
     def make(self, index: int) -> View:
         """View number ``index``."""
@@ -123,17 +151,16 @@ class ViewMaker:
         image, masks, ignored = self._read(set_name, stem)
         names = self._classes_of[set_name, stem]
         base = random_view(image, masks, names.index(name), self.config.view_size, rng)
-        labels = [(set_name, n, f"{set_name}/{stem}") for n in names] + [(set_name, n, _IGNORED) for n in ignored]
+        labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
+        labels += [_Label(set_name, n) for n in ignored]
         made_of = {(set_name, name)}
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
                 base, labels, pasted = self._paste_one(base, labels, rng, index)
                 made_of.add(pasted)
         planes = list(zip(labels, base.masks, strict=True))
-        ignores = {label[:2]: mask for label, mask in planes if label[2] == _IGNORED}
-        objects = [
-            LabelledObject(*label, mask, ignores.get(label[:2])) for label, mask in planes if label[2] != _IGNORED
-        ]
+        ignores = {label.key: mask for label, mask in planes if not label.sources}
+        objects = [LabelledObject(*label, mask, ignores.get(label.key)) for label, mask in planes if label.sources]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
         present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
         return View(change_light(base.image), kept, present, frozenset(made_of), f"{set_name}/{stem}")
@@ -163,31 +190,25 @@ class ViewMaker:
         name = rng.choice(sorted(classes))
         return name, rng.choice(classes[name])
 
-    def _read(self, set_name: str, stem: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """Picture, masks, and of which classes further planes of the masks say what to ignore.
+    def _read(self, set_name: str, stem: str) -> _Decoded:
+        return self._decoded.get((set_name, stem), lambda: self._decode(set_name, stem))
 
-        Pictures are small and drawn again and again, so the latest ones stay decoded.
-        """
-        key = (set_name, stem)
-        if key not in self._decoded:
-            pictures = self.sets[set_name]
-            image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
-            labels = {n: pictures.mask(n, stem) for n in self._classes_of[key]}
-            ignored = tuple(n for n, mask in labels.items() if (mask == IGNORE).any())
-            planes = [mask == 1 for mask in labels.values()] + [labels[n] == IGNORE for n in ignored]
-            self._decoded[key] = (image, torch.from_numpy(np.stack(planes)), ignored)
-            if len(self._decoded) > _KEPT_PICTURES:
-                self._decoded.popitem(last=False)
-        return self._decoded[key]
+    def _decode(self, set_name: str, stem: str) -> _Decoded:
+        pictures = self.sets[set_name]
+        image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
+        labels = {n: pictures.mask(n, stem) for n in self._classes_of[set_name, stem]}
+        ignored = tuple(n for n, mask in labels.items() if (mask == IGNORE).any())
+        planes = [mask == 1 for mask in labels.values()] + [labels[n] == IGNORE for n in ignored]
+        return _Decoded(image, torch.from_numpy(np.stack(planes)), ignored)
 
     def _paste_one(
-        self, base: Augmented, labels: list[tuple[str, str, str]], rng: random.Random, index: int
-    ) -> tuple[Augmented, list[tuple[str, str, str]], ClassKey]:
+        self, base: Augmented, labels: list[_Label], rng: random.Random, index: int
+    ) -> tuple[Augmented, list[_Label], ClassKey]:
         if self.cutouts and rng.random() < self.config.cutouts:
             file = rng.choice(self.cutouts)
             rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
-            label = (CUTOUT_SET, _cutout_name(file), f"{file.stem}/{index}")
+            label = _Label(CUTOUT_SET, _cutout_name(file), frozenset({f"{file.stem}/{index}"}))
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
             set_name = draw_set(sorted(self.sets), self.config, rng)
@@ -197,13 +218,14 @@ class ViewMaker:
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
             patch, alpha = image[(slice(None), *box)], mask[box][None].float()
-            label = (set_name, name, f"{set_name}/{stem}")
+            label = _Label(set_name, name, frozenset({f"{set_name}/{stem}"}))
         base, covered = paste(base, patch, alpha, rng)
-        for i, (other_set, other_name, source) in enumerate(labels):
-            if (other_set, other_name) == label[:2] and source != _IGNORED:
+        for i, other in enumerate(labels):
+            if other.key == label.key and other.sources:
                 base.masks[i] |= covered
-                return base, labels, label[:2]
-        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label[:2]
+                joined = other._replace(sources=other.sources | label.sources)
+                return base, [*labels[:i], joined, *labels[i + 1 :]], label.key
+        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label.key
 
 
 def _cutout_name(file: Path) -> str:

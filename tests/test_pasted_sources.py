@@ -1,0 +1,92 @@
+"""A mask that shows objects of several pictures is known by all of them: no episode pairs an object with itself."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from iir_sdk.errors import DatasetError
+from iir_sdk.training import views
+from iir_sdk.training.bank_file import read_bank, save_bank
+from iir_sdk.training.data.folder import read_picture_sets
+from iir_sdk.training.feature_bank import FeatureBank
+from iir_sdk.training.view_stream import PackedView
+from iir_sdk.training.views import ViewMaker
+from tests.test_bank_file import CPU, ORIGIN
+from tests.test_training import TINY
+
+COIN = ("coins", "coin")
+PASTING = replace(TINY, paste=1.0, cutouts=0.0, main_set="coins", main_weight=1.0)
+
+
+def view(*sources: str) -> PackedView:
+    """One coin's mask that shows objects of these pictures."""
+    masks = np.full((1, TINY.label_size**2 // 8), 255, np.uint8)
+    keys = frozenset({COIN})
+    return PackedView((COIN,), (frozenset(sources),), masks, {}, keys, keys, "coins/photo")
+
+
+def bank_of(*held: PackedView) -> FeatureBank:
+    bank = FeatureBank(replace(TINY, views=len(held), absent=0.0), torch.device("cpu"))
+    bank.hold([torch.zeros(len(held), 1, 1, 1) for _ in range(3)], list(held))
+    return bank
+
+
+def test_a_pasted_object_of_a_class_already_shown_keeps_its_source(picture_folder, monkeypatch):
+    maker = ViewMaker(read_picture_sets(picture_folder / "coins"), [], PASTING)
+    drawn: list[str] = []
+    draw = maker._draw_object
+
+    def noted(set_name: str, rng: random.Random) -> tuple[str, str]:
+        name, stem = draw(set_name, rng)
+        drawn.append(f"{set_name}/{stem}")
+        return name, stem
+
+    monkeypatch.setattr(maker, "_draw_object", noted)
+    for i in range(20):
+        drawn.clear()
+        (coin,) = maker.make(i).objects
+        assert coin.sources == frozenset(drawn)
+        assert len(drawn) >= 2
+
+
+def test_an_object_is_never_paired_with_itself():
+    # The second shows the first's object, pasted beside its own.
+    bank = bank_of(view("coins/a"), view("coins/b", "coins/a"), view("coins/c"))
+    rng = random.Random(0)
+    drawn = {frozenset((*supports, query)) for _, supports, query in (bank.draw(1, rng) for _ in range(100))}
+    assert drawn == {frozenset({0, 2}), frozenset({1, 2})}
+    with pytest.raises(DatasetError, match="3 different pictures"):
+        bank.draw(2, rng)
+
+
+def test_views_of_several_pictures_never_make_an_episode_too_short():
+    """In a bad order they stand in the way of all others."""
+    singles = [view(f"coins/{name}") for name in "abc"]
+    bank = bank_of(view("coins/a", "coins/b", "coins/c"), view("coins/b", "coins/c"), *singles)
+    rng = random.Random(0)
+    drawn = [bank.draw(2, rng) for _ in range(100)]
+    assert {frozenset((*supports, query)) for _, supports, query in drawn} == {frozenset({2, 3, 4})}
+
+
+def test_a_kept_bank_knows_all_sources(tmp_path):
+    config = replace(TINY, views=2)
+    bank = bank_of(view("coins/a", "coins/b"), view("coins/c"))
+    save_bank(bank, tmp_path / "bank.safetensors", ORIGIN)
+    again = read_bank(tmp_path / "bank.safetensors", config, CPU)
+    assert [v.sources for v in again.views] == [v.sources for v in bank.views]
+
+
+def test_decoded_pictures_are_kept_by_their_bytes(picture_folder, monkeypatch):
+    sets = read_picture_sets(picture_folder / "coins")
+    # A picture is 64 x 80 of three bytes, and a mask of one.
+    one = 64 * 80 * 4
+    monkeypatch.setattr(views, "_KEPT_BYTES", 3 * one)
+    maker = ViewMaker(sets, [], PASTING)
+    for i in range(12):
+        maker.make(i)
+    assert maker._decoded.held == 3 * one
