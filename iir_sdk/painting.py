@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,20 +21,43 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 """RGB of the first, second, ... label in overlays and palette masks, used in turn."""
 
 
-def painted(pixels: NDArray[np.uint8], labels: NDArray[np.integer], opacity: float) -> Image.Image:
+_ROWS = 64
+"""Painted at a time: few enough to stay in the cache."""
+
+
+def painted(pixels: NDArray[np.uint8], labels: NDArray[np.integer[Any]], opacity: float) -> Image.Image:
     """RGB picture ``(H, W, 3)`` with each label of ``(H, W)`` tinted in its colour and outlined; 0 is background."""
-    picture = pixels.astype(np.float32)
-    for i in range(int(labels.max())):
-        colour = np.array(COLOURS[i % len(COLOURS)], np.float32)
-        region = labels == i + 1
-        picture[region] += opacity * (colour - picture[region])
-        picture[_outline(region)] = colour
-    return Image.fromarray(picture.round().astype(np.uint8))
+    height, width = labels.shape
+    image = Image.new("RGB", (width, height))
+    highest = int(labels.max())
+    for top in range(0, height, _ROWS):
+        rows = slice(top, min(top + _ROWS, height))
+        strip = Image.fromarray(pixels[rows])
+        outline = _outline(labels, rows)
+        for value in range(1, highest + 1):
+            region = labels[rows] == value
+            if region.any():
+                colour = COLOURS[(value - 1) % len(COLOURS)]
+                strip.paste(strip.point(_tint(colour, opacity)), mask=Image.fromarray(region))
+                strip.paste(colour, mask=Image.fromarray(region & outline))
+        image.paste(strip, (0, top))
+    return image
 
 
-def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the region that touch its outside."""
-    padded = np.pad(region, 1, mode="edge")
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline: NDArray[np.bool_] = region & ~inner
+def _tint(colour: tuple[int, int, int], opacity: float) -> list[int]:
+    """What each 8-bit value becomes under the colour, for red, green and blue."""
+    values = np.arange(256)
+    return [round(v) for channel in colour for v in values + opacity * (channel - values)]
+
+
+def _outline(labels: NDArray[np.integer[Any]], rows: slice) -> NDArray[np.bool_]:
+    """Pixels of some rows that touch another label or background."""
+    here = labels[rows]
+    above = labels[max(0, rows.start - 1) : rows.stop - 1] if rows.start else labels[[0, *range(rows.stop - 1)]]
+    last = min(rows.stop, len(labels) - 1)
+    below = np.concatenate([here[1:], labels[last : last + 1]])
+    outline: NDArray[np.bool_] = (here != above) | (here != below)
+    across = here[:, 1:] != here[:, :-1]
+    outline[:, 1:] |= across
+    outline[:, :-1] |= across
     return outline

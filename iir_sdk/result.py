@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iir_sdk.competition import contested
 from iir_sdk.engine import Segmented
 from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.full_size import full_map, mask_map, probability_map, sigmoid
 from iir_sdk.kept_masks import KeptMasks
 from iir_sdk.painting import COLOURS, painted
-from iir_sdk.pictures.save import save_picture
+from iir_sdk.pictures.save import save_picture, write_png
 
 _OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
 
 _REPR_SIDE = 256
+
+_SHOWN_SIDE = 768
 
 
 class Timings(Mapping[str, float]):
@@ -160,15 +164,18 @@ class Segmentation:
 
         Made at the first reading, and kept: 4 bytes a pixel.
         """
-        best = np.full(self._size, -1, np.float32)
-        label_map = np.zeros(self._size, np.int32)
-        for i in range(len(self.labels)):
-            probability = probability_map(self.leads[i], self._size)
-            # Where a mask was left empty as absent, its probabilities outbid nobody.
-            better = self.masks[i] & (probability > best)
-            label_map[better] = i + 1
-            best[better] = probability[better]
-        return label_map
+        return self._places().astype(np.int32)
+
+    def _places(self) -> NDArray[np.integer[Any]]:
+        """As ``label_map``, a byte a pixel for up to 255 labels."""
+        if len(self.labels) == 1:
+            places: NDArray[np.uint8] = self.masks[0].view(np.uint8)
+            return places
+        return self._map(self._size)
+
+    def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
+        """As ``label_map``, at another size."""
+        return contested(self.leads, self.scores, self._present, size, self.threshold)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -216,31 +223,53 @@ class Segmentation:
         """
         if not 0 <= opacity <= 1:
             raise OutputError(f"opacity={opacity} must lie in [0, 1].")
-        return painted(self.image, self.label_map, opacity)
+        return painted(self.image, self._places(), opacity)
 
-    def save(self, path: str | os.PathLike[str], *, what: Literal["mask", "overlay"] = "mask") -> Path:
+    def _repr_png_(self) -> bytes:
+        """The overlay as a notebook shows it, at most 768 pixels a side."""
+        height, width = self._size
+        scale = min(1, _SHOWN_SIDE / max(height, width))
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        # Every so many pixels of a large picture, so that it is not copied as a whole.
+        step = max(1, int(0.5 / scale))
+        image = Image.fromarray(np.ascontiguousarray(self.image[::step, ::step])).resize(size[::-1])
+        shown = io.BytesIO()
+        painted(np.asarray(image), self._map(size), 0.5).save(shown, "PNG")
+        return shown.getvalue()
+
+    def save(
+        self, path: str | os.PathLike[str] | IO[bytes], *, what: Literal["mask", "overlay"] = "mask"
+    ) -> Path | None:
         """Write the mask (PNG: 0 and 255 for one label, a palette of ``label_map`` for several) or the overlay.
+
+        Args:
+            path: a path, or a file open for writing bytes, as ``io.BytesIO()``, which gets a PNG.
+            what: to write.
+
+        Returns:
+            The path; None for an open file.
 
         Raises:
             OutputError: a mask under a lossy suffix, more than 255 labels, or the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
-        if what == "overlay":
-            image = self.overlay()
-        elif what == "mask":
-            if suffix != ".png":
-                raise OutputError(f"a mask is written as .png, which keeps its values; got {os.fspath(path)!r}.")
-            image = self._mask_image()
-        else:
+        if what not in ("mask", "overlay"):
             raise OutputError(f"what={what!r} must be 'mask' or 'overlay'.")
-        return save_picture(image, path)
+        if not isinstance(path, (str, os.PathLike)):
+            write_png(self._image(what), path)
+            return None
+        if what == "mask" and Path(path).suffix.lower() != ".png":
+            raise OutputError(f"a mask is written as .png, which keeps its values; got {os.fspath(path)!r}.")
+        return save_picture(self._image(what), path)
+
+    def _image(self, what: str) -> Image.Image:
+        return self.overlay() if what == "overlay" else self._mask_image()
 
     def _mask_image(self) -> Image.Image:
         if len(self.labels) == 1:
-            return Image.fromarray(np.uint8(self.masks[0]) * np.uint8(255))
+            return Image.fromarray(self._places() * np.uint8(255))
         if len(self.labels) > 255:
             raise OutputError(f"a palette mask holds 255 labels, this result has {len(self.labels)}; save one by one.")
-        image = Image.fromarray(self.label_map.astype(np.uint8)).convert("P")
+        image = Image.fromarray(self._places()).convert("P")
         colours = [c for i in range(len(self.labels)) for c in COLOURS[i % len(COLOURS)]]
         image.putpalette([0, 0, 0, *colours])
         return image

@@ -161,14 +161,20 @@ class TorchEngine:
         with self.autocast():
             taps = taps_of(self.network.backbone, images)
             clock.lap("backbone")
+        found = self.segment_taps(taps, tasks)
+        clock.lap("decode")
+        return found, clock.laps
+
+    @torch.inference_mode()
+    def segment_taps(self, taps: Taps, tasks: Sequence[TaskGroup]) -> list[Segmented]:
+        """As :meth:`segment`, of pictures whose features are known."""
+        with self.autocast():
             decoded = self.decode(taps, tasks)
-        scores = [None] * len(pictures) if decoded.scores is None else _numpy(decoded.scores.sigmoid())
-        found = [
+        scores = [None] * len(taps.mid) if decoded.scores is None else _numpy(decoded.scores.sigmoid())
+        return [
             Segmented(leads_of(logits), _numpy(prior[:, 0]), both)
             for logits, prior, both in zip(decoded.logits, decoded.prior, scores, strict=True)
         ]
-        clock.lap("decode")
-        return found, clock.laps
 
     @torch.inference_mode()
     def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:

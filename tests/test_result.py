@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import os
 import pickle
 
@@ -196,3 +197,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         segmentation(1, seed=5).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_masks_and_overlays_go_into_open_files(tmp_path):
+    one, several = segmentation(1), segmentation(3)
+    for found, what in ((one, "mask"), (several, "mask"), (several, "overlay")):
+        file = io.BytesIO()
+        assert found.save(file, what=what) is None
+        path = found.save(tmp_path / "same.png", what=what)
+        with Image.open(io.BytesIO(file.getvalue())) as written, Image.open(path) as expected:
+            assert written.format == "PNG"
+            assert written.mode == expected.mode
+            assert np.array_equal(np.asarray(written), np.asarray(expected))
+    one.save(tmp_path / "once.png")
+    with (tmp_path / "once.png").open("rb") as reader:
+        for bad in (reader, io.StringIO(), None, 7):
+            with pytest.raises(OutputError, match="open for bytes"):
+                one.save(bad)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((3000, 2000), (768, 512)), ((20, 30), (20, 30)), ((2000, 9), (768, 3))])
+def test_a_notebook_shows_the_overlay_at_a_bounded_size(size, shown):
+    image = np.zeros((*size, 3), np.uint8)
+    lead = np.full((2, 6, 6), -4, np.float32)
+    lead[0, :, :3], lead[1, :, 3:] = 4, 4
+    found = made(("a", "b"), Segmented(lead, lead), image=image, cut=Cut(), timings={})
+    with Image.open(io.BytesIO(found._repr_png_())) as png:
+        assert png.size == shown[::-1]
+        left, right = (png.convert("RGB").getpixel((x, shown[0] // 2)) for x in (0, shown[1] - 1))
+    assert left[0] > left[2]
+    assert right[2] > right[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -35,3 +37,19 @@ def save_picture(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     except (ValueError, LookupError) as error:
         size = f"{image.width} x {image.height}"
         raise OutputError(f"{os.fspath(path)!r} cannot hold a picture of {size}, {image.mode}: {error}.") from error
+
+
+def write_png(image: Image.Image, file: IO[bytes]) -> None:
+    """Write a picture as PNG into an open file.
+
+    Raises:
+        OutputError: it is no file open for writing bytes, or refuses them.
+    """
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    try:
+        file.write(content.getbuffer())
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        raise OutputError(
+            f"cannot write to {file!r:.200} ({error}); pass a path, or a file open for bytes, as open(path, 'wb')."
+        ) from error

@@ -125,7 +125,7 @@ class Evaluator:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
         engine = self.segmenter.torch_engine
         with torch.inference_mode(), engine.autocast():
-            tasks = engine.prepare([self.task(episode)])
+            tasks = engine.prepare([self.task(episode.name, episode.supports)])
             query = self._query(episode.query)
             size, found = query.size, []
             for taps in query.scales:
@@ -136,17 +136,17 @@ class Evaluator:
                     found.append(probability_map(leads_of(logits[0])[0], size))
             return found[0] if len(found) == 1 else np.mean(found, 0)
 
-    def task(self, episode: Episode) -> KeptState:
-        """The episode's supports as one task."""
-        return self.segmenter.task([self._support(episode.name, key) for key in episode.supports])
+    def task(self, name: str, keys: Sequence[str]) -> KeptState:
+        """Supports of a class as one task."""
+        return self.segmenter.task([self._support(name, key) for key in keys])
 
-    def taps(self, episode: Episode) -> Taps:
-        """The query's features at the first scale."""
-        return self._query(episode.query).scales[0]
+    def taps(self, key: str) -> Taps:
+        """A query's features at the first scale."""
+        return self._query(key).scales[0]
 
-    def size(self, episode: Episode) -> tuple[int, int]:
-        """The query's own ``(height, width)``."""
-        return self._query(episode.query).size
+    def size(self, key: str) -> tuple[int, int]:
+        """A query's own ``(height, width)``."""
+        return self._query(key).size
 
     def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
         """Score episodes by thresholded probability."""

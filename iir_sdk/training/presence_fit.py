@@ -114,11 +114,11 @@ def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
     """Evidence, and the share of the mask that is right, at the query's own size."""
     engine = evaluator.segmenter.torch_engine
     with engine.autocast():
-        (task,) = engine.prepare([evaluator.task(episode)])
-        query = engine.network.read_query(evaluator.taps(episode))
+        (task,) = engine.prepare([evaluator.task(episode.name, episode.supports)])
+        query = engine.network.read_query(evaluator.taps(episode.query))
         found = engine.network.decode(query, task.state)
         evidence = engine.network.evidence(query, task.state, found.shot_weights, found.logits)[0]
-    mask = mask_map(leads_of(found.logits)[0], evaluator.size(episode), Cut().threshold)
+    mask = mask_map(leads_of(found.logits)[0], evaluator.size(episode.query), Cut().threshold)
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes[episode.name]:
         target = evaluator.pictures.mask(episode.name, episode.query)
