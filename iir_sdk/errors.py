@@ -10,6 +10,10 @@ class IirError(Exception):
     """Base of every error raised on purpose by ``iir_sdk``."""
 
 
+class IirWarning(UserWarning):
+    """What is doubtful, and taken one way; the message says which, and how to say what is meant."""
+
+
 class ImageError(IirError, ValueError):
     """A picture cannot be used: wrong shape, dtype, range, size or broken bytes."""
 

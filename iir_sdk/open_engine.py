@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from iir_sdk.engine import Backend, Engine
@@ -24,12 +25,16 @@ def open_engine(
     device: str | torch.device,
     dtype: Precision,
     backend: Backend,
+    threads: int | None = None,
 ) -> Engine:
     """Load a checkpoint into the engine of a backend; arguments and errors as :class:`iir_sdk.FewShotSegmenter`'s."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1):
+        raise ConfigError(f"threads={threads!r} must be None or an integer of at least 1.")
+    count = None if threads is None else int(threads)
     if backend in ("onnxruntime", "openvino"):
         from iir_sdk.onnx.open import open_onnx
 
-        return open_onnx(weights, options, _graph_runtime(backend, device, dtype))
+        return open_onnx(weights, options, _graph_runtime(backend, device, dtype, count))
     if backend != "torch":
         raise ConfigError(f"backend={backend!r} must be 'torch', 'onnxruntime' or 'openvino'.")
     from iir_sdk.torch_engine import TorchEngine
@@ -37,10 +42,10 @@ def open_engine(
     from iir_sdk.weights.resolve import load_checkpoint
 
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return TorchEngine(checkpoint, device=device, dtype=dtype)
+    return TorchEngine(checkpoint, device=device, dtype=dtype, threads=count)
 
 
-def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precision) -> GraphRuntime:
+def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precision, threads: int | None) -> GraphRuntime:
     from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
 
     wanted = None if dtype is None else str(dtype).removeprefix("torch.")
@@ -50,4 +55,4 @@ def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precisio
         raise ConfigError(
             f"device={str(device)!r}, dtype={str(dtype)!r}: backend={backend!r} runs on the CPU in float32{also}."
         )
-    return OnnxRuntime() if backend == "onnxruntime" else OpenVino(wanted)
+    return OnnxRuntime(threads) if backend == "onnxruntime" else OpenVino(wanted, threads)

@@ -47,6 +47,9 @@ class FewShotSegmenter(EngineWeights):
             weights are exported, which the first use does.
         token_budget: most tokens that a label's supports are compared by; beyond it similar ones are merged, so that
             fifty shots cost what a few do. A single support is never merged.
+        threads: how many threads it computes with; None for what the backend takes by itself, as a rule all cores. One
+            is the fastest where other processes keep the cores busy. Only its own computing changes: with torch, that
+            of the calling thread, for as long as a call takes.
 
     Raises:
         WeightsNotFoundError, IntegrityError, WeightsError, HubError: the checkpoint cannot be had or trusted.
@@ -68,11 +71,16 @@ class FewShotSegmenter(EngineWeights):
         dtype: Precision = None,
         backend: Backend = "torch",
         token_budget: int = 384,
+        threads: int | None = None,
     ) -> None:
         if type(token_budget) is not int or token_budget < 2:
             raise ConfigError(f"token_budget={token_budget!r} must be an integer of at least 2.")
         if not isinstance(weights, Engine):
-            weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend)
+            weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend, threads=threads)
+        elif threads is not None:
+            raise ConfigError(
+                f"threads={threads!r}: an engine keeps those that it was opened with; open its weights anew."
+            )
         self.engine = weights
         self.token_budget = token_budget
         self._hold(SupportBank())
@@ -111,6 +119,7 @@ class FewShotSegmenter(EngineWeights):
         dtype: Precision = None,
         backend: Backend = "torch",
         token_budget: int = 384,
+        threads: int | None = None,
     ) -> FewShotSegmenter:
         """Load verified weights: embedded, else on disk, else the manifest's on the Hub, else any ``owner/name`` there.
 
@@ -122,7 +131,7 @@ class FewShotSegmenter(EngineWeights):
             token: access token; True for the one that was logged in with.
             local_files_only: never ask the network.
             force_download: fetch again what the cache holds.
-            device: see the class; likewise ``dtype``, ``backend`` and ``token_budget``.
+            device: see the class; likewise ``dtype``, ``backend``, ``token_budget`` and ``threads``.
 
         Raises:
             WeightsNotFoundError: it leads nowhere, or is not on the Hub yet.
@@ -131,7 +140,7 @@ class FewShotSegmenter(EngineWeights):
             HubError, HubAccessError, OutputError: the Hub did not deliver or refuses; its cache cannot be written.
         """
         options = HubOptions(revision, cache_dir, token, local_files_only, force_download)
-        engine = open_engine(name_or_path, options, device=device, dtype=dtype, backend=backend)
+        engine = open_engine(name_or_path, options, device=device, dtype=dtype, backend=backend, threads=threads)
         return cls(engine, token_budget=token_budget)
 
     @property

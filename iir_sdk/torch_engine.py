@@ -6,8 +6,9 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import NamedTuple, TypeAlias
+from dataclasses import replace
+from functools import partial, wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
 from iir_sdk.preprocessing import Preprocessing, Resize
 from iir_sdk.supports.encoded import KeptState, join_tasks
+from iir_sdk.torch_settings import computing_with, keep_forks_alive
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,6 +35,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _FEW = 8
 
 Precision: TypeAlias = "torch.dtype | str | None"
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 
 class Decoded(NamedTuple):
@@ -55,6 +59,19 @@ class Decoded(NamedTuple):
         return cls(join([p.logits for p in parts]), join([p.prior for p in parts]), join(scores) if scores else None)
 
 
+def _inferring(
+    method: Callable[Concatenate[TorchEngine, Arguments], Outcome],
+) -> Callable[Concatenate[TorchEngine, Arguments], Outcome]:
+    """Without gradients, with the engine's threads."""
+
+    @wraps(method)
+    def inferring(engine: TorchEngine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
+        with torch.inference_mode(), computing_with(engine.threads):
+            return method(engine, *args, **kwargs)
+
+    return inferring
+
+
 class TorchEngine:
     """Runs a checkpoint's network on a torch device.
 
@@ -63,6 +80,7 @@ class TorchEngine:
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: see :class:`iir_sdk.FewShotSegmenter`.
         resize: of pictures to the network's input; None is :func:`resized_by_torch`.
+        threads: how many to compute with; None for torch's own number.
 
     Raises:
         DeviceError: the device is not there.
@@ -76,16 +94,24 @@ class TorchEngine:
         device: str | torch.device = "auto",
         dtype: Precision = None,
         resize: Resize | None = None,
+        threads: int | None = None,
     ) -> None:
+        self._opened_with = {"device": device, "dtype": dtype, "resize": resize, "threads": threads}
         self.device = pick_device(device)
         self.dtype = _picked_dtype(dtype, self.device)
-        self.checkpoint, self._resize = checkpoint, resize or resized_by_torch
+        self.checkpoint, self._resize, self.threads = checkpoint, resize or resized_by_torch, threads
         self.model = _on_device(checkpoint.model, self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        keep_forks_alive()
         # What runs; the model itself stays as it was loaded, which is what is saved.
-        self.network = with_folded_norms(self.model)
+        with computing_with(threads):
+            self.network = with_folded_norms(self.model)
         if self.device.type == "cpu":
             _keep_freed_memory()
+
+    def __reduce__(self) -> tuple[Callable[..., TorchEngine], tuple[Checkpoint, dict[str, Any]]]:
+        """For copies and pickles: opened again as it was asked for, so that ``auto`` picks what the new place has."""
+        return _opened_again, (replace(self.checkpoint, model=self.model), self._opened_with)
 
     @property
     def name(self) -> str:
@@ -128,7 +154,7 @@ class TorchEngine:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    @torch.inference_mode()
+    @_inferring
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
     ) -> KeptState:
@@ -140,7 +166,7 @@ class TorchEngine:
         halved = state.to("cpu", torch.float16).tensors()
         return KeptState({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
 
-    @torch.inference_mode()
+    @_inferring
     def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
         """See :class:`iir_sdk.engine.Engine`; floats become float32 again."""
         groups = []
@@ -150,7 +176,7 @@ class TorchEngine:
             groups.append(TaskGroup(columns, state.to(self.device, torch.float32)))
         return groups
 
-    @torch.inference_mode()
+    @_inferring
     def segment(
         self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
@@ -176,7 +202,7 @@ class TorchEngine:
             for logits, prior, both in zip(decoded.logits, decoded.prior, scores, strict=True)
         ]
 
-    @torch.inference_mode()
+    @_inferring
     def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
         """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
         with self.autocast():
@@ -208,6 +234,10 @@ class TorchEngine:
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
+def _opened_again(checkpoint: Checkpoint, opened_with: dict[str, Any]) -> TorchEngine:
+    return TorchEngine(checkpoint, **opened_with)
+
+
 def leads_of(logits: Tensor) -> NDArray[np.float32]:
     """Logits ``(N, 2, h, w)`` of background and foreground -> float32 ``(N, h, w)``, by how much the second leads."""
     return _numpy(logits[:, 1] - logits[:, 0])
@@ -233,7 +263,7 @@ def _keep_freed_memory() -> None:
     freed. Without this, a prediction asks for every page of its maps anew, which took a fifth of its time. It holds for
     the whole process, which keeps up to 64 MB more; where another allocator is at work, nothing changes.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
@@ -24,20 +25,28 @@ class OnnxEngine:
     Args:
         export: verified graphs.
         runtime: what executes them.
+        kept: the graphs are kept on this machine by their checkpoint's name and sha256, so that pickles name them.
 
     Raises:
         WeightsError: it cannot run the graphs.
     """
 
-    def __init__(self, export: OnnxExport, runtime: GraphRuntime) -> None:
-        self.entry, self.runtime = export.entry, runtime
+    def __init__(self, export: OnnxExport, runtime: GraphRuntime, *, kept: bool = False) -> None:
+        self.entry, self.runtime, self._export, self._kept = export.entry, runtime, export, kept
         sides = self.preprocessing
         self._encoder = runtime.open(export.graphs[ENCODER], ENCODER, image_side=sides.support_size)
         self._predictor = runtime.open(export.graphs[PREDICTOR], PREDICTOR, image_side=sides.size)
-        # The file until several pictures come, then what it was opened as.
-        self._side_by_side: bytes | Graph = export.graphs[PREDICTOR]
+        # Opened when several pictures come, by each process for itself: a runtime's threads do not live on in a fork.
+        self._side_by_side: dict[int, Graph] = {}
         self._opening = Lock()
         self._state = [name for name in self._predictor.inputs if name != "image"]
+
+    def __reduce__(self) -> tuple[Callable[..., OnnxEngine], tuple[object, ...]]:
+        """For copies and pickles: embedded weights by their name, others as graphs."""
+        from iir_sdk.onnx.open import opened_again
+
+        source = self._export.entry.name if self._kept and self.entry.embedded else self._export
+        return opened_again, (source, self.sha256, self.runtime)
 
     @property
     def precision(self) -> str:
@@ -106,20 +115,19 @@ class OnnxEngine:
             found = [self._segmented(self._predictor, pictures[0], tasks)]
         else:
             predictor = self._predictor_side_by_side()
-            with ThreadPoolExecutor(min(len(pictures), processors())) as pool:
+            with ThreadPoolExecutor(min(len(pictures), self.runtime.threads or processors())) as pool:
                 found = list(pool.map(lambda pixels: self._segmented(predictor, pixels, tasks), pictures))
         clock.lap("all")
         return found, clock.laps
 
     def _predictor_side_by_side(self) -> Graph:
         """The predictor for several pictures at once, opened when first needed."""
+        process = os.getpid()
         with self._opening:
-            if isinstance(self._side_by_side, bytes):
-                side = self.preprocessing.size
-                self._side_by_side = self.runtime.open(
-                    self._side_by_side, PREDICTOR, image_side=side, side_by_side=True
-                )
-            return self._side_by_side
+            if process not in self._side_by_side:
+                graph, side = self._export.graphs[PREDICTOR], self.preprocessing.size
+                self._side_by_side[process] = self.runtime.open(graph, PREDICTOR, image_side=side, side_by_side=True)
+            return self._side_by_side[process]
 
     def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
         image = np.ascontiguousarray(self.preprocessing.image(pixels))[None]

@@ -11,7 +11,7 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
-from iir_sdk.errors import IirError, OutputError
+from iir_sdk.errors import IirError, IntegrityError, OutputError
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
 from iir_sdk.onnx.runtime import GraphRuntime
@@ -41,7 +41,7 @@ def open_onnx(
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
         kept = _kept(entry.sha256)
         if kept is not None:
-            return OnnxEngine(kept, runtime)
+            return OnnxEngine(kept, runtime, kept=True)
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
     from iir_sdk.weights.saving import unchanged_bytes
@@ -53,7 +53,24 @@ def open_onnx(
     if not as_loaded:
         # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
         return OnnxEngine(_of_its_own(checkpoint), runtime)
-    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
+    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime, kept=True)
+
+
+def opened_again(source: OnnxExport | str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
+    """A pickled engine: on the graphs that it carried, or by the name of embedded weights.
+
+    Raises:
+        IntegrityError: this version of the package embeds others under that name; further as :func:`open_onnx`.
+    """
+    if isinstance(source, OnnxExport):
+        return OnnxEngine(source, runtime)
+    engine = open_onnx(source, HubOptions(), runtime)
+    if engine.sha256 != sha256:
+        raise IntegrityError(
+            f"this was pickled with weights {source!r} of sha256 {sha256[:12]}..., but those of this version of the "
+            f"package have {engine.sha256[:12]}...; pickle and unpickle with one version."
+        )
+    return engine
 
 
 def _of_its_own(checkpoint: Checkpoint) -> OnnxExport:

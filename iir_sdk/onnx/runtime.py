@@ -38,10 +38,12 @@ class GraphRuntime(Protocol):
     Attributes:
         name: as ``backend=`` takes it.
         precision: what it computes in, as ``float32``.
+        threads: how many it computes with; None leaves that to it.
     """
 
     name: str
     precision: str
+    threads: int | None
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """Open a graph.
@@ -61,6 +63,9 @@ class GraphRuntime(Protocol):
 class OnnxRuntime:
     """ONNX Runtime, in float32.
 
+    Args:
+        threads: how many it computes with; None leaves that to it.
+
     Raises:
         MissingDependencyError: it is not installed.
     """
@@ -68,20 +73,24 @@ class OnnxRuntime:
     name = "onnxruntime"
     precision = "float32"
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingDependencyError(
                 "backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"
             ) from error
-        self._library = onnxruntime
+        self._library, self.threads = onnxruntime, threads
+
+    def __reduce__(self) -> tuple[type[OnnxRuntime], tuple[int | None]]:
+        """For copies and pickles."""
+        return OnnxRuntime, (self.threads,)
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
         options = self._library.SessionOptions()
         # 0 leaves their number to the library.
-        options.intra_op_num_threads = int(side_by_side)
+        options.intra_op_num_threads = 1 if side_by_side else self.threads or 0
         try:
             return _Session(self._library.InferenceSession(graph, options, providers=["CPUExecutionProvider"]))
         except Exception as error:
@@ -105,6 +114,7 @@ class OpenVino:
 
     Args:
         dtype: None or ``float32``; ``bfloat16``; ``auto`` for bfloat16 where the CPU has instructions for it.
+        threads: how many it computes with; None leaves that to it.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -113,7 +123,7 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, dtype: str | None = None) -> None:
+    def __init__(self, dtype: str | None = None, threads: int | None = None) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -125,15 +135,21 @@ class OpenVino:
         if dtype == "bfloat16" and not able:
             raise ConfigError("dtype='bfloat16': this CPU has no instructions for it; use dtype='auto' or None.")
         self.precision = "bfloat16" if able and dtype in ("bfloat16", "auto") else "float32"
+        self._dtype, self.threads = dtype, threads
+
+    def __reduce__(self) -> tuple[type[OpenVino], tuple[str | None, int | None]]:
+        """For copies and pickles."""
+        return OpenVino, (self._dtype, self.threads)
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         if side_by_side:
-            count = processors()
+            count = self.threads or processors()
             settings |= {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count}
         else:
             settings["PERFORMANCE_HINT"] = "LATENCY"
+            settings |= {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
         try:
             model = self._core.read_model(graph)
             if image_side is not None:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.safetensors_file import write_safetensors
+from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 
 FORMAT = "iir_sdk.checkpoint/1"
@@ -78,7 +79,14 @@ class Checkpoint:
         """What its pictures go through."""
         return self.entry.preprocessing
 
+    def __reduce__(self) -> tuple[Callable[..., Checkpoint], tuple[object, ...]]:
+        """For copies and pickles."""
+        from iir_sdk.weights.pickling import reduced
 
+        return reduced(self)
+
+
+@unset_default_device()
 def read_checkpoint(
     file: Path,
     pinned: WeightsEntry | None = None,
@@ -111,10 +119,10 @@ def read_checkpoint(
     config, preprocessing = _configuration(file, header)
     if pinned and (config, preprocessing) != (pinned.model, pinned.preprocessing):
         raise IntegrityError(f"{file}: its own configuration is not the one stated for {pinned.name!r}. {cure}")
-    model = _empty_model(config)
+    model = empty_model(config)
     expected = model.state_dict()
     _check_tensors(file, header, expected)
-    model = _filled(file, model, content)
+    model = filled(file, model, content)
     parameters = sum(p.numel() for p in model.parameters())
     if pinned and parameters != pinned.parameters:
         raise IntegrityError(f"{file}: expected {pinned.parameters:,} parameters, got {parameters:,}. {cure}")
@@ -213,8 +221,12 @@ def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, 
         raise WeightsError(f"{file}: its configuration cannot be read: {error}.") from error
 
 
-def _empty_model(config: ModelConfig) -> IIR:
-    """The network without memory or random numbers for weights that the file replaces."""
+def empty_model(config: ModelConfig) -> IIR:
+    """The network without memory or random numbers for weights that a file replaces.
+
+    Raises:
+        ConfigError: none can be built.
+    """
     try:
         with torch.device("meta"):
             return IIR(config)
@@ -241,7 +253,12 @@ def _check_tensors(file: Path, header: Mapping[str, Any], expected: Mapping[str,
             raise IntegrityError(f"{file}: {name} has dtype {str(dtype)[:20]}, expected {' or '.join(dtypes)}.")
 
 
-def _filled(file: Path, model: IIR, content: bytes) -> IIR:
+def filled(file: Path, model: IIR, content: bytes) -> IIR:
+    """An empty network with the weights of a file's content, in evaluation mode and float32, without gradients.
+
+    Raises:
+        IntegrityError: naming the file: it is damaged, or a weight is NaN or infinite.
+    """
     try:
         tensors = tensors_from_bytes(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

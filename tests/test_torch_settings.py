@@ -1,0 +1,98 @@
+"""Torch's settings of the whole process leave a segmenter alone, and a segmenter leaves them; forked children work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.demo.job import PICTURES
+from iir_sdk.errors import ConfigError, IirWarning
+
+QUERY = PICTURES / "coins_query.jpg"
+
+
+def coins(**settings: object) -> FewShotSegmenter:
+    segmenter = FewShotSegmenter(device="cpu", **settings)
+    segmenter.add_support(PICTURES / "coins_support.jpg", PICTURES / "coins_support_mask.png")
+    return segmenter
+
+
+@pytest.fixture(scope="module")
+def mask() -> np.ndarray:
+    return coins().predict(QUERY).mask
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[None]:
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+def test_a_default_device_changes_nothing(mask, elsewhere, small_checkpoint, scene):
+    np.testing.assert_array_equal(coins().predict(QUERY).mask, mask)
+    # Its backbone has buffers that no file stores.
+    own = FewShotSegmenter(small_checkpoint, device="cpu")
+    own.add_support(*scene)
+    assert np.isfinite(own.predict(scene[0]).probability).all()
+    assert torch.zeros(1).device.type == "meta"
+
+
+def test_threads_are_its_own(small_checkpoint, scene, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    segmenter = FewShotSegmenter(small_checkpoint, device="cpu", threads=2)
+    backbone = segmenter.engine.network.backbone
+    taps = backbone.forward
+    monkeypatch.setattr(backbone, "forward", lambda images: seen.append(torch.get_num_threads()) or taps(images))
+    segmenter.add_support(*scene)
+    segmenter.predict(scene[0])
+    assert seen == [2, 2]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_threads_that_are_no_number_are_refused(threads, backend):
+    with pytest.raises(ConfigError, match="threads="):
+        FewShotSegmenter(threads=threads, backend=backend)
+
+
+def test_an_opened_engine_keeps_its_threads(small_segmenter):
+    with pytest.raises(ConfigError, match="threads=2"):
+        FewShotSegmenter(small_segmenter.engine, threads=2)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.parametrize("asked", [None, 2])
+def test_a_forked_child_computes(mask, asked):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        # Encoding the support leaves a pool of threads, which a child will miss.
+        segmenter = coins(threads=asked)
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+
+        def work() -> None:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                same = (segmenter.predict(QUERY).mask == mask).mean()
+            answers.put((float(same), [str(w.message) for w in told if w.category is IirWarning]))
+
+        child = context.Process(target=work)
+        child.start()
+        child.join(60)
+        alive = child.is_alive()
+        child.kill()
+        assert not alive, "the child hangs"
+        same, told = answers.get()
+    finally:
+        torch.set_num_threads(before)
+    assert same > 0.999
+    assert ["spawn" in text for text in told] == ([] if asked is None else [True])
