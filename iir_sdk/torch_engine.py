@@ -29,6 +29,7 @@ from iir_sdk.preprocessing import Preprocessing, Resize
 from iir_sdk.supports.encoded import KeptState, join_tasks
 from iir_sdk.torch_settings import computing_with, keep_forks_alive
 from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.pickling import PackedWeights, packed
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -109,9 +110,9 @@ class TorchEngine:
         if self.device.type == "cpu":
             _keep_freed_memory()
 
-    def __reduce__(self) -> tuple[Callable[..., TorchEngine], tuple[Checkpoint, dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., TorchEngine], tuple[PackedWeights, dict[str, Any]]]:
         """For copies and pickles: opened again as it was asked for, so that ``auto`` picks what the new place has."""
-        return _opened_again, (replace(self.checkpoint, model=self.model), self._opened_with)
+        return _opened_again, (packed(replace(self.checkpoint, model=self.model)), self._opened_with)
 
     @property
     def name(self) -> str:
@@ -234,8 +235,8 @@ class TorchEngine:
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
-def _opened_again(checkpoint: Checkpoint, opened_with: dict[str, Any]) -> TorchEngine:
-    return TorchEngine(checkpoint, **opened_with)
+def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
+    return TorchEngine(weights.unpacked(), **opened_with)
 
 
 def leads_of(logits: Tensor) -> NDArray[np.float32]:

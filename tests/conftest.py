@@ -22,6 +22,9 @@ from tests.published import cache, entry, folder, impatient
 
 __all__ = ["cache", "entry", "folder", "impatient"]
 
+# Small networks gain nothing from further threads, which wait for one another where the cores are busy.
+torch.set_num_threads(1)
+
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
 

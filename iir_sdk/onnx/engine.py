@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -25,14 +26,17 @@ class OnnxEngine:
     Args:
         export: verified graphs.
         runtime: what executes them.
-        kept: the graphs are kept on this machine by their checkpoint's name and sha256, so that pickles name them.
+        opened_again: what a pickle calls for it, by a name; None for pickles that carry the graphs.
 
     Raises:
         WeightsError: it cannot run the graphs.
     """
 
-    def __init__(self, export: OnnxExport, runtime: GraphRuntime, *, kept: bool = False) -> None:
-        self.entry, self.runtime, self._export, self._kept = export.entry, runtime, export, kept
+    def __init__(
+        self, export: OnnxExport, runtime: GraphRuntime, *, opened_again: Callable[[], OnnxEngine] | None = None
+    ) -> None:
+        self.entry, self.runtime, self._export = export.entry, runtime, export
+        self._opened_again = opened_again or partial(OnnxEngine, export, runtime)
         sides = self.preprocessing
         self._encoder = runtime.open(export.graphs[ENCODER], ENCODER, image_side=sides.support_size)
         self._predictor = runtime.open(export.graphs[PREDICTOR], PREDICTOR, image_side=sides.size)
@@ -41,12 +45,9 @@ class OnnxEngine:
         self._opening = Lock()
         self._state = [name for name in self._predictor.inputs if name != "image"]
 
-    def __reduce__(self) -> tuple[Callable[..., OnnxEngine], tuple[object, ...]]:
-        """For copies and pickles: embedded weights by their name, others as graphs."""
-        from iir_sdk.onnx.open import opened_again
-
-        source = self._export.entry.name if self._kept and self.entry.embedded else self._export
-        return opened_again, (source, self.sha256, self.runtime)
+    def __reduce__(self) -> tuple[Callable[[], OnnxEngine], tuple[()]]:
+        """For copies and pickles."""
+        return self._opened_again, ()
 
     @property
     def precision(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
-from iir_sdk.errors import IirError, IntegrityError, OutputError
+from iir_sdk.errors import IirError, OutputError
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
 from iir_sdk.onnx.runtime import GraphRuntime
+from iir_sdk.weights.entry import check_same
 from iir_sdk.weights.hub import HubOptions
 from iir_sdk.weights.manifest import DEFAULT, known_weights
 
@@ -41,7 +43,7 @@ def open_onnx(
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
         kept = _kept(entry.sha256)
         if kept is not None:
-            return OnnxEngine(kept, runtime, kept=True)
+            return _named(kept, runtime)
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
     from iir_sdk.weights.saving import unchanged_bytes
@@ -53,23 +55,24 @@ def open_onnx(
     if not as_loaded:
         # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
         return OnnxEngine(_of_its_own(checkpoint), runtime)
-    return OnnxEngine(_kept(checkpoint.sha256) or _made(checkpoint), runtime, kept=True)
+    return _named(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
 
 
-def opened_again(source: OnnxExport | str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
-    """A pickled engine: on the graphs that it carried, or by the name of embedded weights.
+def _named(export: OnnxExport, runtime: GraphRuntime) -> OnnxEngine:
+    """On graphs that any process finds or makes by the name of their weights, if the package embeds those."""
+    entry = export.entry
+    again = partial(embedded_again, entry.name, entry.sha256, runtime) if entry.embedded else None
+    return OnnxEngine(export, runtime, opened_again=again)
+
+
+def embedded_again(name: str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
+    """An engine for embedded weights, in another process.
 
     Raises:
         IntegrityError: this version of the package embeds others under that name; further as :func:`open_onnx`.
     """
-    if isinstance(source, OnnxExport):
-        return OnnxEngine(source, runtime)
-    engine = open_onnx(source, HubOptions(), runtime)
-    if engine.sha256 != sha256:
-        raise IntegrityError(
-            f"this was pickled with weights {source!r} of sha256 {sha256[:12]}..., but those of this version of the "
-            f"package have {engine.sha256[:12]}...; pickle and unpickle with one version."
-        )
+    engine = open_onnx(name, HubOptions(), runtime)
+    check_same(name, sha256, engine.sha256)
     return engine
 
 

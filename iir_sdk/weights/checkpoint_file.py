@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,6 @@ class Checkpoint:
     def preprocessing(self) -> Preprocessing:
         """What its pictures go through."""
         return self.entry.preprocessing
-
-    def __reduce__(self) -> tuple[Callable[..., Checkpoint], tuple[object, ...]]:
-        """For copies and pickles."""
-        from iir_sdk.weights.pickling import reduced
-
-        return reduced(self)
 
 
 @unset_default_device()

@@ -10,7 +10,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 import iir_sdk
-from iir_sdk.errors import WeightsError
+from iir_sdk.errors import IntegrityError, WeightsError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.record import Rule, check_fields, instance, matching, number, read_record, text, tuple_of, whole
@@ -245,3 +245,16 @@ def _each(values: object, where: str, read: Any) -> tuple[Any, ...]:
     if not isinstance(values, list):
         raise WeightsError(f"{where} must be a list.")
     return tuple(read(v, f"{where}[{i}]") for i, v in enumerate(values))
+
+
+def check_same(name: str, pickled: str, embedded: str) -> None:
+    """Hold the weights that a pickle names by their sha256 to those that the package embeds under that name.
+
+    Raises:
+        IntegrityError: they are others.
+    """
+    if pickled != embedded:
+        raise IntegrityError(
+            f"this was pickled with weights {name!r} of sha256 {pickled[:12]}..., but those of this version of iir_sdk "
+            f"have {embedded[:12]}...; pickle and unpickle with one version."
+        )

@@ -6,50 +6,74 @@ tensor holds a file descriptor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from iir_sdk.errors import IntegrityError
 from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.checkpoint_file import Check, Checkpoint, empty_model, filled
-from iir_sdk.weights.entry import WeightsEntry
+from iir_sdk.weights.entry import WeightsEntry, check_same
 from iir_sdk.weights.resolve import load_checkpoint
 from iir_sdk.weights.saving import unchanged_bytes
 
-Reduced = tuple[Callable[..., Checkpoint], tuple[object, ...]]
 
+@dataclass(frozen=True)
+class EmbeddedWeights:
+    """Weights that travel with the package.
 
-def reduced(checkpoint: Checkpoint) -> Reduced:
-    """What makes the checkpoint again, as ``__reduce__`` gives it."""
-    if checkpoint.entry.embedded and unchanged_bytes(checkpoint) is not None:
-        return embedded_again, (checkpoint.name, checkpoint.sha256)
-    tensors = {name: _compact(tensor) for name, tensor in checkpoint.model.state_dict().items()}
-    return from_bytes, (checkpoint.entry, checkpoint.file, checkpoint.checks, save(tensors))
-
-
-def embedded_again(name: str, sha256: str) -> Checkpoint:
-    """Embedded weights.
-
-    Raises:
-        IntegrityError: this version of the package embeds others under that name.
+    Attributes:
+        name: theirs.
+        sha256: of their file.
     """
-    checkpoint = load_checkpoint(name)
-    if checkpoint.sha256 != sha256:
-        raise IntegrityError(
-            f"this was pickled with weights {name!r} of sha256 {sha256[:12]}..., but those of this version of the "
-            f"package have {checkpoint.sha256[:12]}...; pickle and unpickle with one version."
-        )
-    return checkpoint
+
+    name: str
+    sha256: str
+
+    def unpacked(self) -> Checkpoint:
+        """The weights, loaded and verified.
+
+        Raises:
+            IntegrityError: this version of the package embeds others under that name.
+        """
+        checkpoint = load_checkpoint(self.name)
+        check_same(self.name, self.sha256, checkpoint.sha256)
+        return checkpoint
 
 
-@unset_default_device()
-def from_bytes(entry: WeightsEntry, file: Path, checks: tuple[Check, ...], content: bytes) -> Checkpoint:
-    """A checkpoint with the weights of a safetensors file's content."""
-    return Checkpoint(entry, filled(file, empty_model(entry.model), content), file, checks)
+@dataclass(frozen=True)
+class CarriedWeights:
+    """Weights that nobody else has.
+
+    Attributes:
+        entry: the checkpoint's; likewise ``file`` and ``checks``.
+        content: safetensors.
+    """
+
+    entry: WeightsEntry
+    file: Path
+    checks: tuple[Check, ...]
+    content: bytes
+
+    @unset_default_device()
+    def unpacked(self) -> Checkpoint:
+        """The checkpoint."""
+        model = filled(self.file, empty_model(self.entry.model), self.content)
+        return Checkpoint(self.entry, model, self.file, self.checks)
+
+
+PackedWeights: TypeAlias = EmbeddedWeights | CarriedWeights
+
+
+def packed(checkpoint: Checkpoint) -> PackedWeights:
+    """A checkpoint on its way to another process: its name where the package embeds it unchanged, else its weights."""
+    if checkpoint.entry.embedded and unchanged_bytes(checkpoint) is not None:
+        return EmbeddedWeights(checkpoint.name, checkpoint.sha256)
+    tensors = {name: _compact(tensor) for name, tensor in checkpoint.model.state_dict().items()}
+    return CarriedWeights(checkpoint.entry, checkpoint.file, checkpoint.checks, save(tensors))
 
 
 def _compact(tensor: Tensor) -> Tensor:
