@@ -47,7 +47,7 @@ def masks(
         found = {}
         for name, segmenter in ways.items():
             segmenter.clear_supports()
-            segmenter.add_support(pictures.picture(support), pictures.mask(episode.name, support) == 1)
+            segmenter.add_support(pictures.picture(support), pictures.mask(episode.name, support))
             found[name] = segmenter.predict(pictures.picture(episode.query)).mask
         yield episode.name, pictures.mask(episode.name, episode.query), found
 

@@ -15,7 +15,8 @@ from iir_sdk.demo.job import read_jobs
 from iir_sdk.devices import computes_in_bfloat16
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
-from iir_sdk.pictures.load import load_mask, load_picture
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.training.ablate import OF_CLOSED_FORM
 from iir_sdk.weights.checkpoint_file import Checkpoint
@@ -35,7 +36,7 @@ class Scene:
     def __init__(self) -> None:
         self.job = next(j for j in read_jobs() if j.name == "face")
         picture = load_picture(self.job.support)
-        self.pixels, self.mask = picture.pixels, load_mask(self.job.support_mask, picture)
+        self.pixels, self.mask = picture.pixels, load_mask(self.job.support_mask, picture) == 1
         self.query = load_picture(self.job.query).pixels
 
     def segmenter(self, *, shots: int = 1, labels: int = 1, **settings: Any) -> FewShotSegmenter:

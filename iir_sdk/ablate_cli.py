@@ -122,11 +122,11 @@ def _held_out(config: TrainingConfig, data: Path, test: Path | None, folds: Sequ
     if config.dataset != "folder":
         if folds:
             raise click.UsageError(f"--exclude-fold goes with folders of one's own; here, --set fold={folds[0]}")
-        return [HeldOut("", (), sets_of(test or data, config.dataset, config.fold))]
+        return [HeldOut("", (), sets_of(test or data, config.dataset, config.fold, config.exif))]
     if test is None:
         raise click.UsageError("name sets to score on: --test FOLDER")
     if not folds:
-        return [HeldOut("", (), sets_of(test, None, None))]
+        return [HeldOut("", (), sets_of(test, None, None, config.exif))]
     if len(set(folds)) < len(folds):
         raise click.UsageError(f"--exclude-fold {' '.join(map(str, folds))} names a fold twice.")
-    return [HeldOut(f"fold{fold}", coco_fold(fold), sets_of(test, None, fold)) for fold in folds]
+    return [HeldOut(f"fold{fold}", coco_fold(fold), sets_of(test, None, fold, config.exif)) for fold in folds]

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from iir_sdk.errors import ConfigError, IirError, ImageError
-from iir_sdk.pictures.load import ImageSource, Picture, load_picture
+from iir_sdk.pictures.load import Picture, load_picture
+from iir_sdk.pictures.source import ImageSource
 from iir_sdk.result import Segmentation
 
 OnError = Literal["raise", "skip"]
@@ -46,6 +47,7 @@ class Predictions(Iterator[Segmentation]):
         batch_size: pictures a batch.
         on_error: of a picture that cannot be used: ``raise`` its error after the results of those before it, from
             where the iteration may go on; or ``skip`` it.
+        page: which one of files of several pages; None is the first, with a warning.
 
     Attributes:
         skipped: the pictures left out so far.
@@ -58,13 +60,14 @@ class Predictions(Iterator[Segmentation]):
         *,
         batch_size: int,
         on_error: OnError,
+        page: int | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
         self.skipped: list[Skipped] = []
         self._queries, self._segment = iter(queries), segment
         self._batch_size, self._skips = batch_size, on_error == "skip"
-        self._position = 0
+        self._page, self._position = page, 0
         self._outcomes: deque[Segmentation | Exception] = deque()
 
     def __next__(self) -> Segmentation:
@@ -87,7 +90,7 @@ class Predictions(Iterator[Segmentation]):
                 break
             position, self._position = self._position, self._position + 1
             try:
-                batch.append(_Query(position, source, load_picture(source, what=f"query {position}")))
+                batch.append(_Query(position, source, load_picture(source, what=f"query {position}", page=self._page)))
             except IirError as error:
                 failure = self._raised_or_skipped(position, source, error)
         self._segment_batch(batch)

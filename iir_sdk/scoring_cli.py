@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.training_options import DATA, DEVICE, DTYPE, LEAVE_OUT, PATH, SCORING
+from iir_sdk.training_options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCORING
 
 if TYPE_CHECKING:
+    from iir_sdk.pictures.orientation import Exif
     from iir_sdk.training.data.dataset import FewShotDataset
     from iir_sdk.training.evaluate import Protocol
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @LEAVE_OUT
 @click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
 @click.option("--seed", default=0, show_default=True)
+@EXIF
 @DEVICE
 def calibrate(
     run: Path,
@@ -31,6 +33,7 @@ def calibrate(
     leave_out: tuple[str, ...],
     episodes: int,
     seed: int,
+    exif: Exif,
     device: str,
 ) -> None:
     """Fit RUN's scores and confidences: does a query show the object, and how much of the mask is right?
@@ -54,7 +57,7 @@ def calibrate(
         raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
     path = run / WEIGHTS_FILE if run.is_dir() else run
     segmenter = FewShotSegmenter(path, device=device)
-    every = without_sets(read_picture_sets(data), leave_out)
+    every = without_sets(read_picture_sets(data, exif=exif), leave_out)
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))
     found = _of_telling_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
@@ -79,6 +82,7 @@ def calibrate(
 )
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
 @click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
+@EXIF
 @DEVICE
 @DTYPE
 @click.option("--token-budget", default=384, show_default=True, help="Tokens that a label's supports are merged to.")
@@ -98,6 +102,7 @@ def evaluate(
     scales: tuple[float, ...],
     output: str,
     absent: bool,
+    exif: Exif,
     device: str,
     dtype: str,
     token_budget: int,
@@ -116,7 +121,7 @@ def evaluate(
     for file in (json_file, markdown_file, episodes_file):
         if file:
             check_writable_place(file)
-    sets = sets_of(data, name, fold)
+    sets = sets_of(data, name, fold, exif)
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
@@ -140,7 +145,7 @@ def evaluate(
             draw_episode_figures(segmenter, pictures, score, figures)
 
 
-def sets_of(data: Path, name: str | None, fold: int | None) -> list[FewShotDataset]:
+def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto") -> list[FewShotDataset]:
     """What to score on: a benchmark's test classes, or sets of one's own with the classes of a fold, or with all.
 
     Raises:
@@ -154,7 +159,7 @@ def sets_of(data: Path, name: str | None, fold: int | None) -> list[FewShotDatas
     if name:
         return [benchmark(name).read(data, Selection(fold or 0, "test"))]
     sets: list[FewShotDataset] = []
-    for pictures in read_picture_sets(data):
+    for pictures in read_picture_sets(data, exif=exif):
         if fold is not None:
             pictures = pictures.only([c for c in coco_fold(fold) if c in pictures.classes])
         if pictures.classes:

@@ -15,7 +15,10 @@ from iir_sdk.engine import Backend, Engine, TaskGroup
 from iir_sdk.engine_weights import EngineWeights
 from iir_sdk.errors import ConfigError, IirError, LabelError, NoSupportError, PrecisionError
 from iir_sdk.open_engine import open_engine
-from iir_sdk.pictures.load import ImageSource, Picture, load_mask, load_picture
+from iir_sdk.pictures.load import Picture, load_picture
+from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask
+from iir_sdk.pictures.orientation import Exif
+from iir_sdk.pictures.source import ImageSource
 from iir_sdk.predictions import OnError, Predictions, check_collection
 from iir_sdk.result import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
@@ -148,13 +151,28 @@ class FewShotSegmenter(EngineWeights):
         """All supports, an immutable collection."""
         return self._ready.bank
 
-    def add_support(self, image: ImageSource, mask: ImageSource, label: str = "object") -> Support:
+    def add_support(
+        self,
+        image: ImageSource,
+        mask: ImageSource,
+        label: str = "object",
+        *,
+        value: Value | None = None,
+        exif: Exif = "auto",
+        page: int | None = None,
+    ) -> Support:
         """Encode one example of a label and keep it; further ones of the same label are further shots.
 
         Args:
-            image: a path, PIL image, uint8 array ``(H, W, 3)`` or float tensor ``(3, H, W)`` in [0, 1]; RGB.
-            mask: the same kinds, one channel, the image's size; nonzero is the object.
+            image: a path, a file's bytes, an open binary file, a PIL image, a uint8 array ``(H, W, 3)`` or a float
+                tensor ``(3, H, W)`` in [0, 1]; RGB.
+            mask: the same kinds, one channel, the image's size. One number beside 0 is the object, 255 beside another
+                is unknown and counts nowhere, of soft edges half and above is the object.
             label: its name.
+            value: which number of a mask of several classes is the object, as ``3`` or ``(3, 5)``.
+            exif: whether the mask was drawn on the picture as ``shown``, or as ``stored`` by a tool that ignores EXIF;
+                ``auto`` goes by its size, and where that fits both is ``shown``, with a warning.
+            page: which one of files of several pages or frames, from 0; None is the first, with a warning.
 
         Raises:
             ImageError, MaskError, PictureNotFoundError: the picture or mask cannot be used.
@@ -162,8 +180,9 @@ class FewShotSegmenter(EngineWeights):
         """
         if not isinstance(label, str) or not label:
             raise LabelError(f"label={label!r} must be a non-empty string.")
-        picture = load_picture(image)
-        state = self.engine.encode(picture.pixels, load_mask(mask, picture))
+        picture = load_picture(image, page=page)
+        labels = load_mask(mask, picture, value=value, exif=exif, page=page)
+        state = self.engine.encode(picture.pixels, labels == 1, labels != UNKNOWN)
         support = Support(label, state, picture.size)
         self._add(support)
         return support
@@ -229,15 +248,18 @@ class FewShotSegmenter(EngineWeights):
         labels: Sequence[str] | None = None,
         threshold: float = 0.5,
         absent_below: float = 0.0,
+        page: int | None = None,
     ) -> Segmentation:
         """Segment one picture at its own size.
 
         Args:
-            query: a path, PIL image, uint8 array ``(H, W, 3)`` or float tensor ``(3, H, W)`` in [0, 1]; RGB.
+            query: a path, a file's bytes, an open binary file, a PIL image, a uint8 array ``(H, W, 3)`` or a float
+                tensor ``(3, H, W)`` in [0, 1]; RGB.
             labels: which labels, in this order; None for all.
             threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
             absent_below: labels with a score below this get an empty mask, in [0, 1]; 0.5 for pictures that may well
                 not show the object.
+            page: which one of a file of several pages or frames, from 0; None is the first, with a warning.
 
         Raises:
             NoSupportError: no support was added.
@@ -247,7 +269,7 @@ class FewShotSegmenter(EngineWeights):
             PrecisionError: numbers overflowed in the chosen dtype.
         """
         segment = self._segmenting(labels, Cut(threshold, absent_below))
-        (outcome,) = segment([load_picture(query, what="query")])
+        (outcome,) = segment([load_picture(query, what="query", page=page)])
         if isinstance(outcome, IirError):
             raise outcome
         return outcome
@@ -261,6 +283,7 @@ class FewShotSegmenter(EngineWeights):
         absent_below: float = 0.0,
         batch_size: int = 8,
         on_error: OnError = "raise",
+        page: int | None = None,
     ) -> Predictions:
         """Segment many pictures, in order, a batch at a time; each result is as :meth:`predict` gives it.
 
@@ -270,7 +293,7 @@ class FewShotSegmenter(EngineWeights):
 
         Args:
             queries: pictures as :meth:`predict` takes them.
-            labels: see :meth:`predict`; likewise ``threshold`` and ``absent_below``.
+            labels: see :meth:`predict`; likewise ``threshold``, ``absent_below`` and ``page``.
             batch_size: pictures read and computed together; an integer of at least 1.
             on_error: ``raise`` or ``skip``.
 
@@ -282,7 +305,7 @@ class FewShotSegmenter(EngineWeights):
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         check_collection(queries)
         segment = self._segmenting(labels, Cut(threshold, absent_below))
-        return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error)
+        return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error, page=page)
 
     def _segmenting(
         self, labels: Sequence[str] | None, cut: Cut

@@ -22,6 +22,13 @@ def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 DATA = click.option("--data", type=PATH, required=True, help="A set, a folder of sets, or the benchmark's root.")
+EXIF = click.option(
+    "--exif",
+    type=click.Choice(["auto", "shown", "stored"]),
+    default="auto",
+    show_default=True,
+    help="Whether masks were drawn on pictures as shown, or as stored by tools that ignore EXIF; auto: by their size.",
+)
 DEVICE = click.option("--device", default="auto", show_default=True)
 DTYPE = click.option(
     "--dtype",

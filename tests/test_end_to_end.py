@@ -9,7 +9,8 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
 from iir_sdk.demo.jobs import run_jobs
 from iir_sdk.demo.sheet import draw_sheet
-from iir_sdk.pictures.load import load_mask, load_picture
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
 
 # Bounds lie a few points under what the embedded checkpoint scores, as `iir-sdk demo` prints it.
 LOWEST_IOU = {"coins": 0.85, "grass": 0.86, "face": 0.55, "flag": 0.72, "epithelium": 0.8, "eye": 0.48}
@@ -124,7 +125,7 @@ def test_more_shots_and_saved_supports_serve_real_pictures(embedded, results, tm
 
 def test_a_support_segments_itself(embedded):
     job = next(j for j in read_jobs() if j.name == "epithelium")
-    mask = load_mask(job.support_mask, load_picture(job.support))
+    mask = load_mask(job.support_mask, load_picture(job.support)) == 1
     try:
         embedded.add_support(job.support, job.support_mask)
         found = embedded.predict(job.support).mask

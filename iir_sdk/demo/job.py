@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.pictures.load import load_mask, load_picture
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
 
 PICTURES = Path(__file__).parent / "pictures"
 FAILURES = Path(__file__).parent / "failures"
@@ -53,7 +54,8 @@ class Job:
 
     def truth(self) -> NDArray[np.bool_]:
         """The query's true mask, ``(H, W)``."""
-        return load_mask(self.folder / f"{self.name}_query_mask.png", load_picture(self.query))
+        mask = load_mask(self.folder / f"{self.name}_query_mask.png", load_picture(self.query))
+        return np.asarray(mask == 1)
 
 
 def read_jobs(folder: Path = PICTURES) -> tuple[Job, ...]:

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from iir_sdk.demo.jobs import JobResult
 from iir_sdk.painting import painted
-from iir_sdk.pictures.load import load_mask, load_picture
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
 
 TILE = (240, 200)
 _GAP, _TITLE, _HEADER = 8, 26, 24
@@ -38,7 +39,7 @@ def draw_sheet(results: Sequence[JobResult]) -> Image.Image:
 
 def _tiles(result: JobResult) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image]:
     picture = load_picture(result.job.support)
-    marked = painted(picture.pixels, load_mask(result.job.support_mask, picture).astype(np.uint8), 0.5)
+    marked = painted(picture.pixels, (load_mask(result.job.support_mask, picture) == 1).astype(np.uint8), 0.5)
     found = result.segmentation
     return marked, Image.fromarray(found.image), _heat(found.prior), found.overlay()
 

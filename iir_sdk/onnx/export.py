@@ -25,7 +25,8 @@ from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT, OnnxExport, read_graphs, write_record
 from iir_sdk.onnx.runtime import OnnxRuntime
-from iir_sdk.pictures.load import load_mask, load_picture
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
 from iir_sdk.preprocessing import Preprocessing, resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
@@ -133,7 +134,7 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
     least, largest = 1.0, 0.0
     for job in read_jobs():
         support, query = load_picture(job.support), load_picture(job.query)
-        mask = load_mask(job.support_mask, support)
+        mask = load_mask(job.support_mask, support) == 1
         found = [e.segment([query.pixels], e.prepare([e.encode(support.pixels, mask)]))[0][0] for e in (first, second)]
         one, other = (probability_map(f.leads[0], query.size) for f in found)
         union = ((one > 0.5) | (other > 0.5)).sum()

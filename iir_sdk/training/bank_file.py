@@ -35,6 +35,7 @@ _OF_VIEWS = (
     "cutouts",
     "cutout_classes",
     "main_set",
+    "exif",
 )
 """Not the weights of sets: a run may draw its episodes by others than the views were drawn by."""
 

@@ -24,6 +24,7 @@ _CHOICES = {
     "schedule": ("cosine", "poly"),
     "precision": ("auto", "bfloat16", "float32"),
     "convention": ("unfiltered", "filtered"),
+    "exif": ("auto", "shown", "stored"),
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
 _AT_LEAST_ZERO = (
@@ -51,6 +52,7 @@ class TrainingConfig:
         fold: whose classes are held out, on benchmarks that have folds.
         convention: whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``; of a
             bank, its views).
+        exif: what the masks of one's own sets were drawn on, the pictures as ``shown`` or as ``stored``.
         seed: of all draws.
         steps: optimiser steps; 0 where ``epochs`` says.
         epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.
@@ -104,6 +106,7 @@ class TrainingConfig:
     dataset: str = "folder"
     fold: int = 0
     convention: Literal["unfiltered", "filtered"] = "unfiltered"
+    exif: Literal["auto", "shown", "stored"] = "auto"
     seed: int = 0
     steps: int = 2800
     epochs: int = 0

@@ -96,7 +96,7 @@ def build_trainer(
     _check_workers(workers)
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
-    every = read_picture_sets(data) if config.dataset == "folder" else []
+    every = read_picture_sets(data, exif=config.exif) if config.dataset == "folder" else []
     sets = without_classes(without_sets(every, leave_out), novel)
     _check_bank_options(config, every, sets, bank, leave_out)
     _check_convention(config, bank, novel)
@@ -158,7 +158,7 @@ def fill_bank(
     # Now, and not when all views are made.
     _check_workers(workers)
     check_writable_place(out)
-    maker = ViewMaker(read_picture_sets(data), read_cutouts(cutouts) if cutouts else [], config)
+    maker = ViewMaker(read_picture_sets(data, exif=config.exif), read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
     backbone = build_model(config, TrainedParts(backbone_weights)).backbone
     origin = bank_origin(config, maker, backbone)
@@ -200,7 +200,7 @@ def run_pretraining(
     _check_workers(workers)
     check_writable_place(out)
     torch.manual_seed(config.seed)
-    sets = read_picture_sets(data) if config.dataset == "folder" else []
+    sets = read_picture_sets(data, exif=config.exif) if config.dataset == "folder" else []
     dataset, chosen = _training_data(config, data, sets), pick_device(device)
     plain = replace(config, model=replace(config.model, base_classes=0))
     backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
@@ -345,7 +345,7 @@ def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path |
     elif validation is None:
         raise ConfigError("the recipe validates: name sets to validate on by --validation, or set validate_every=0.")
     else:
-        sets, share = list(read_picture_sets(validation)), 0.01
+        sets, share = list(read_picture_sets(validation, exif=config.exif)), 0.01
     # Benchmarks are validated on the classes that they are tested on, as is usual; not on the episodes of a score.
     protocol = Protocol(episodes=config.validate_episodes, seeds=(VALIDATION_SEED,), min_share=share)
     drawn = [draw_episodes(s, protocol) for s in sets]

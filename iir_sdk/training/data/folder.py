@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.pictures.load import load_picture, mask_values, shown_size
-from iir_sdk.training.data.dataset import CUTOUT_SET, IGNORE
+from iir_sdk.errors import DatasetError, DatasetNotFoundError, MaskError
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import mask_labels
+from iir_sdk.pictures.orientation import Exif, check_exif, frame_of, in_shown_frame
+from iir_sdk.training.data.dataset import CUTOUT_SET
 
 COCO_CLASSES = tuple(
     """
@@ -39,12 +41,14 @@ class PictureSet:
         root: the folder.
         images: picture file of each stem.
         classes: stems that have a mask, by class, both sorted.
+        exif: what the masks were drawn on, where a picture has an EXIF orientation that leaves both open.
     """
 
     name: str
     root: Path
     images: dict[str, Path]
     classes: dict[str, tuple[str, ...]]
+    exif: Exif = "auto"
 
     def picture(self, key: str) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""
@@ -53,21 +57,21 @@ class PictureSet:
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)`` uint8 of a class in a picture: 0, 1, 255 for ignore.
 
-        Decoded as :mod:`iir_sdk.pictures.load` does: nonzero is foreground; 255 is ignore where it stands beside
-        another nonzero value, and foreground in a mask of 0 and 255 only.
+        Decoded by the rule of :func:`iir_sdk.pictures.masks.mask_labels`, as a support's mask is.
 
         Raises:
             DatasetError: not the picture's size, or without foreground.
             MaskError, PictureNotFoundError: no mask, or no file.
         """
         path = self.root / "masks" / name / f"{key}.png"
-        values = mask_values(path, what=str(path))
-        size = shown_size(self.images[key])
-        if values.shape != size:
-            raise DatasetError(f"{path} is {values.shape} but its picture is {size} (height, width).")
-        mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
-        if ((values != 0) & (values != IGNORE)).any():
-            mask[values == IGNORE] = IGNORE
+        labels, turned = mask_labels(path, what=str(path))
+        frame = frame_of(self.images[key])
+        try:
+            mask = in_shown_frame(
+                labels, frame, exif="shown" if turned else self.exif, what=str(path), of="its picture"
+            )
+        except MaskError as error:
+            raise DatasetError(str(error)) from error
         if not (mask == 1).any():
             raise DatasetError(f"{path} is empty; a class that a picture does not show has no file.")
         return mask
@@ -86,16 +90,23 @@ class PictureSet:
         missing = [name for name in names if name not in self.classes]
         if missing:
             raise DatasetError(f"set {self.name!r} has no class {missing[0]!r}; it has {', '.join(self.classes)}.")
-        return PictureSet(self.name, self.root, self.images, {n: self.classes[n] for n in names})
+        return replace(self, classes={n: self.classes[n] for n in names})
 
 
-def read_picture_set(root: str | os.PathLike[str]) -> PictureSet:
+def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> PictureSet:
     """Read the layout of one set; pictures and masks are opened later.
 
+    Args:
+        root: the set's folder.
+        exif: what its masks were drawn on, the pictures as ``shown`` or as ``stored``; ``auto`` goes by each mask's
+            size, and where that fits both is ``shown``, with a warning.
+
     Raises:
+        MaskError: another word as ``exif``.
         DatasetNotFoundError: ``images/`` or ``masks/`` is missing.
         DatasetError: a mask without its picture, or no mask at all.
     """
+    check_exif(exif)
     root = Path(root)
     for folder in ("images", "masks"):
         if not (root / folder).is_dir():
@@ -113,24 +124,24 @@ def read_picture_set(root: str | os.PathLike[str]) -> PictureSet:
             classes[folder_path.name] = stems
     if not classes:
         raise DatasetError(f"{root}/masks holds no masks/<class>/<stem>.png.")
-    return PictureSet(root.name, root, images, classes)
+    return PictureSet(root.name, root, images, classes, exif)
 
 
-def read_picture_sets(root: str | os.PathLike[str]) -> list[PictureSet]:
-    """One set, or every set in the folders below ``root``, sorted by name.
+def read_picture_sets(root: str | os.PathLike[str], *, exif: Exif = "auto") -> list[PictureSet]:
+    """One set, or every set in the folders below ``root``, sorted by name; ``exif`` as in :func:`read_picture_set`.
 
     Raises:
         DatasetNotFoundError: neither ``root`` nor a folder in it has ``images/``.
     """
     root = Path(root)
     if (root / "images").is_dir():
-        return [read_picture_set(root)]
+        return [read_picture_set(root, exif=exif)]
     folders = sorted(p.parent for p in root.glob("*/images") if p.is_dir())
     if not folders:
         raise DatasetNotFoundError(f"no images/ in {root} nor in a folder of it.")
     if any(folder.name == CUTOUT_SET for folder in folders):
         raise DatasetError(f"{root / CUTOUT_SET} cannot be a set: cut-outs go by that name; rename the folder.")
-    return [read_picture_set(folder) for folder in folders]
+    return [read_picture_set(folder, exif=exif) for folder in folders]
 
 
 def coco_fold(fold: int) -> tuple[str, ...]:

@@ -1,0 +1,127 @@
+"""Pictures of more than 8 bits a channel: 16- and 32-bit integers and floats, stretched to 8 bits."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_SHARE = 0.001
+"""Darkest and brightest share of a picture that may be clipped."""
+_SAMPLE = 1 << 20
+"""Most values that the range is read from."""
+_FAR, _LEVELS = 10, 16
+_GDAL_NODATA = 42113
+# How PIL unpacks 16-bit colour to its high bytes, and what unpacks the low ones.
+_NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+_LOW = {"B": "L", "L": "B", "N": _OTHER}
+_COLOUR = ("RGB;16", "RGBA;16", "RGBX;16")
+_GREY_AND_ALPHA = "LA;16B"
+
+
+def deep_values(image: Image.Image) -> NDArray[Any] | None:
+    """``(H, W)`` or ``(H, W, 3)`` numbers of a picture of more than 8 bits, before it is loaded; None of any other.
+
+    PIL gives 16-bit colour as its high bytes; the low ones are read beside them.
+    """
+    if image.mode.startswith(("I", "F")):
+        image.load()
+        return np.asarray(image)
+    raw = _raw_mode(image)
+    if raw[:-1] not in _COLOUR and raw != _GREY_AND_ALPHA:
+        return None
+    with _again(image) as twin:
+        if raw == _GREY_AND_ALPHA:
+            # Four bytes a pixel: high and low of the grey, then of the alpha.
+            pairs = _unpacked_as(twin, "RGBA")
+            return pairs[..., 0].astype(np.uint16) * 256 + pairs[..., 1]
+        low = _unpacked_as(twin, raw[:-1] + _LOW[raw[-1]])
+    image.load()
+    return np.asarray(image)[..., :3].astype(np.uint16) * 256 + low[..., :3]
+
+
+def nodata_of(image: Image.Image) -> float | None:
+    """The number that GDAL's tag says stands for no data; None without the tag."""
+    tags: Any = getattr(image, "tag_v2", {})
+    try:
+        return float(str(tags[_GDAL_NODATA]).strip("\0 "))
+    except (KeyError, ValueError):
+        return None
+
+
+def stretched(values: NDArray[Any], nodata: float | None = None) -> NDArray[np.uint8]:
+    """Numbers of any range as 8 bits: from the darkest to the brightest 0.1 % of those that count, all channels alike.
+
+    What counts is finite, not ``nodata``, and not one repeated number far from all others (-9999, 1e20), which stands
+    for no data as well. No data becomes black.
+    """
+    numbers = values.astype(np.float64)
+    counts = np.isfinite(numbers)
+    if nodata is not None:
+        counts &= numbers != (np.float32(nodata) if values.dtype == np.float32 else nodata)
+    sample = numbers[counts]
+    sample = sample[:: max(1, sample.size // _SAMPLE)]
+    for lone in _lone_extremes(sample):
+        sample = sample[sample != lone]
+        counts &= numbers != lone
+    if not sample.size:
+        return np.zeros(values.shape, np.uint8)
+    low, high = (float(q) for q in np.quantile(sample, (_SHARE, 1 - _SHARE)))
+    if high <= low:
+        low, high = float(sample.min()), float(sample.max())
+    numbers[~counts] = low
+    np.clip(numbers, low, high, out=numbers)
+    return np.asarray((numbers - low) / max(high - low, 1e-300) * 255 + 0.5).astype(np.uint8)
+
+
+def _lone_extremes(sample: NDArray[np.float64]) -> list[float]:
+    """The least and the greatest value, where it is repeated and further from the rest than ten times their range."""
+    lone: list[float] = []
+    for extreme in (np.min, np.max):
+        rest = sample[~np.isin(sample, lone)]
+        if rest.size:
+            value = float(extreme(rest))
+            others = rest[rest != value]
+            if rest.size - others.size > 1 and _is_far(value, others):
+                lone.append(value)
+    return lone
+
+
+def _is_far(value: float, others: NDArray[np.float64]) -> bool:
+    # Of a few levels nobody can tell: black, grey and white may be anywhere.
+    if len(np.unique(others)) < _LEVELS:
+        return False
+    low, high = np.quantile(others, (_SHARE, 1 - _SHARE))
+    return bool(high > low and np.abs(others - value).min() > _FAR * (high - low))
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file's bytes are unpacked; empty where it was read before."""
+    tile = getattr(image, "tile", None)
+    arguments: Any = tile[0][3] if tile else ""
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return raw if isinstance(raw, str) else ""
+
+
+def _again(image: Any) -> Image.Image:
+    """The same file, opened once more at the same page."""
+    at = image.fp.tell()
+    image.fp.seek(0)
+    twin = Image.open(io.BytesIO(image.fp.read()))
+    image.fp.seek(at)
+    if image.tell():
+        twin.seek(image.tell())
+    return twin
+
+
+def _unpacked_as(image: Any, raw: str) -> NDArray[np.uint8]:
+    image.tile = [
+        (name, box, offset, (raw, *rest[1:]) if isinstance(rest, tuple) else raw)
+        for name, box, offset, rest in image.tile
+    ]
+    image.load()
+    return np.asarray(image)

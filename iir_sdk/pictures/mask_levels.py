@@ -1,0 +1,158 @@
+"""What the numbers of a mask mean: how many levels it has, whether they are soft edges or classes, or a photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iir_sdk.errors import MaskError
+
+UNKNOWN = 255
+"""Label of pixels that count nowhere."""
+
+_ROWS = 512
+"""Most rows that are looked at to tell photos and soft edges."""
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The distinct numbers of a mask, ascending."""
+
+    numbers: NDArray[Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all are integers."""
+        return self.numbers.dtype.kind in "biu" or bool((self.numbers == np.floor(self.numbers)).all())
+
+    @property
+    def top(self) -> float:
+        """What stands for fully the object: 1 or 255, or the greatest number above that."""
+        greatest = float(self.numbers[-1])
+        return 1.0 if greatest <= 1 else max(255.0, greatest)
+
+    @property
+    def text(self) -> str:
+        """As ``0, 3 and 5``."""
+        shown = [f"{n:.4g}" if self.numbers.dtype.kind == "f" else str(n) for n in self.numbers[:_NAMED].tolist()]
+        if len(self.numbers) > _NAMED:
+            return f"{', '.join(shown)}, ... ({len(self.numbers)} different values)"
+        return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def levels_of(values: NDArray[Any]) -> Levels:
+    """Of ``(H, W)`` numbers."""
+    if values.dtype == np.uint8 and values.size:
+        counts = Image.fromarray(np.ascontiguousarray(values)).histogram()
+        return Levels(np.flatnonzero(counts).astype(np.uint8))
+    return Levels(np.unique(values))
+
+
+def labels_of_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
+    """``(H, W)`` numbers as labels 0, 1 and 255, where it is beyond doubt what they mean.
+
+    Raises:
+        MaskError: several classes, negative numbers, or a photo.
+    """
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    levels = levels_of(values)
+    objects = levels.numbers[levels.numbers != 0]
+    if len(levels.numbers) and levels.numbers[0] < 0:
+        raise MaskError(
+            f"{what} holds negative values: {levels.text}. Of logits pass mask > 0; of classes name the object's: "
+            f"value={int(levels.numbers[-1])}."
+        )
+    if len(objects) <= 1:
+        return np.asarray(values != 0, np.uint8)
+    refuse_a_photo(values, levels, what)
+    if not levels.whole or _are_soft(values, levels):
+        return np.asarray(values >= levels.top / 2, np.uint8)
+    if len(objects) == 2 and objects[1] == UNKNOWN:
+        return _beside_unknown(values, int(objects[0]), what)
+    if len(levels.numbers) == 2 and levels.numbers[0] < 64 and 192 <= levels.numbers[1] < UNKNOWN:
+        # Black and white, nearly, as quantising leaves them.
+        return np.asarray(values >= 128, np.uint8)
+    raise MaskError(_several(levels, what))
+
+
+def shown_labels(brightness: NDArray[np.uint8], what: str) -> NDArray[np.uint8] | None:
+    """Labels of what a viewer shows, where that is black and white or has soft edges; None where it is neither."""
+    levels = levels_of(brightness)
+    refuse_a_photo(brightness, levels, what)
+    numbers = levels.numbers
+    if len(numbers) <= 2 and numbers[0] == 0:
+        return np.asarray(brightness != 0, np.uint8)
+    if (len(numbers) == 2 and numbers[0] < 64 and numbers[1] >= 192) or _are_soft(brightness, levels):
+        return np.asarray(brightness >= 128, np.uint8)
+    return None
+
+
+def refuse_a_photo(values: NDArray[Any], levels: Levels, what: str) -> None:
+    """Refuse grey levels that go up and down all over, as those of no mask do, soft edges and noise of JPEG included.
+
+    Raises:
+        MaskError: it looks like a photo.
+    """
+    if len(levels.numbers) <= 16:
+        return
+    step = max(1, len(values) // _ROWS)
+    shares = values[::step].astype(np.float32) / np.float32(levels.top)
+    middle = (shares > 0.05) & (shares < 0.95)
+    slopes = np.diff(shares, axis=1)
+    turns = slopes[:, 1:] * slopes[:, :-1] < 0
+    between = middle[:, 1:-1]
+    share, turning = float(middle.mean()), float((turns & between).sum() / max(1, between.sum()))
+    if (share > 0.4 and turning > 0.03) or share * turning > 0.08:
+        raise MaskError(
+            f"{what} looks like a photo and not like a mask. Are picture and mask swapped? The picture comes first: "
+            "add_support(image, mask). If it is a noisy map of probabilities, pass it cut: map > 0.5."
+        )
+
+
+def is_flat(values: NDArray[Any], inner: NDArray[np.bool_]) -> float:
+    """Which share of the ``inner`` pixels is like its neighbours to the right and below: classes are, edges are not."""
+    step = max(1, (len(values) - 1) // _ROWS)
+    here, below = values[:-1][::step], values[1:][::step]
+    alike = (here[:, :-1] == here[:, 1:]) & (here[:, :-1] == below[:, :-1])
+    counted = inner[:-1][::step][:, :-1]
+    return float(alike[counted].mean()) if counted.any() else 0.0
+
+
+def _are_soft(values: NDArray[Any], levels: Levels) -> bool:
+    """Whether what lies between background and object is an edge between them, and not classes of its own."""
+    numbers, greatest = levels.numbers, float(levels.numbers[-1])
+    between = numbers[(numbers > 0) & (numbers < greatest)]
+    if greatest < 128 or not len(between) or (len(between) == 1 and between[0] < 64):
+        return False
+    full = 250 <= greatest <= 255 or greatest >= 60_000
+    if full and ((between > 0.2 * greatest) & (between < 0.8 * greatest)).sum() >= 48 and between[-1] > 0.8 * greatest:
+        return True
+    flat = is_flat(values, (values > 0) & (values < greatest))
+    return flat < 0.5 if full else flat < 0.1 and len(between) >= 16
+
+
+def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.uint8]:
+    if number in (127, 128):
+        raise MaskError(
+            f"{what} holds {number} and 255: a trimap, whose {number} is unknown, or a class {number} with unknown "
+            f"edges? Say which is the object: value={number}, or of a trimap pass np.where(mask == {number}, 255, "
+            "mask == 255)."
+        )
+    labels = np.asarray(values == number, np.uint8)
+    labels[values == UNKNOWN] = UNKNOWN
+    return labels
+
+
+def _several(levels: Levels, what: str) -> str:
+    classes = [int(n) for n in levels.numbers.tolist() if n not in (0, UNKNOWN)]
+    pair = f", or several: value=({classes[0]}, {classes[1]})" if len(classes) > 1 else ""
+    return (
+        f"{what} holds several values: {levels.text}. If they are classes, name the object's: "
+        f"value={classes[-1]}{pair}; if all of them are the object, pass mask > 0."
+    )

@@ -1,0 +1,162 @@
+"""From whatever a user holds as a mask to one number a pixel, and to what a viewer shows of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from iir_sdk.errors import MaskError
+from iir_sdk.pictures.arrays import holds_values
+from iir_sdk.pictures.lossy import is_lossy
+from iir_sdk.pictures.mask_levels import is_flat
+from iir_sdk.pictures.orientation import orientation_of
+from iir_sdk.pictures.source import (
+    MAX_PIXELS,
+    ImageSource,
+    is_file_source,
+    is_tensor,
+    opened,
+    size_text,
+    too_large_cure,
+)
+
+_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_FEW_COLOURS = 64
+_NEARLY = 8
+
+
+class MaskValues(NamedTuple):
+    """A decoded mask, not yet read.
+
+    Attributes:
+        values: ``(H, W)`` booleans or finite numbers: indices of a palette, levels of a grey picture.
+        shown: ``(H, W)`` uint8, how bright a viewer shows it, where that says more than the values do.
+        soft: whether half of ``shown`` and above is the object, whatever the values.
+        of: what keeps its values from being numbers to choose from; empty where they are.
+        turned: whether an EXIF orientation of its own was applied.
+    """
+
+    values: NDArray[Any]
+    shown: NDArray[np.uint8] | None = None
+    soft: bool = False
+    of: str = ""
+    turned: bool = False
+
+
+def read_mask_values(source: ImageSource, what: str, page: int | None = None) -> MaskValues:
+    """Decode a mask.
+
+    Raises:
+        PictureNotFoundError: the path does not exist.
+        MaskError: no mask: of another kind or shape, not finite, or of several colours.
+    """
+    if isinstance(source, Image.Image) or is_file_source(source):
+        with opened(source, what, MaskError, page, any_single=True) as image:
+            return _of_pil(image, what)
+    if isinstance(source, np.ndarray):
+        return _of_array(source, what)
+    if is_tensor(source):
+        tensor: Any = source
+        if not holds_values(tensor):
+            raise MaskError(f"{what} is a sparse tensor, or one on device 'meta'; expected one that holds its values.")
+        tensor = tensor.detach().cpu()
+        return _of_array((tensor.double() if tensor.is_floating_point() else tensor).numpy(), what)
+    cure = ": np.array(mask)" if isinstance(source, (list, tuple)) else ""
+    raise MaskError(
+        f"{what} is a {type(source).__name__}; expected a path, a file's bytes, a PIL image, an array or a tensor "
+        f"(H, W){cure}."
+    )
+
+
+def _of_array(array: NDArray[Any], what: str) -> MaskValues:
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise MaskError(f"{what} is an array with masked values; fill them: mask.filled(0), or 255 for unknown.")
+    values = np.asarray(array)
+    if values.dtype.kind not in "biuf":
+        raise MaskError(f"{what} holds {values.dtype} values; expected booleans or numbers.")
+    while values.ndim == 4 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = np.asarray(values[0] if values.shape[0] == 1 else values[..., 0])
+    if values.ndim == 3 and values.shape[2] in (3, 4) and values.dtype == np.uint8 and values.size:
+        return _of_pil(Image.fromarray(np.ascontiguousarray(values)), what)
+    if values.ndim != 2:
+        several = ""
+        if values.ndim == 3:
+            several = " Of several masks pass one at a time: mask[0], or mask[..., 0]."
+        raise MaskError(f"{what} has shape {values.shape}; expected (H, W), one value a pixel.{several}")
+    _check_pixels((values.shape[0], values.shape[1]), what)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise MaskError(f"{what} holds NaN or infinite values; expected 0 for background and nonzero for the object.")
+    return MaskValues(values)
+
+
+def _check_pixels(size: tuple[int, int], what: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MaskError(f"{what} is {size_text(size)}, more than {MAX_PIXELS:,} pixels. {too_large_cure(MaskError)}")
+
+
+def _of_pil(image: Image.Image, what: str) -> MaskValues:
+    _check_pixels((image.height, image.width), what)
+    lossy, turned = is_lossy(image), orientation_of(image) != 1
+    image = ImageOps.exif_transpose(image)
+    return _read(image, lossy, what)._replace(turned=turned)
+
+
+def _read(image: Image.Image, lossy: bool, what: str) -> MaskValues:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        # A cut-out with a transparent background marks its object by alpha alone, black parts included.
+        if alpha.size and alpha.min() < 128:
+            faint = len(np.unique(alpha)) > 2 or alpha.min() > 0
+            return MaskValues(alpha, alpha, soft=faint, of="is a cut-out by transparency")
+    if lossy:
+        brightest = np.asarray(image.convert("RGB")).max(axis=2)
+        return MaskValues(brightest, brightest, soft=True, of="comes from a lossy file (JPEG, ...)")
+    if image.mode == "P":
+        return _of_palette(image, what)
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        return _of_array(np.asarray(image), what)
+    return _of_colours(np.asarray(image.convert("RGB")), what)
+
+
+def _of_palette(image: Image.Image, what: str) -> MaskValues:
+    """Indices, and what they show where the colours in use are greys, or black and one other."""
+    indices = np.asarray(image)
+    entries = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    table = np.zeros((256, 3), np.int64)
+    table[: len(entries)] = entries[:256]
+    used = np.unique(indices)
+    colours = table[used]
+    if (np.ptp(colours, axis=1) <= _NEARLY).all():
+        return MaskValues(indices, table.max(axis=1).astype(np.uint8)[indices])
+    if len(used) == 2 and (colours.max(axis=1) <= _NEARLY).any():
+        return MaskValues(indices, np.uint8(255) * (table.max(axis=1) > _NEARLY).astype(np.uint8)[indices])
+    if len(used) == 2 and len(entries) == 2:
+        first, second = (tuple(int(v) for v in colour) for colour in colours)
+        names = f"{used[0]} is {first} and {used[1]} is {second}"
+        return MaskValues(indices, of=f"has a palette of two colours, neither black: index {names}")
+    return MaskValues(indices)
+
+
+def _of_colours(rgb: NDArray[np.uint8], what: str) -> MaskValues:
+    """Of RGB pixels: grey ones as numbers, one colour on black as object, a few colours as what they cannot be."""
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
+        return MaskValues(rgb[..., 0])
+    packed = (rgb.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(axis=2, dtype=np.uint32)
+    colours = np.unique(packed)
+    marked = colours[colours != 0]
+    if len(marked) == 1:
+        return MaskValues(packed != 0)
+    brightest = rgb.max(axis=2)
+    if len(marked) <= _FEW_COLOURS and is_flat(packed, packed != 0) > 0.5:
+        names = [tuple(int(c) >> shift & 255 for shift in (16, 8, 0)) for c in marked[:4]]
+        more = ", ..." if len(marked) > len(names) else ""
+        raise MaskError(
+            f"{what} has several colours: {', '.join(map(str, names))}{more}. Of classes in colours pass the object's: "
+            f"(np.array(image)[..., :3] == {names[-1]}).all(axis=2)."
+        )
+    return MaskValues(brightest, brightest, soft=True, of="is a picture in colours")
