@@ -15,6 +15,7 @@ from iir_sdk.engine import Segmented, TaskGroup, grouped
 from iir_sdk.full_size import sigmoid
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
+from iir_sdk.onnx.forks import never_closed_in_forks
 from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.supports.encoded import KeptState, join_tasks
@@ -38,8 +39,8 @@ class OnnxEngine:
         self.entry, self.runtime, self._export = export.entry, runtime, export
         self._opened_again = opened_again or partial(OnnxEngine, export, runtime)
         sides = self.preprocessing
-        self._encoder = runtime.open(export.graphs[ENCODER], ENCODER, image_side=sides.support_size)
-        self._predictor = runtime.open(export.graphs[PREDICTOR], PREDICTOR, image_side=sides.size)
+        self._encoder = self._opened(ENCODER, sides.support_size)
+        self._predictor = self._opened(PREDICTOR, sides.size)
         # Opened when several pictures come, by each process for itself: a runtime's threads do not live on in a fork.
         self._side_by_side: dict[int, Graph] = {}
         self._opening = Lock()
@@ -126,9 +127,13 @@ class OnnxEngine:
         process = os.getpid()
         with self._opening:
             if process not in self._side_by_side:
-                graph, side = self._export.graphs[PREDICTOR], self.preprocessing.size
-                self._side_by_side[process] = self.runtime.open(graph, PREDICTOR, image_side=side, side_by_side=True)
+                self._side_by_side[process] = self._opened(PREDICTOR, self.preprocessing.size, side_by_side=True)
             return self._side_by_side[process]
+
+    def _opened(self, name: str, side: int, *, side_by_side: bool = False) -> Graph:
+        graph = self.runtime.open(self._export.graphs[name], name, image_side=side, side_by_side=side_by_side)
+        never_closed_in_forks(graph)
+        return graph
 
     def _segmented(self, predictor: Graph, pixels: NDArray[np.uint8], tasks: Sequence[TaskGroup]) -> Segmented:
         image = np.ascontiguousarray(self.preprocessing.image(pixels))[None]

@@ -1,0 +1,83 @@
+"""Engines on exported graphs, in forked processes and in pickles."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iir_sdk import FewShotSegmenter
+from iir_sdk.errors import IntegrityError
+from iir_sdk.onnx import open as opening
+from iir_sdk.onnx.export import export_onnx
+from iir_sdk.onnx.folder import OnnxExport
+from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
+from iir_sdk.weights.checkpoint_file import read_checkpoint
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+RUNTIMES = pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVino])
+
+
+@pytest.fixture(scope="module")
+def export(tiny_checkpoint, tmp_path_factory) -> tuple[Path, OnnxExport]:
+    folder = tmp_path_factory.mktemp("graphs")
+    return folder, export_onnx(read_checkpoint(tiny_checkpoint), folder)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@BACKENDS
+def test_a_forked_child_computes_and_ends(backend, export, scene):
+    held = [FewShotSegmenter(export[0], backend=backend, threads=2)]
+    held[0].add_support(*scene)
+    pictures = [scene[0]] * 3
+    expected = [r.probability for r in (held[0].predict(scene[0]), *held[0].predict_many(pictures))]
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def work() -> None:
+        results = (held[0].predict(scene[0]), *held[0].predict_many(pictures))
+        answers.put(max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True)))
+        # Closing graphs whose threads are gone waits for them.
+        held.clear()
+        gc.collect()
+
+    child = context.Process(target=work)
+    child.start()
+    child.join(60)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive, "the child hangs"
+    assert child.exitcode == 0
+    assert answers.get() < 1e-4
+
+
+@BACKENDS
+def test_pickles_carry_graphs_and_settings(backend, export, scene):
+    segmenter = FewShotSegmenter(export[0], backend=backend, threads=1)
+    segmenter.add_support(*scene)
+    sent = pickle.dumps(segmenter)
+    assert len(sent) < sum(map(len, export[1].graphs.values())) + segmenter.supports[0].nbytes + 50_000
+    twin = pickle.loads(sent)
+    assert (repr(twin), twin.engine.runtime.threads) == (repr(segmenter), 1)
+    np.testing.assert_array_equal(twin.predict(scene[0]).probability, segmenter.predict(scene[0]).probability)
+
+
+@RUNTIMES
+def test_pickles_of_embedded_weights_name_them(runtime, export, monkeypatch):
+    embedded = replace(export[1], entry=replace(export[1].entry, embedded=True))
+    engine = opening._named(embedded, runtime())
+    sent = pickle.dumps(engine)
+    assert len(sent) < 1000
+    monkeypatch.setattr(opening, "open_onnx", lambda name, options, runtime: opening._named(embedded, runtime))
+    assert pickle.loads(sent).entry == embedded.entry
+    changed = replace(embedded, entry=replace(embedded.entry, sha256="0" * 64))
+    monkeypatch.setattr(opening, "open_onnx", lambda name, options, runtime: opening._named(changed, runtime))
+    with pytest.raises(IntegrityError, match="one version"):
+        pickle.loads(sent)
