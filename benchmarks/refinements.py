@@ -28,7 +28,7 @@ from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import iir_prior, similarities
 from iir_sdk.model.state import SupportState
 from iir_sdk.scoring_cli import sets_of
-from iir_sdk.torch_engine import TorchEngine, resized_by_torch
+from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.training.data.episodes import Episode
 from iir_sdk.training.evaluate import Protocol, draw_episodes
@@ -153,7 +153,7 @@ def figures_of(engine: TorchEngine, pictures: FewShotDataset, episode: Episode) 
     """Of one 1-shot episode of a set."""
     (key,) = episode.supports
     mask = pictures.mask(episode.name, key) == 1
-    image, share, _ = engine.preprocessing.support(pictures.picture(key), mask, resize=resized_by_torch)
+    image, share, _ = engine.preprocessing.support(pictures.picture(key), mask)
     support = taps_of(engine.model.backbone, torch.from_numpy(image)[None])
     query = engine.taps([pictures.picture(episode.query)])
     target = torch.from_numpy(pictures.mask(episode.name, episode.query)).long()[None]

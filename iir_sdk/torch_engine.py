@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from iir_sdk.devices import computes_in_bfloat16, pick_device
 from iir_sdk.engine import Segmented, TaskGroup, grouped
@@ -25,7 +24,7 @@ from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
-from iir_sdk.preprocessing import Preprocessing, Resize
+from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.supports.encoded import KeptState, join_tasks
 from iir_sdk.torch_settings import computing_with, keep_forks_alive
 from iir_sdk.weights.checkpoint_file import Checkpoint
@@ -80,7 +79,6 @@ class TorchEngine:
         checkpoint: verified weights.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: see :class:`iir_sdk.FewShotSegmenter`.
-        resize: of pictures to the network's input; None is :func:`resized_by_torch`.
         threads: how many to compute with; None for torch's own number.
 
     Raises:
@@ -94,13 +92,12 @@ class TorchEngine:
         *,
         device: str | torch.device = "auto",
         dtype: Precision = None,
-        resize: Resize | None = None,
         threads: int | None = None,
     ) -> None:
-        self._opened_with = {"device": device, "dtype": dtype, "resize": resize, "threads": threads}
+        self._opened_with = {"device": device, "dtype": dtype, "threads": threads}
         self.device = pick_device(device)
         self.dtype = _picked_dtype(dtype, self.device)
-        self.checkpoint, self._resize, self.threads = checkpoint, resize or resized_by_torch, threads
+        self.checkpoint, self.threads = checkpoint, threads
         self.model = _on_device(checkpoint.model, self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         keep_forks_alive()
@@ -160,7 +157,7 @@ class TorchEngine:
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
     ) -> KeptState:
         """See :class:`iir_sdk.engine.Engine`; floats are kept in float16."""
-        support = self.preprocessing.support(pixels, mask, known, resize=self._resize)
+        support = self.preprocessing.support(pixels, mask, known)
         with self.autocast():
             state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
         # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
@@ -229,7 +226,7 @@ class TorchEngine:
         return Decoded.joined(outcomes, lambda parts: torch.cat(parts)[order])
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        images = [torch.from_numpy(self.preprocessing.image(p, size, resize=self._resize))[None] for p in pictures]
+        images = [torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures]
         # Concatenated and not stacked, since that keeps their layout: channels last.
         joined = images[0] if len(images) == 1 else torch.cat(images)
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -242,13 +239,6 @@ def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchE
 def leads_of(logits: Tensor) -> NDArray[np.float32]:
     """Logits ``(N, 2, h, w)`` of background and foreground -> float32 ``(N, h, w)``, by how much the second leads."""
     return _numpy(logits[:, 1] - logits[:, 0])
-
-
-def resized_by_torch(pixels: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:
-    """See :data:`iir_sdk.preprocessing.Resize`: what PIL does, to within a level or two, ten times faster on photos."""
-    maps = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    resized = F.interpolate(maps, (side, side), mode=interpolation, antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def _on_device(model: IIR, device: torch.device) -> IIR:

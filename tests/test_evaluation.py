@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from iir_sdk import FewShotSegmenter
 from iir_sdk.cli import main
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.preprocessing import resized_by_pil
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, HeldOut, ablate, variants_of, varied
@@ -95,7 +94,7 @@ def test_every_scale_is_made_from_the_picture_itself(small_segmenter, picture_fo
     """The mean of single scales computed apart, and not scales of scales."""
     pictures = read_picture_set(picture_folder / "coco")
     episode = Episode("cat", ("cat1",), "cat2")
-    engine = TorchEngine(small_segmenter.checkpoint, device="cpu", resize=resized_by_pil)
+    engine = TorchEngine(small_segmenter.checkpoint, device="cpu")
     found = Evaluator(FewShotSegmenter(engine), pictures, scales=(0.67, 1.0, 1.34)).probability(episode)
     pixels = pictures.picture("cat2")
     (task,) = engine.prepare([engine.encode(pictures.picture("cat1"), pictures.mask("cat", "cat1") == 1)])

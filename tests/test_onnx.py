@@ -33,8 +33,7 @@ from iir_sdk.onnx import runtime as runtime_module
 from iir_sdk.onnx.export import export_onnx
 from iir_sdk.onnx.folder import PREDICTOR, RECORD, read_export
 from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
-from iir_sdk.preprocessing import Preprocessing, resized_by_pil
-from iir_sdk.torch_engine import TorchEngine
+from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 pytest.importorskip("onnxruntime")
@@ -87,8 +86,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_torch(weights: Path) -> FewShotSegmenter:
-    """With pictures resized as the other backends do: a random network makes much of one level's difference."""
-    return FewShotSegmenter(TorchEngine(read_checkpoint(weights), device="cpu", resize=resized_by_pil))
+    return FewShotSegmenter(weights, device="cpu")
 
 
 @pytest.fixture(scope="module", params=["joint", "light", "full"])

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_by_pil, resized_map
-from iir_sdk.torch_engine import resized_by_torch
+from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_map, resized_picture
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,8 +49,8 @@ def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
     assert share.shape == (64, 64)
     assert share.max() > 0
     assert (known == 1).all()
-    # Cut alike: the picture is its own mask.
-    assert np.allclose(image[0] / 2 + 0.5, share, atol=0.02)
+    # Cut alike: the picture is its own mask; a tall one has its rows averaged first, two by two here.
+    assert np.allclose(image[0] / 2 + 0.5, share, atol=0.1)
 
 
 def test_a_small_object_fills_its_support():
@@ -96,13 +95,24 @@ def test_settings_out_of_range_are_refused(bad):
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(40, 70), (96, 96), (333, 517), (1200, 900)])
-def test_torch_resizes_as_pil_does(rng, size, interpolation):
+@pytest.mark.parametrize("size", [(40, 70), (96, 96), (333, 517), (384, 200), (1201, 900), (9000, 70), (70, 900)])
+def test_pictures_are_resized_as_pil_does(rng, size, interpolation):
     smooth = Image.fromarray(rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)).resize(
         size[::-1], Image.Resampling.BICUBIC
     )
     pixels = np.asarray(smooth)
     for part in (pixels, pixels[3:-5, 2:]):
-        one, other = (resize(part, 96, interpolation) for resize in (resized_by_pil, resized_by_torch))
-        assert one.shape == other.shape == (96, 96, 3)
-        assert np.abs(one.astype(int) - other.astype(int)).max() <= (1 if interpolation == "bilinear" else 2)
+        expected = Image.fromarray(part).resize((96, 96), Image.Resampling[interpolation.upper()])
+        difference = np.abs(resized_picture(part, 96, interpolation).astype(int) - np.asarray(expected))
+        assert difference.max() <= 2
+        assert difference.mean() < 0.3
+        assert len(part) >= 4 * 96 or not difference.any()
+
+
+def test_rows_that_are_left_over_move_nothing(rng):
+    """A ramp from top to bottom, of heights that whole groups of rows do not fill."""
+    for height in (384, 575, 577, 961, 1000):
+        ramp = np.linspace(0, 255, height)[:, None, None].repeat(100, 1).repeat(3, 2).round().astype(np.uint8)
+        found = resized_picture(ramp, 96, "bilinear")[1:-1, 0, 0]
+        centres = (np.arange(96) + 0.5)[1:-1] * height / 96 - 0.5
+        np.testing.assert_allclose(found, centres * 255 / (height - 1), atol=1)

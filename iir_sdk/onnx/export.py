@@ -27,7 +27,7 @@ from iir_sdk.onnx.folder import ENCODER, OPSET, PREDICTOR, RECORD, SCORES_OUTPUT
 from iir_sdk.onnx.runtime import OnnxRuntime
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
-from iir_sdk.preprocessing import Preprocessing, resized_by_pil
+from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.torch_engine import TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
@@ -108,8 +108,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
 
 
 def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
-    # Both sides are to see the same pixels.
-    torch_engine = TorchEngine(checkpoint, device="cpu", resize=resized_by_pil)
+    torch_engine = TorchEngine(checkpoint, device="cpu")
     model, side = torch_engine.model, checkpoint.preprocessing
     image, mask = torch.rand(2, 3, side.support_size, side.support_size), torch.zeros(2, 1, *[side.support_size] * 2)
     mask[:, :, : side.support_size // 2] = 1
