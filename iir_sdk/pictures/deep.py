@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iir_sdk.errors import ImageError
+from iir_sdk.pictures.formats import TIFF_CURE
+
 _SHARE = 0.001
 """Darkest and brightest share of a picture that may be clipped."""
 _SAMPLE = 1 << 20
 """Most values that the range is read from."""
 _FAR, _LEVELS = 10, 16
-_GDAL_NODATA = 42113
+_GDAL_NODATA, _BITS, _PLANAR = 42113, 258, 284
 # How PIL unpacks 16-bit colour to its high bytes, and what unpacks the low ones.
 _NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _LOW = {"B": "L", "L": "B", "N": _OTHER}
@@ -23,25 +26,31 @@ _COLOUR = ("RGB;16", "RGBA;16", "RGBX;16")
 _GREY_AND_ALPHA = "LA;16B"
 
 
-def deep_values(image: Image.Image) -> NDArray[Any] | None:
-    """``(H, W)`` or ``(H, W, 3)`` numbers of a picture of more than 8 bits, before it is loaded; None of any other.
+def low_bytes(image: Image.Image, what: str) -> NDArray[np.uint8] | None:
+    """``(H, W, 1)`` or ``(H, W, 3)`` low bytes of 16-bit colour, of which PIL gives the high ones; None of any other.
 
-    PIL gives 16-bit colour as its high bytes; the low ones are read beside them.
+    To be asked before the picture is loaded, or what loads it, as PNG's EXIF does.
+
+    Raises:
+        ImageError: a kind of file that PIL misreads.
     """
     if image.mode.startswith(("I", "F")):
-        image.load()
-        return np.asarray(image)
-    raw = _raw_mode(image)
-    if raw[:-1] not in _COLOUR and raw != _GREY_AND_ALPHA:
         return None
-    with _again(image) as twin:
-        if raw == _GREY_AND_ALPHA:
-            # Four bytes a pixel: high and low of the grey, then of the alpha.
-            pairs = _unpacked_as(twin, "RGBA")
-            return pairs[..., 0].astype(np.uint16) * 256 + pairs[..., 1]
-        low = _unpacked_as(twin, raw[:-1] + _LOW[raw[-1]])
-    image.load()
-    return np.asarray(image)[..., :3].astype(np.uint16) * 256 + low[..., :3]
+    _refuse_apart(image, what)
+    raw = _raw_mode(image)
+    if raw == _GREY_AND_ALPHA:
+        # Four bytes a pixel: high and low of the grey, then of the alpha.
+        return _unpacked_as(_again(image), "RGBA")[..., 1:2]
+    if raw[:-1] in _COLOUR:
+        return _unpacked_as(_again(image), raw[:-1] + _LOW[raw[-1]])[..., :3]
+    return None
+
+
+def deep_values(image: Image.Image, low: NDArray[np.uint8] | None) -> NDArray[Any] | None:
+    """``(H, W)`` or ``(H, W, 3)`` numbers of a loaded picture of more than 8 bits; None of any other."""
+    if low is not None:
+        return np.asarray(image)[..., :3].astype(np.uint16) * 256 + low
+    return np.asarray(image) if image.mode.startswith(("I", "F")) else None
 
 
 def nodata_of(image: Image.Image) -> float | None:
@@ -99,6 +108,13 @@ def _is_far(value: float, others: NDArray[np.float64]) -> bool:
     return bool(high > low and np.abs(others - value).min() > _FAR * (high - low))
 
 
+def _refuse_apart(image: Image.Image, what: str) -> None:
+    """Refuse 16-bit colour whose channels are stored one after another: PIL misreads it."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8:
+        raise ImageError(f"{what} has 16-bit channels that are stored one after another: {TIFF_CURE}")
+
+
 def _raw_mode(image: Image.Image) -> str:
     """How the file's bytes are unpacked; empty where it was read before."""
     tile = getattr(image, "tile", None)
@@ -119,9 +135,9 @@ def _again(image: Any) -> Image.Image:
 
 
 def _unpacked_as(image: Any, raw: str) -> NDArray[np.uint8]:
-    image.tile = [
-        (name, box, offset, (raw, *rest[1:]) if isinstance(rest, tuple) else raw)
-        for name, box, offset, rest in image.tile
-    ]
+    for i, tile in enumerate(image.tile):
+        arguments = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        # A tuple with names, or before Pillow 11 without.
+        image.tile[i] = type(tile)._make((*tile[:3], arguments)) if hasattr(tile, "_make") else (*tile[:3], arguments)
     image.load()
     return np.asarray(image)

@@ -23,15 +23,17 @@ _STARTS = (
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
 )
+TIFF_CURE = (
+    "it is a TIFF of a kind that PIL cannot read (colour in floats, five bands or more, ...): pip install tifffile "
+    "imagecodecs, then pass three bands of tifffile.imread(path) as a uint8 array (H, W, 3), or a grey one (H, W)."
+)
 _SAY = {
     "empty": "it is empty (0 bytes): copy or download it again.",
     "heic": "it is HEIC: pip install pillow-heif, then call pillow_heif.register_heif_opener() once before this.",
     "avif": "it is AVIF, which PIL reads from Pillow 11.3 on: pip install -U pillow",
     "jxl": "it is JPEG XL: pip install pillow-jxl-plugin, then import pillow_jxl once before this.",
     "dicom": "it is DICOM: pip install pydicom, then pass pydicom.dcmread(path).pixel_array scaled to uint8.",
-    "tiff": "it is a TIFF of a kind that PIL cannot read (colour in floats, five bands or more, ...): pip install "
-    "tifffile imagecodecs, then pass three bands of tifffile.imread(path) as a uint8 array (H, W, 3), "
-    "or a grey one (H, W).",
+    "tiff": TIFF_CURE,
     "pdf": "it is PDF: render its pages to pictures first, e.g. with pdf2image.",
     "svg": "it is SVG: render it to PNG first, e.g. with cairosvg.",
     "npy": "it is a numpy file: pass the array, np.load(path).",
@@ -54,11 +56,12 @@ def why_unreadable(head: bytes) -> str:
 def _kind(head: bytes) -> str:
     if not head:
         return "empty"
+    # First, since what stands before it may be the start of another format.
+    if head[128:132] == b"DICM":
+        return "dicom"
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
-    if head[128:132] == b"DICM":
-        return "dicom"
     if head[4:8] == b"ftyp":
         return _of_brand(head[8:12])
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

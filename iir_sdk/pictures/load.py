@@ -10,7 +10,7 @@ from PIL import Image
 
 from iir_sdk.errors import ImageError
 from iir_sdk.pictures.arrays import EXPECTED, check_size, rgb_of_array, rgb_of_tensor
-from iir_sdk.pictures.deep import deep_values, nodata_of, stretched
+from iir_sdk.pictures.deep import deep_values, low_bytes, nodata_of, stretched
 from iir_sdk.pictures.orientation import Frame, orientation_of, oriented
 from iir_sdk.pictures.source import ImageSource, is_file_source, is_tensor, opened, too_large_cure
 
@@ -74,9 +74,10 @@ def load_picture(source: ImageSource, *, what: str = "image", page: int | None =
 
 def _from_pil(image: Image.Image, what: str) -> Picture:
     check_size((image.height, image.width), what, too_large_cure(ImageError))
+    low = low_bytes(image, what)
     orientation, nodata = orientation_of(image), nodata_of(image)
-    deep = deep_values(image)
     image.load()
+    deep = deep_values(image, low)
     shown = _rgb(image, None if deep is None else stretched(deep, nodata))
     # PIL turns TIFFs itself as it loads them, and drops the tag.
     return Picture(np.array(oriented(shown, orientation_of(image))), orientation)

@@ -131,10 +131,17 @@ def _are_soft(values: NDArray[Any], levels: Levels) -> bool:
     if greatest < 128 or not len(between) or (len(between) == 1 and between[0] < 64):
         return False
     full = 250 <= greatest <= 255 or greatest >= 60_000
-    if full and ((between > 0.2 * greatest) & (between < 0.8 * greatest)).sum() >= 48 and between[-1] > 0.8 * greatest:
-        return True
     flat = is_flat(values, (values > 0) & (values < greatest))
-    return flat < 0.5 if full else flat < 0.1 and len(between) >= 16
+    if flat < (0.5 if full else 0.1):
+        return full or len(between) >= 16
+    return len(between) >= 48 and _rises_slowly(values, greatest)
+
+
+def _rises_slowly(values: NDArray[Any], greatest: float) -> bool:
+    """Whether neighbours that differ do so by little, as far from a blurred edge; classes differ by anything."""
+    rows = values[:: max(1, len(values) // _ROWS)].astype(np.float32)
+    steps = np.abs(np.diff(rows, axis=1))
+    return float((steps[steps > 0] < 0.08 * greatest).mean()) > 0.9 if steps.any() else False
 
 
 def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.uint8]:
