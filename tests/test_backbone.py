@@ -12,6 +12,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
+from tests import small_vgg  # noqa: F401
 
 FAMILIES = {
     "tf_efficientnet_lite2": ((48, 120, 352), True),
@@ -84,7 +85,7 @@ def test_buffers_that_no_file_stores_are_made(tmp_path):
 
 def test_closed_form_on_a_nonlinear_head_is_refused():
     with pytest.raises(ConfigError, match="cam='grad'"):
-        IIR(ModelConfig(backbone="vgg16_bn"))
+        IIR(ModelConfig(backbone="small_vgg_bn"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.state import SupportState
 from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
+from tests import small_vgg  # noqa: F401
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
@@ -62,7 +63,7 @@ def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tenso
         JOINT,
         replace(JOINT, classifier=False),
         OWN,
-        replace(SMALL, backbone="vgg16_bn", cam="grad"),
+        replace(SMALL, backbone="small_vgg_bn", cam="grad"),
     ],
     ids=lambda c: (
         f"{c.backbone}-{c.cam}-{c.shot_fusion}-{c.classifier}-{c.cross_blocks}-{c.decoder}-{c.joint_priors}-{c.presence}"
@@ -71,7 +72,7 @@ def episode(tasks: int = 2, shots: int = 1, side: int = 96) -> tuple[torch.Tenso
 def test_every_architecture_predicts(config):
     torch.manual_seed(0)
     model = IIR(config).eval()
-    side = 224 if config.backbone == "vgg16_bn" else 96
+    side = 224 if config.backbone == "small_vgg_bn" else 96
     images, masks, queries = episode(shots=2, side=side)
     with torch.inference_mode():
         found = model(queries, model.encode_support(images, masks))

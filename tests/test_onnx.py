@@ -7,7 +7,10 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from time import sleep
 
 import numpy as np
 import pytest
@@ -78,6 +81,28 @@ def exported(tmp_path_factory):
     return export(tmp_path_factory.mktemp("onnx"))
 
 
+@pytest.fixture(scope="module")
+def opened():
+    """Segmenters of exports, without supports; compiling a graph takes seconds, so each is compiled once."""
+
+    @lru_cache
+    def once(graphs: Path, backend: str) -> FewShotSegmenter:
+        return FewShotSegmenter(graphs, backend=backend)
+
+    def emptied(graphs: Path, backend: str) -> FewShotSegmenter:
+        segmenter = once(graphs, backend)
+        segmenter.clear_supports()
+        return segmenter
+
+    return emptied
+
+
+@pytest.fixture
+def traced_before(exported, monkeypatch):
+    """Graphs of the shared export in place of tracing its network again; what is made of them stays as it is."""
+    monkeypatch.setattr(exporting, "_write", lambda path, *_: shutil.copy(exported[1] / path.name, path))
+
+
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     mask = np.zeros((90, 120), bool)
@@ -97,12 +122,12 @@ def each_exported(request, tmp_path_factory, exported):
 
 
 @BACKENDS
-def test_backends_agree_on_what_is_unknown(each_exported, backend):
+def test_backends_agree_on_what_is_unknown(each_exported, opened, backend):
     weights, graphs = each_exported
     pixels, mask = scene(0)
     known = np.ones_like(mask)
     known[:, :50] = False
-    engines = [on_torch(weights).engine, FewShotSegmenter(graphs, backend=backend).engine]
+    engines = [on_torch(weights).engine, opened(graphs, backend).engine]
     one, other = (engine.encode(pixels, mask & known, known) for engine in engines)
     other.check_like(one, backend)
     for name, array in one.arrays.items():
@@ -110,9 +135,9 @@ def test_backends_agree_on_what_is_unknown(each_exported, backend):
 
 
 @BACKENDS
-def test_backends_agree_on_shots_labels_and_sizes(each_exported, backend):
+def test_backends_agree_on_shots_labels_and_sizes(each_exported, opened, backend):
     weights, graphs = each_exported
-    segmenters = [on_torch(weights), FewShotSegmenter(graphs, backend=backend)]
+    segmenters = [on_torch(weights), opened(graphs, backend)]
     for segmenter in segmenters:
         for seed, label in ((0, "a"), (1, "a"), (2, "b"), (3, "c")):
             segmenter.add_support(*scene(seed), label=label)
@@ -125,8 +150,8 @@ def test_backends_agree_on_shots_labels_and_sizes(each_exported, backend):
 
 
 @BACKENDS
-def test_a_batch_is_as_its_pictures_one_by_one(exported, backend):
-    segmenter = FewShotSegmenter(exported[1], backend=backend)
+def test_a_batch_is_as_its_pictures_one_by_one(exported, opened, backend):
+    segmenter = opened(exported[1], backend)
     segmenter.add_support(*scene(0))
     queries = [scene(seed)[0][: 60 + 5 * seed] for seed in range(7)]
     for query, found in zip(queries, segmenter.predict_many(queries, batch_size=4), strict=True):
@@ -134,9 +159,9 @@ def test_a_batch_is_as_its_pictures_one_by_one(exported, backend):
 
 
 @BACKENDS
-def test_kept_supports_go_from_one_backend_to_the_other(exported, tmp_path, backend):
+def test_kept_supports_go_from_one_backend_to_the_other(exported, opened, tmp_path, backend):
     weights, graphs = exported
-    torch_side, onnx_side = on_torch(weights), FewShotSegmenter(graphs, backend=backend)
+    torch_side, onnx_side = on_torch(weights), opened(graphs, backend)
     onnx_side.add_support(*scene(0))
     onnx_side.save_supports(tmp_path / "kept.safetensors")
     torch_side.load_supports(tmp_path / "kept.safetensors")
@@ -165,8 +190,8 @@ def test_a_changed_graph_is_refused(exported, tmp_path):
         FewShotSegmenter(tmp_path, backend="onnxruntime")
 
 
-def test_threads_may_predict_at_once(exported):
-    segmenter = FewShotSegmenter(exported[1], backend="openvino")
+def test_threads_may_predict_at_once(exported, opened):
+    segmenter = opened(exported[1], "openvino")
     segmenter.add_support(*scene(0))
     queries = [scene(seed)[0] for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
@@ -242,9 +267,11 @@ def test_what_no_graph_can_hold_is_refused(exported, tmp_path):
 
 
 @BACKENDS
-def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path, monkeypatch, backend):
+def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(
+    exported, traced_before, tmp_path, monkeypatch, backend
+):
     monkeypatch.setattr(opening, "_place", lambda sha256: made_folder(tmp_path / sha256))
-    weights, made = save(tmp_path / "weights.safetensors"), []
+    weights, made = exported[0], []
     monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
     segmenter = FewShotSegmenter(weights, backend=backend)
     segmenter.add_support(*scene(0))
@@ -263,11 +290,22 @@ def test_a_checkpoints_export_is_kept_and_made_anew_where_it_is_damaged(tmp_path
     assert {p.name for p in graph.parent.parent.iterdir()} <= {"graphs", "lock"}
 
 
-def test_first_uses_at_once_export_a_checkpoint_once(tmp_path, monkeypatch):
+def test_first_uses_at_once_export_a_checkpoint_once(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "_place", lambda sha256: made_folder(tmp_path / sha256))
     made = []
     monkeypatch.setattr(exporting, "export_onnx", lambda c, folder: made.append(folder) or export_onnx(c, folder))
-    first, other = save(tmp_path / "first.safetensors"), save(tmp_path / "other.safetensors", width=8)
+    # Torch keeps what it is tracing for the whole process: no other may be traced meanwhile.
+    tracing = Lock()
+
+    def alone(path: Path, *_: object) -> None:
+        assert tracing.acquire(blocking=False)
+        sleep(0.05)
+        shutil.copy(exported[1] / path.name, path)
+        tracing.release()
+
+    monkeypatch.setattr(exporting, "_write", alone)
+    monkeypatch.setattr(exporting, "compare", lambda *_: {"mask_iou": 1.0, "probability_difference": 0.0})
+    first, other = exported[0], save(tmp_path / "other.safetensors", width=8)
     junk = made_folder(tmp_path / read_checkpoint(first).sha256 / "graphs")
     (junk / RECORD).write_text("no record")
     with ThreadPoolExecutor(4) as pool:
@@ -303,9 +341,9 @@ def test_an_opened_export_does_not_need_its_folder(exported, tmp_path, backend):
         np.testing.assert_allclose(found.probability, one, atol=1e-3)
 
 
-def test_small_pictures_give_the_same_mask_as_torch(exported):
+def test_small_pictures_give_the_same_mask_as_torch(exported, opened):
     masks = []
-    for segmenter in (on_torch(exported[0]), FewShotSegmenter(exported[1], backend="onnxruntime")):
+    for segmenter in (on_torch(exported[0]), opened(exported[1], "onnxruntime")):
         segmenter.add_support(*scene(0))
         masks.append(segmenter.predict(scene(1)[0][:8, :9]).probability)
     np.testing.assert_allclose(masks[0], masks[1], atol=2e-3)
@@ -325,7 +363,7 @@ def test_a_folder_of_graphs_names_the_backends_and_hides_no_known_name(exported,
     assert asked == [weights_info("iir-lite2").sha256]
 
 
-def test_a_failed_export_leaves_the_older_one(exported, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_the_older_one(exported, traced_before, tmp_path, monkeypatch):
     weights, graphs = exported
     shutil.copytree(graphs, tmp_path / "graphs")
     monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", -1.0)

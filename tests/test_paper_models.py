@@ -1,4 +1,4 @@
-"""The paper's own configurations at their own size: one training step, and which parameters it reaches."""
+"""The paper's own configurations: shapes at their own size; of one small training step, which parameters it reaches."""
 
 from __future__ import annotations
 
@@ -50,29 +50,51 @@ def one_step(model: IIR, size: int, shots: int, *, precision: str = "float32") -
     return float(loss.detach()), silent
 
 
+def shapes_at_own_size(recipe: str) -> tuple[int, list[tuple[int, ...]], tuple[int, ...]]:
+    """The recipe's input size, and of its network the taps' shapes there and channels; nothing is computed."""
+    config = read_recipe(find_recipe(recipe))
+    side = config.preprocessing.size
+    with torch.device("meta"):
+        model = IIR(config.model)
+        taps = model.backbone(torch.randn(1, 3, side, side))
+    return side, [tuple(t.shape) for t in taps], model.backbone.channels
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "grids", "channels"),
+    [
+        ("pascal", 473, (60, 30, 15), (512, 1024, 2048)),
+        ("coco", 641, (81, 41, 21), (512, 1024, 2048)),
+        ("pascal_dinov2", 518, (37, 37, 37), (1024, 2048, 1024)),
+    ],
+)
+def test_the_papers_networks_at_their_own_size(recipe, side, grids, channels):
+    shapes = [(1, c, grid, grid) for c, grid in zip(channels, grids, strict=True)]
+    assert shapes_at_own_size(recipe) == (side, shapes, channels)
+
+
 @pytest.mark.parametrize("shots", [1, 2])
 def test_resnet50_as_in_the_paper(shots):
     torch.manual_seed(0)
-    config = read_recipe(find_recipe("pascal"))
-    model = IIR(config.model).train()
-    loss, silent = one_step(model, config.preprocessing.size, shots)
+    # As 473 is: odd, and no multiple of any stride.
+    model = IIR(read_recipe(find_recipe("pascal")).model).train()
+    loss, silent = one_step(model, 121, shots)
     assert np.isfinite(loss)
     assert silent == (ONE_SHOT_ONLY if shots == 1 else set())
-    assert [tuple(t.shape[2:]) for t in model.backbone(torch.randn(1, 3, 473, 473))] == [(60, 60), (30, 30), (15, 15)]
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.base_learner is not None
     assert all(p.grad is None for p in model.base_learner.parameters())
 
 
-def test_dinov2_at_518_pixels():
+def test_dinov2_as_in_the_paper():
+    """The smallest network of its kind, with the paper's decoder."""
     torch.manual_seed(0)
-    config = read_recipe(find_recipe("pascal_dinov2"))
-    assert config.preprocessing.size == 518
-    model = IIR(replace(config.model, base_classes=0)).train()
-    loss, silent = one_step(model, 518, 1, precision="bfloat16")
+    config = read_recipe(find_recipe("pascal_dinov2")).model
+    model = IIR(replace(config, backbone="vit_small_patch14_dinov2", base_classes=0)).train()
+    loss, silent = one_step(model, 140, 1, precision="bfloat16")
     assert np.isfinite(loss)
     assert silent == ONE_SHOT_ONLY
-    assert model.backbone.channels == (1024, 2048, 1024)
+    assert model.backbone.channels == (384, 768, 384)
 
 
 # The transformer's adapter

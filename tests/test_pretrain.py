@@ -27,6 +27,7 @@ from iir_sdk.training.pretrain import (
     pretrain_base_learner,
     save_part,
 )
+from tests import small_vgg  # noqa: F401
 from tests.test_loop import PICTURES, random_backbone  # noqa: F401
 
 
@@ -110,7 +111,7 @@ def test_the_adaptations_loss_equals_its_formula():
     assert float(found) == pytest.approx(entropy + 9 * divergence)
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "vgg11_bn"])
+@pytest.mark.parametrize("name", ["test_efficientnet", "small_vgg_bn"])
 def test_only_the_classifier_adapts(dataset, name):
     torch.manual_seed(0)
     backbone = build_backbone(name)

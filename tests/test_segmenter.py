@@ -187,25 +187,32 @@ def test_supports_of_another_checkpoint_are_refused(small_segmenter, embedded, s
     assert len(embedded.supports) == 0
 
 
+@pytest.fixture(scope="module")
+def reader(small_checkpoint) -> FewShotSegmenter:
+    return FewShotSegmenter(small_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def kept_supports(reader, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("supports") / "whole.safetensors"
+    reader.add_support(*draw_scene(np.random.default_rng(0)))
+    reader.save_supports(path)
+    return path
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_damaged_support_files_are_refused(data, small_checkpoint, tmp_path_factory):
-    segmenter = FewShotSegmenter(small_checkpoint, device="cpu")
-    folder = tmp_path_factory.getbasetemp()
-    whole = folder / "whole.safetensors"
-    if not whole.exists():
-        segmenter.add_support(*draw_scene(np.random.default_rng(0)))
-        segmenter.save_supports(whole)
-        segmenter.clear_supports()
-    content = bytearray(whole.read_bytes())
+def test_damaged_support_files_are_refused(data, reader, kept_supports):
+    reader.clear_supports()
+    content = bytearray(kept_supports.read_bytes())
     # The header is what can go wrong; flipped tensor bytes are other numbers, not a broken file.
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, 2500))] = data.draw(st.integers(0, 255))
-    broken = folder / "broken.safetensors"
+    broken = kept_supports.with_name("broken.safetensors")
     broken.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     try:
-        segmenter.load_supports(broken)
-        segmenter.predict(draw_scene(np.random.default_rng(1))[0])
+        reader.load_supports(broken)
+        reader.predict(draw_scene(np.random.default_rng(1))[0])
     except IirError as error:
         assert str(error)
 
