@@ -119,11 +119,15 @@ class Preprocessing:
             known: ``(H, W)`` bool, False where the mask says nothing; None for known throughout.
         """
         known = np.ones_like(mask) if known is None else known
-        rows, columns = _surroundings(mask, known & ~mask, self.support_context)
+        rows, columns = self.support_cut(mask, known)
         side = (self.support_size, self.support_size)
         shares = (resized_map(each[rows, columns].astype(np.float32), side) for each in (mask & known, known))
         resized = resized_picture(pixels[rows, columns], self.support_size, self.interpolation)
         return SupportInput(self._normalised(resized), *shares)
+
+    def support_cut(self, mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[slice, slice]:
+        """Rows and columns of what is taken of a support, by its mask and where that is known, both ``(H, W)``."""
+        return _surroundings(mask, known & ~mask, self.support_context)
 
     def _normalised(self, square: NDArray[np.uint8]) -> NDArray[np.float32]:
         side = len(square)

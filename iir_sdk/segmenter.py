@@ -24,6 +24,7 @@ from iir_sdk.result import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
 from iir_sdk.supports.cache import ReadySupports, as_task
 from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.object_size import warn_of_small_object
 from iir_sdk.weights.hub import HubOptions
 
 if TYPE_CHECKING:
@@ -174,6 +175,9 @@ class FewShotSegmenter(EngineWeights):
                 ``auto`` goes by its size, and where that fits both is ``shown``, with a warning.
             page: which one of files of several pages or frames, from 0; None is the first, with a warning.
 
+        Warns:
+            IirWarning: the object is too small or too thin for good masks; the message names the cure.
+
         Raises:
             ImageError, MaskError, PictureNotFoundError: the picture or mask cannot be used.
             LabelError: the label is not a non-empty string.
@@ -182,7 +186,9 @@ class FewShotSegmenter(EngineWeights):
             raise LabelError(f"label={label!r} must be a non-empty string.")
         picture = load_picture(image, page=page)
         labels = load_mask(mask, picture, value=value, exif=exif, page=page)
-        state = self.engine.encode(picture.pixels, labels == 1, labels != UNKNOWN)
+        mask_of_object, known = labels == 1, labels != UNKNOWN
+        warn_of_small_object(mask_of_object, known, self.preprocessing)
+        state = self.engine.encode(picture.pixels, mask_of_object, known)
         support = Support(label, state, picture.size)
         self._add(support)
         return support

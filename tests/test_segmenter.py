@@ -31,6 +31,8 @@ from iir_sdk.errors import (
 )
 from tests.conftest import draw_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore:the support's object")
+
 
 def scenes(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(3)
