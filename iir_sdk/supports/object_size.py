@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from iir_sdk.errors import IirWarning
 from iir_sdk.preprocessing import Preprocessing
 
-# From 1,824 supports of 16 training sets, at their own size and scaled down: mean IoU is 0.28 where the object has fewer
-# than 100 pixels, 0.44 up to 400, 0.14 where it has more but fills fewer than 8 cells, and 0.53 for the rest. Of the 245
-# at their own size, the 16 that this warns of reach 0.17, the others 0.53. Four further shots raise thin objects' IoU
-# by half; a closer cut to a part of them lowers it.
+# From 1,824 supports of 16 training sets, at their own size and scaled down: mean IoU is 0.28 where the object has
+# fewer than 100 pixels, 0.44 up to 400, 0.14 where it has more but fills fewer than 8 cells, and 0.53 for the rest. Of
+# the 245 at their own size, the 16 that this warns of reach 0.17, the others 0.53. Four further shots raise thin
+# objects' IoU by half; a closer cut to a part of them lowers it.
 _FEWEST_PIXELS = 400
 _FEWEST_CELLS = 8
 
