@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.competition import contested
+from iir_sdk.competition import contested, weights_of
 from iir_sdk.engine import Segmented
 from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.full_size import full_map, mask_map, probability_map, sigmoid
@@ -69,6 +69,7 @@ class Segmentation:
         image: uint8 ``(H, W, 3)`` RGB, the query.
         threshold: of the masks.
         absent_below: labels with a score below this have an empty mask.
+        calibrated: whether the checkpoint was calibrated for scores and confidences.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +81,7 @@ class Segmentation:
     image: NDArray[np.uint8] = field(repr=False)
     threshold: float = 0.5
     absent_below: float = 0.0
+    calibrated: bool = True
 
     def __repr__(self) -> str:
         # Counted on small maps of the whole picture, however large it is.
@@ -160,7 +162,11 @@ class Segmentation:
 
     @cached_property
     def label_map(self) -> NDArray[np.int32]:
-        """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``, the most probable whose mask is there.
+        """Int32 ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]``.
+
+        Of one label it is its mask. Several compete, by probability and score: what the picture most likely shows gets
+        the pixels that others claim too, and a label that the picture does not show leaves nothing
+        (:mod:`iir_sdk.competition`). Masks are not touched by this: each is its label's answer without the others.
 
         Made at the first reading, and kept: 4 bytes a pixel.
         """
@@ -175,7 +181,9 @@ class Segmentation:
 
     def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
         """As ``label_map``, at another size."""
-        return contested(self.leads, self.scores, self._present, size, self.threshold)
+        scores = self.scores if self.calibrated else np.ones_like(self.scores)
+        weights = weights_of(self.leads, scores, self._present, self.threshold)
+        return contested(self.leads, weights, size, self.threshold)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -323,6 +331,7 @@ def segmentation(
         image=image,
         threshold=cut.threshold,
         absent_below=cut.absent_below,
+        calibrated=found.scores is not None,
     )
 
 
