@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.demo.job import read_jobs
+from iir_sdk.demo.job import FAILURES, read_jobs
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask, mask_labels
@@ -133,7 +133,7 @@ def test_negative_numbers_name_their_cure(mask, cure):
     assert np.array_equal(labels(mask > 0), disc())
 
 
-@pytest.mark.parametrize("job", JOBS.values(), ids=str)
+@pytest.mark.parametrize("job", (*JOBS.values(), *read_jobs(FAILURES)), ids=lambda job: job.name)
 def test_a_photo_is_no_mask(job):
     for source in (job.support, load_picture(job.query).pixels, np.asarray(Image.open(job.query).convert("L"))):
         with pytest.raises(MaskError, match="swapped"):
@@ -141,7 +141,7 @@ def test_a_photo_is_no_mask(job):
 
 
 @pytest.mark.parametrize("quality", [20, 50, 75, 95])
-@pytest.mark.parametrize("job", JOBS.values(), ids=str)
+@pytest.mark.parametrize("job", JOBS.values(), ids=lambda job: job.name)
 def test_a_mask_that_was_saved_as_jpeg_is_no_photo(job, quality, tmp_path):
     truth = job.truth()
     Image.fromarray(truth).convert("L").save(tmp_path / "mask.jpg", quality=quality)
@@ -186,3 +186,13 @@ def test_training_sets_follow_the_same_rule(tmp_path):
     Image.fromarray(classes()).save(tmp_path / "masks/thing/white.png")
     with pytest.raises(MaskError, match=r"white\.png holds several values"):
         pictures.mask("thing", "white")
+
+
+@pytest.mark.parametrize("name", ["coins", "epithelium", "eye"])
+def test_a_predicted_map_is_a_mask(embedded, name):
+    segmenter = FewShotSegmenter(embedded.engine)
+    segmenter.add_support(JOBS[name].support, JOBS[name].support_mask)
+    probability = segmenter.predict(JOBS[name].query).probability
+    levels = (probability * 255).round().astype(np.uint8)
+    assert np.array_equal(labels(probability), probability >= 0.5)
+    assert np.array_equal(labels(levels), levels >= 128)

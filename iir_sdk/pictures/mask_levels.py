@@ -94,7 +94,10 @@ def shown_labels(brightness: NDArray[np.uint8], what: str) -> NDArray[np.uint8] 
 
 
 def refuse_a_photo(values: NDArray[Any], levels: Levels, what: str) -> None:
-    """Refuse grey levels that go up and down all over, as those of no mask do, soft edges and noise of JPEG included.
+    """Refuse grey levels that go up and down all over, as those of no mask do.
+
+    Of the demo's photos 0.12 and more of all pixels are of middle brightness and brighter or darker than both their
+    neighbours; of their masks, blurred, resized or saved as JPEG, and of predicted maps at most 0.045.
 
     Raises:
         MaskError: it looks like a photo.
@@ -105,10 +108,10 @@ def refuse_a_photo(values: NDArray[Any], levels: Levels, what: str) -> None:
     shares = values[::step].astype(np.float32) / np.float32(levels.top)
     middle = (shares > 0.05) & (shares < 0.95)
     slopes = np.diff(shares, axis=1)
-    turns = slopes[:, 1:] * slopes[:, :-1] < 0
-    between = middle[:, 1:-1]
-    share, turning = float(middle.mean()), float((turns & between).sum() / max(1, between.sum()))
-    if (share > 0.4 and turning > 0.03) or share * turning > 0.08:
+    # Steps below a level of 8 bits are the noise of arithmetic.
+    slopes[np.abs(slopes) < 0.003] = 0
+    turns = (slopes[:, 1:] * slopes[:, :-1] < 0) & middle[:, 1:-1]
+    if turns.size and turns.mean() > 0.055:
         raise MaskError(
             f"{what} looks like a photo and not like a mask. Are picture and mask swapped? The picture comes first: "
             "add_support(image, mask). If it is a noisy map of probabilities, pass it cut: map > 0.5."
@@ -141,7 +144,7 @@ def _rises_slowly(values: NDArray[Any], greatest: float) -> bool:
     """Whether neighbours that differ do so by little, as far from a blurred edge; classes differ by anything."""
     rows = values[:: max(1, len(values) // _ROWS)].astype(np.float32)
     steps = np.abs(np.diff(rows, axis=1))
-    return float((steps[steps > 0] < 0.08 * greatest).mean()) > 0.9 if steps.any() else False
+    return float((steps[steps > 0] < 0.08 * greatest).mean()) > 0.5 if steps.any() else False
 
 
 def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.uint8]:
