@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,14 @@ __all__ = ["cache", "entry", "folder", "impatient"]
 
 # Small networks gain nothing from further threads, which wait for one another where the cores are busy.
 torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite; what is picked by hand starts sooner without."""
+    picked = config.args_source is pytest.Config.ArgsSource.ARGS or bool(config.option.keyword)
+    cores = os.cpu_count() or 1
+    return 0 if picked or cores < 2 else 2
+
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 
