@@ -78,6 +78,10 @@ class DatasetError(IirError, ValueError):
     """A training or evaluation folder that cannot serve episodes."""
 
 
+class TooFewPicturesError(DatasetError):
+    """A set with too few pictures of its classes for the shots that are asked for."""
+
+
 class NoAbsenceError(DatasetError):
     """A set of which every picture shows some class, where pictures without it are needed."""
 

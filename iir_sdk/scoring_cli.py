@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,7 +14,10 @@ from iir_sdk.training_options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH,
 if TYPE_CHECKING:
     from iir_sdk.pictures.orientation import Exif
     from iir_sdk.training.data.dataset import FewShotDataset
-    from iir_sdk.training.evaluate import Protocol
+    from iir_sdk.training.evaluate import Protocol, SetScore
+
+_LEFT_OUT = 3
+"""Exit code where sets were left out."""
 
 
 @click.command()
@@ -60,8 +63,8 @@ def calibrate(
     every = without_sets(read_picture_sets(data, exif=exif), leave_out)
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))
-    found = _of_telling_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
-    observed = Observed(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    found, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
+    observed = Observed(*(torch.cat(parts) for parts in zip(*found.values(), strict=True)))
     save_checkpoint(fit_scores(segmenter.checkpoint.model.cpu(), observed), segmenter.preprocessing, path)
     click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
 
@@ -81,6 +84,11 @@ def calibrate(
     help="Factor of the input size; repeat.",
 )
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
+@click.option(
+    "--ways",
+    type=int,
+    help="Score so many labels at once, which compete for one map; all classes where a set has fewer.",
+)
 @click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
 @EXIF
 @DEVICE
@@ -101,6 +109,7 @@ def evaluate(
     min_share: float | None,
     scales: tuple[float, ...],
     output: str,
+    ways: int | None,
     absent: bool,
     exif: Exif,
     device: str,
@@ -111,11 +120,15 @@ def evaluate(
     figures: Path | None,
     episodes_file: Path | None,
 ) -> None:
-    """Score a checkpoint on fixed episodes: mIoU and FB-IoU at every picture's own size."""
+    """Score a checkpoint on fixed episodes: mIoU and FB-IoU at every picture's own size.
+
+    Sets that have too few pictures are named and left out; the exit code is then 3. Files are written again after each
+    set, so that a run that ends early keeps what it scored.
+    """
     from iir_sdk.atomic_write import check_writable_place
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.training.evaluate import Protocol
-    from iir_sdk.training.report import draw_episode_figures, write_markdown, write_scores
+    from iir_sdk.training.report import draw_episode_figures
 
     # Now, and not when all is scored.
     for file in (json_file, markdown_file, episodes_file):
@@ -125,24 +138,25 @@ def evaluate(
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
+    if (absent or ways) and (figures or episodes_file or output != "mask" or scales != (1.0,) or (absent and ways)):
+        raise click.UsageError(
+            "--absent and --ways go neither with each other nor with --figures, --episodes-file, --output or --scale."
+        )
     if absent:
-        if markdown_file or figures or episodes_file or output != "mask" or len(seeds) > 1 or scales != (1.0,):
-            raise click.UsageError("--absent goes with --shots, --episodes, one --seed, --min-share and --json only.")
-        _score_presence(segmenter, sets, protocol, json_file)
-        return
-    scores = _score_sets(segmenter, sets, protocol, episodes_file)
-    # Before anything is printed, which a closed pipe may put an end to.
-    if json_file:
-        write_scores(json_file, scores)
-    if markdown_file:
-        write_markdown(markdown_file, scores)
-    for score in scores:
-        spread = f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
-        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{spread}   FB-IoU {100 * score.fb_iou:5.1f}")
-    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
-    if figures:
-        for pictures, score in zip(sets, scores, strict=True):
-            draw_episode_figures(segmenter, pictures, score, figures)
+        if markdown_file or len(seeds) > 1:
+            raise click.UsageError("--absent goes with one --seed, and with --json only.")
+        left_out = _score_presence(segmenter, sets, protocol, json_file)
+    elif ways:
+        left_out = _score_ways(segmenter, sets, protocol, ways, _Files(json_file, markdown_file))
+    else:
+        scores, left_out = _score_masks(segmenter, sets, protocol, episodes_file, _Files(json_file, markdown_file))
+        if figures:
+            for pictures in sets:
+                if pictures.name in scores:
+                    draw_episode_figures(segmenter, pictures, scores[pictures.name], figures)
+    if left_out:
+        click.echo(f"left out: {', '.join(left_out)}")
+        raise click.exceptions.Exit(_LEFT_OUT)
 
 
 def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto") -> list[FewShotDataset]:
@@ -171,52 +185,127 @@ def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto")
     return sets
 
 
-def _of_telling_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> list[Any]:
-    """Of every set that has pictures without a class; the others are named."""
-    from iir_sdk.errors import NoAbsenceError
+def _of_usable_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Of every set that has what it takes, by its name; of the others, which are named at once, the reasons."""
+    from iir_sdk.errors import NoAbsenceError, TooFewPicturesError
 
-    found = []
+    found, left_out = {}, {}
     for pictures in sets:
         try:
-            found.append(each(pictures))
-        except NoAbsenceError as error:
+            found[pictures.name] = each(pictures)
+        except (NoAbsenceError, TooFewPicturesError) as error:
+            left_out[pictures.name] = str(error)
             click.echo(f"left out: {error}", err=True)
     if not found:
-        raise click.ClickException("no set is left that shows a class in some pictures and not in others.")
-    return found
+        raise click.ClickException(f"no set is left: {' '.join(left_out.values())}")
+    return found, left_out
 
 
-def _score_presence(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, json_file: Path | None) -> None:
+def _score_presence(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, json_file: Path | None
+) -> dict[str, str]:
     from iir_sdk.training.presence_fit import presence_score
     from iir_sdk.training.report import write_presence
 
-    scores = _of_telling_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
+    scores, left_out = _of_usable_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
     if json_file:
-        write_presence(json_file, scores, protocol, segmenter)
-    for score in scores:
+        write_presence(json_file, list(scores.values()), protocol, segmenter)
+    for score in scores.values():
         click.echo(
             f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
             f"{score.confidence_ece:.3f}   ({score.episodes} episodes each)"
         )
+    return left_out
 
 
-def _score_sets(segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None) -> list[Any]:
-    from iir_sdk.training.data.episodes import check_episodes, read_episodes, write_episodes
+class _Files(NamedTuple):
+    """Where scores are kept."""
+
+    json: Path | None
+    markdown: Path | None
+
+    def keep(self, scores: Collection[Any], left_out: Mapping[str, str], table: Callable[..., str]) -> None:
+        """Write all there is so far."""
+        from iir_sdk.atomic_write import write_text_atomically
+        from iir_sdk.training.report import write_scores
+
+        if self.json:
+            write_scores(self.json, list(scores), left_out)
+        if self.markdown:
+            write_text_atomically(self.markdown, table(list(scores), left_out))
+
+
+def _score_ways(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, ways: int, files: _Files
+) -> dict[str, str]:
+    from iir_sdk.training.report import ways_table
+    from iir_sdk.training.ways import draw_ways, evaluate_ways
+
+    drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_ways(pictures, protocol, ways))
+    scores = []
+    for pictures in sets:
+        if pictures.name in drawn:
+            scores.append(evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name]))
+            files.keep(scores, left_out, ways_table)
+    for score in scores:
+        click.echo(
+            f"{score.name:20} {score.ways}-way mIoU {100 * score.miou:5.1f}{_spread(score)}   "
+            f"background {100 * score.background:5.1f}"
+        )
+    _print_mean(scores)
+    return left_out
+
+
+def _score_masks(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None, files: _Files
+) -> tuple[dict[str, SetScore], dict[str, str]]:
+    """Scores by set, and why sets were left out."""
+    from iir_sdk.training.data.episodes import write_episodes
     from iir_sdk.training.evaluate import draw_episodes, evaluate_set
+    from iir_sdk.training.report import markdown_table
 
     kept = listed if listed and listed.exists() else None
     if kept:
-        drawn = read_episodes(kept)
-        for pictures in sets:
-            if pictures.name not in drawn:
-                raise click.ClickException(f"{listed} lists {', '.join(drawn)}, not {pictures.name}.")
-            check_episodes(drawn[pictures.name], pictures, protocol.shots)
+        drawn, left_out = _of_usable_sets(sets, _listed_in(kept, protocol.shots))
     else:
-        drawn = {s.name: draw_episodes(s, protocol) for s in sets}
+        drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_episodes(pictures, protocol))
         if listed:
             write_episodes(listed, drawn)
-    scores = [evaluate_set(segmenter, s, protocol, episodes=drawn[s.name]) for s in sets]
-    if kept:
-        # What the list was drawn by is not known.
-        scores = [replace(s, protocol=s.protocol | {"min_share": None, "episodes_file": kept.name}) for s in scores]
-    return scores
+    scores: dict[str, SetScore] = {}
+    for pictures in sets:
+        if pictures.name in drawn:
+            score = evaluate_set(segmenter, pictures, protocol, episodes=drawn[pictures.name])
+            if kept:
+                # What the list was drawn by is not known.
+                score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": kept.name})
+            scores[pictures.name] = score
+            files.keep(scores.values(), left_out, markdown_table)
+    # Only now, since a closed pipe may put an end to it.
+    for score in scores.values():
+        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{_spread(score)}   FB-IoU {100 * score.fb_iou:5.1f}")
+    _print_mean(scores.values())
+    return scores, left_out
+
+
+def _listed_in(file: Path, shots: int) -> Callable[[FewShotDataset], Any]:
+    """Looks up a set's episodes in a list."""
+    from iir_sdk.errors import TooFewPicturesError
+    from iir_sdk.training.data.episodes import check_episodes, read_episodes
+
+    drawn = read_episodes(file)
+
+    def of_set(pictures: FewShotDataset) -> Any:
+        if pictures.name not in drawn:
+            raise TooFewPicturesError(f"{file} lists {', '.join(drawn)}, not {pictures.name}.")
+        check_episodes(drawn[pictures.name], pictures, shots)
+        return drawn[pictures.name]
+
+    return of_set
+
+
+def _spread(score: Any) -> str:
+    return f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
+
+
+def _print_mean(scores: Collection[Any]) -> None:
+    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.full_size import full_map, probability_map
 from iir_sdk.model.backbone import Taps
 from iir_sdk.segmenter import FewShotSegmenter
@@ -195,12 +195,14 @@ def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, lis
     """The episodes of each seed.
 
     Raises:
-        DatasetError: no class has enough pictures.
+        TooFewPicturesError: no class has enough pictures; naming the set.
     """
     keys = large_enough(pictures, protocol.min_share)
-    return {
-        seed: sample_episodes(keys, shots=protocol.shots, count=protocol.episodes, seed=seed) for seed in protocol.seeds
-    }
+    shots, count = protocol.shots, protocol.episodes
+    try:
+        return {seed: sample_episodes(keys, shots=shots, count=count, seed=seed) for seed in protocol.seeds}
+    except TooFewPicturesError as error:
+        raise TooFewPicturesError(f"{pictures.name}: {error}") from error
 
 
 def evaluate_set(
@@ -236,19 +238,22 @@ def evaluate_set(
         per_class={n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
         miou_of_seeds=mious,
         episodes=len(next(iter(drawn.values()))),
-        protocol={
-            "shots": protocol.shots,
-            "seeds": list(drawn),
-            "min_share": protocol.min_share,
-            "scales": list(protocol.scales),
-            "output": protocol.output,
-            "precision": segmenter.engine.precision,
-            "token_budget": segmenter.token_budget,
-            "classes": len(names),
-            "checkpoint": segmenter.checkpoint.name,
-            "sha256": segmenter.checkpoint.sha256,
-            "input_pixels": segmenter.preprocessing.size,
-            "scored_at": "own size",
-        },
+        protocol=made_by(segmenter, protocol, drawn)
+        | {"scales": list(protocol.scales), "output": protocol.output, "classes": len(names)},
         scored=tuple(runs[0][1]),
     )
+
+
+def made_by(segmenter: FewShotSegmenter, protocol: Protocol, seeds: Iterable[int]) -> dict[str, Any]:
+    """How a set was scored and by what, as stated beside its score."""
+    return {
+        "shots": protocol.shots,
+        "seeds": list(seeds),
+        "min_share": protocol.min_share,
+        "precision": segmenter.engine.precision,
+        "token_budget": segmenter.token_budget,
+        "checkpoint": segmenter.checkpoint.name,
+        "sha256": segmenter.checkpoint.sha256,
+        "input_pixels": segmenter.preprocessing.size,
+        "scored_at": "own size",
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from iir_sdk.training.data.dataset import FewShotDataset
 from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
 from iir_sdk.training.mask_tile import GREEN, RED, mask_tile
 from iir_sdk.training.presence_fit import PresenceScore
+from iir_sdk.training.ways import WaysSetScore
 
 TILE = 240
 
 
-def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
-    """Write scores and their mean mIoU as JSON.
+def write_scores(
+    path: Path, scores: Sequence[SetScore | WaysSetScore], left_out: Mapping[str, str] | None = None
+) -> None:
+    """Write scores and their mean mIoU as JSON, with the sets that were left out, and why.
 
     Raises:
         OutputError: it cannot be written.
@@ -29,9 +32,9 @@ def write_scores(path: Path, scores: Sequence[SetScore]) -> None:
     sets = []
     for score in scores:
         plain = asdict(score)
-        plain.pop("scored")
+        plain.pop("scored", None)
         sets.append(plain)
-    document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets}
+    document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets, "left_out": dict(left_out or {})}
     text = json.dumps(document, indent=1) + "\n"
     write_text_atomically(path, text)
 
@@ -55,38 +58,68 @@ def write_presence(
     write_text_atomically(path, text)
 
 
-def markdown_table(scores: Sequence[SetScore]) -> str:
-    """Scores by set, and by class below."""
+def markdown_table(scores: Sequence[SetScore], left_out: Mapping[str, str] | None = None) -> str:
+    """Scores by set, by class below, and what was left out."""
     how = scores[0].protocol
     lines = [
-        f"{how['shots']}-shot, {scores[0].episodes} episodes a set, seeds {', '.join(map(str, how['seeds']))}, "
-        f"objects of at least {100 * how['min_share']:g} % of the picture, scored at {how['scored_at']}; "
-        f"checkpoint `{how['checkpoint']}` ({how['sha256'][:12]}), input {how['input_pixels']} px, "
-        f"scales {', '.join(f'{s:g}' for s in how['scales'])}.",
+        f"{_how(scores[0])}, scales {', '.join(f'{s:g}' for s in how['scales'])}.",
         "",
         "| set | classes | mIoU | std over seeds | FB-IoU |",
         "|---|---|---|---|---|",
     ]
     for s in scores:
-        std = f"{100 * s.miou_std:.1f}" if len(s.miou_of_seeds) > 1 else "-"
-        lines.append(f"| {s.name} | {len(s.per_class)} | {100 * s.miou:.1f} | {std} | {100 * s.fb_iou:.1f} |")
+        lines.append(f"| {s.name} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {100 * s.fb_iou:.1f} |")
     if len(scores) > 1:
         miou, fb_iou = np.mean([s.miou for s in scores]), np.mean([s.fb_iou for s in scores])
         lines.append(f"| **mean** | | **{100 * miou:.1f}** | | **{100 * fb_iou:.1f}** |")
+    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+
+
+def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | None = None) -> str:
+    """N-way scores by set, by class below, and what was left out."""
+    lines = [
+        f"{_how(scores[0])}; several labels, one map scored, mIoU over labels and background.",
+        "",
+        "| set | labels at once | classes | mIoU | std over seeds | background |",
+        "|---|---|---|---|---|---|",
+    ]
+    for s in scores:
+        lines.append(
+            f"| {s.name} | {s.ways} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {100 * s.background:.1f} |"
+        )
+    if len(scores) > 1:
+        lines.append(f"| **mean** | | | **{100 * np.mean([s.miou for s in scores]):.1f}** | | |")
+    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+
+
+def _how(score: SetScore | WaysSetScore) -> str:
+    how = score.protocol
+    # What a list of episodes was drawn by is not known.
+    listed = how["min_share"] is None
+    drawn = (
+        f"listed in `{how['episodes_file']}`" if listed else f"of at least {100 * how['min_share']:g} % of the picture"
+    )
+    return (
+        f"{how['shots']}-shot, {score.episodes} episodes a set, seeds {', '.join(map(str, how['seeds']))}, "
+        f"{'episodes' if listed else 'objects'} {drawn}, scored at {how['scored_at']}; "
+        f"checkpoint `{how['checkpoint']}` ({how['sha256'][:12]}), input {how['input_pixels']} px"
+    )
+
+
+def _std(score: SetScore | WaysSetScore) -> str:
+    return f"{100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else "-"
+
+
+def _left_out(sets: Mapping[str, str] | None) -> list[str]:
+    return ["", *(f"Left out: {reason}" for reason in sets.values())] if sets else []
+
+
+def _by_class(scores: Sequence[SetScore | WaysSetScore]) -> list[str]:
+    lines = []
     for s in scores:
         lines += ["", f"## {s.name}", "", "| class | IoU |", "|---|---|"]
         lines += [f"| {name} | {100 * iou:.1f} |" for name, iou in s.per_class.items()]
-    return "\n".join(lines) + "\n"
-
-
-def write_markdown(path: Path, scores: Sequence[SetScore]) -> None:
-    """Write :func:`markdown_table` to a file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    text = markdown_table(scores)
-    write_text_atomically(path, text)
+    return lines
 
 
 def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, list[EpisodeScore]]:

@@ -20,23 +20,52 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.result import Cut, Segmentation, segmentation
+from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.training.data.episodes import large_enough
-from iir_sdk.training.evaluate import Evaluator, Protocol
+from iir_sdk.training.evaluate import Evaluator, Protocol, made_by
 
 BACKGROUND = "background"
 """Name under which the background's IoU stands beside the labels'."""
 
 _LARGEST_WAYS = 254
+
+
+@dataclass(frozen=True)
+class WaysSetScore:
+    """Score of one set; means over the seeds.
+
+    Attributes:
+        name: of the set.
+        ways: labels that compete in an episode.
+        miou: over the labels and the background, in [0, 1].
+        miou_std: standard deviation over the seeds; 0 for one.
+        background: IoU of the background, in [0, 1].
+        per_class: IoU by label, in [0, 1].
+        miou_of_seeds: of each seed.
+        episodes: how many were scored for each seed.
+        protocol: shots, seeds, smallest object, what was predicted by.
+    """
+
+    name: str
+    ways: int
+    miou: float
+    miou_std: float
+    background: float
+    per_class: dict[str, float]
+    miou_of_seeds: tuple[float, ...]
+    episodes: int
+    protocol: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,14 +88,14 @@ def draw_ways(pictures: FewShotDataset, protocol: Protocol, ways: int) -> dict[i
 
     Raises:
         ConfigError: ``ways`` is below 2 or above 254.
-        DatasetError: fewer than two classes have enough pictures.
+        TooFewPicturesError: fewer than two classes have enough pictures.
     """
     if not 2 <= ways <= _LARGEST_WAYS:
         raise ConfigError(f"ways={ways} must lie in [2, {_LARGEST_WAYS}].")
     keys = large_enough(pictures, protocol.min_share)
     usable = sorted(name for name, of in keys.items() if len(set(map(source_of, of))) > protocol.shots)
     if len(usable) < 2:
-        raise DatasetError(
+        raise TooFewPicturesError(
             f"{pictures.name}: {len(usable)} classes have the {protocol.shots + 1} pictures that a "
             f"{protocol.shots}-shot episode needs, and at least 2 must."
         )
@@ -154,3 +183,37 @@ def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
     (found,) = engine.segment_taps(evaluator.taps(episode.query), engine.prepare(states))
     blank = np.broadcast_to(np.uint8(0), (*evaluator.size(episode.query), 3))
     return segmentation(episode.labels, found, image=blank, cut=Cut(), timings={})
+
+
+def evaluate_ways(
+    segmenter: FewShotSegmenter,
+    pictures: FewShotDataset,
+    protocol: Protocol,
+    episodes: Mapping[int, Sequence[WaysEpisode]],
+) -> WaysSetScore:
+    """MIoU over labels and background of one set; of the protocol, shots, smallest object and seeds are stated."""
+    evaluator = Evaluator(segmenter, pictures)
+    scores = [_score(evaluator, drawn) for drawn in episodes.values()]
+    names = sorted({name for score in scores for name in score.per_class})
+    per_class = {n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names}
+    mious = tuple(score.miou for score in scores)
+    drawn = next(iter(episodes.values()))
+    return WaysSetScore(
+        name=pictures.name,
+        ways=len(drawn[0].labels),
+        miou=float(np.mean(mious)),
+        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
+        background=per_class.pop(BACKGROUND, 0.0),
+        per_class=per_class,
+        miou_of_seeds=mious,
+        episodes=len(drawn),
+        protocol=made_by(segmenter, protocol, episodes),
+    )
+
+
+def _score(evaluator: Evaluator, episodes: Sequence[WaysEpisode]) -> WaysScore:
+    score = WaysScore()
+    for episode in tqdm(episodes, desc=evaluator.pictures.name, unit="episode"):
+        found = predicted(evaluator, episode)
+        score.add(episode.labels, found.label_map, truth_map(evaluator.pictures, episode))
+    return score

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iir_sdk.atomic_write import write_text_atomically
-from iir_sdk.errors import DatasetError
+from iir_sdk.errors import DatasetError, TooFewPicturesError
 from iir_sdk.training.data.dataset import FewShotDataset, source_of
 
 
@@ -50,11 +50,11 @@ def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: in
         seed: of the draw.
 
     Raises:
-        DatasetError: no class has enough pictures.
+        TooFewPicturesError: no class has enough pictures.
     """
     usable = sorted(name for name, keys in stems.items() if len(set(map(source_of, keys))) > shots)
     if not usable:
-        raise DatasetError(f"no class has the {shots + 1} pictures that a {shots}-shot episode needs.")
+        raise TooFewPicturesError(f"no class has the {shots + 1} pictures that a {shots}-shot episode needs.")
     rng = random.Random(seed)
     episodes = []
     for i in range(count):
