@@ -17,7 +17,7 @@ _SHARE = 0.001
 """Darkest and brightest share of a picture that may be clipped."""
 _SAMPLE = 1 << 20
 """Most values that the range is read from."""
-_FAR, _LEVELS = 10, 16
+_FAR, _LEVELS, _HUGE = 10, 16, 1e300
 _GDAL_NODATA, _BITS, _PLANAR = 42113, 258, 284
 # How PIL unpacks 16-bit colour to its high bytes, and what unpacks the low ones.
 _NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -68,8 +68,9 @@ def stretched(values: NDArray[Any], nodata: float | None = None) -> NDArray[np.u
     What counts is finite, not ``nodata``, and not one repeated number far from all others (-9999, 1e20), which stands
     for no data as well. No data becomes black.
     """
-    numbers = values.astype(np.float64)
-    counts = np.isfinite(numbers)
+    numbers: NDArray[np.floating[Any]] = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    # Beyond are infinities, and what would become one on the way.
+    counts = np.abs(numbers) < (_HUGE if numbers.dtype == np.float64 else np.inf)
     if nodata is not None:
         counts &= numbers != (np.float32(nodata) if values.dtype == np.float32 else nodata)
     sample = numbers[counts]
@@ -82,12 +83,14 @@ def stretched(values: NDArray[Any], nodata: float | None = None) -> NDArray[np.u
     low, high = (float(q) for q in np.quantile(sample, (_SHARE, 1 - _SHARE)))
     if high <= low:
         low, high = float(sample.min()), float(sample.max())
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
     numbers[~counts] = low
     np.clip(numbers, low, high, out=numbers)
-    return np.asarray((numbers - low) / max(high - low, 1e-300) * 255 + 0.5).astype(np.uint8)
+    return np.asarray((numbers - low) / (high - low) * 255 + 0.5).astype(np.uint8)
 
 
-def _lone_extremes(sample: NDArray[np.float64]) -> list[float]:
+def _lone_extremes(sample: NDArray[np.floating[Any]]) -> list[float]:
     """The least and the greatest value, where it is repeated and further from the rest than ten times their range."""
     lone: list[float] = []
     for extreme in (np.min, np.max):
@@ -100,7 +103,7 @@ def _lone_extremes(sample: NDArray[np.float64]) -> list[float]:
     return lone
 
 
-def _is_far(value: float, others: NDArray[np.float64]) -> bool:
+def _is_far(value: float, others: NDArray[np.floating[Any]]) -> bool:
     # Of a few levels nobody can tell: black, grey and white may be anywhere.
     if len(np.unique(others)) < _LEVELS:
         return False

