@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import IntegrityError
@@ -29,6 +30,14 @@ RUNTIMES = pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVino])
 def export(tiny_checkpoint, tmp_path_factory) -> tuple[Path, OnnxExport]:
     folder = tmp_path_factory.mktemp("graphs")
     return folder, export_onnx(read_checkpoint(tiny_checkpoint), folder)
+
+
+def test_a_default_device_changes_nothing(tiny_checkpoint, tmp_path):
+    torch.set_default_device("meta")
+    try:
+        assert len(export_onnx(read_checkpoint(tiny_checkpoint), tmp_path).graphs) == 2
+    finally:
+        torch.set_default_device(None)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")

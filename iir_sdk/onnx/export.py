@@ -29,6 +29,7 @@ from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.preprocessing import Preprocessing
 from iir_sdk.torch_engine import TorchEngine
+from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.checkpoint_file import Checkpoint
 
 LEAST_IOU = 0.995
@@ -74,6 +75,7 @@ def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
     return maps.index_select(0, (pairs.long().cumsum(0) - 1) % maps.shape[0])
 
 
+@unset_default_device()
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     """Write the graphs of the support encoder and the query predictor, and a record of what they are.
 
