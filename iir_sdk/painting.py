@@ -33,15 +33,25 @@ def painted(pixels: NDArray[np.uint8], labels: NDArray[np.integer[Any]], opacity
     for top in range(0, height, _ROWS):
         rows = slice(top, min(top + _ROWS, height))
         strip = Image.fromarray(pixels[rows])
-        outline = _outline(labels, rows)
-        for value in range(1, highest + 1):
-            region = labels[rows] == value
-            if region.any():
-                colour = COLOURS[(value - 1) % len(COLOURS)]
-                strip.paste(strip.point(_tint(colour, opacity)), mask=Image.fromarray(region))
-                strip.paste(colour, mask=Image.fromarray(region & outline))
+        if labels[rows].any():
+            _paint(strip, labels[rows], _outline(labels, rows), highest, opacity)
         image.paste(strip, (0, top))
     return image
+
+
+def _paint(
+    strip: Image.Image,
+    labels: NDArray[np.integer[Any]],
+    outline: NDArray[np.bool_],
+    highest: int,
+    opacity: float,
+) -> None:
+    for value in range(1, highest + 1):
+        region = labels == value
+        if region.any():
+            colour = COLOURS[(value - 1) % len(COLOURS)]
+            strip.paste(strip.point(_tint(colour, opacity)), mask=Image.fromarray(region))
+            strip.paste(colour, mask=Image.fromarray(region & outline))
 
 
 def _tint(colour: tuple[int, int, int], opacity: float) -> list[int]:
