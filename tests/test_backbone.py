@@ -17,7 +17,7 @@ from tests import small_vgg  # noqa: F401
 FAMILIES = {
     "tf_efficientnet_lite2": ((48, 120, 352), True),
     "resnet50": ((512, 1024, 2048), True),
-    "vgg16_bn": ((512, 512, 512), False),
+    "small_vgg_bn": ((24, 32, 32), False),
     "mobilenetv3_large_100": ((40, 112, 960), False),
 }
 
@@ -37,6 +37,16 @@ def test_taps_split_and_head(name):
         logits = backbone.logits(backbone.pooled_map(taps.high))
         torch.testing.assert_close(logits, backbone.net(images), atol=1e-4, rtol=1e-3)
     assert backbone.supports_closed_form == closed_form
+
+
+def test_the_papers_vgg_has_its_taps():
+    """Shapes alone: most of its 138 million parameters are in the head."""
+    with torch.device("meta"):
+        backbone = Backbone("vgg16_bn")
+        taps = backbone(torch.randn(1, 3, 224, 224))
+        assert backbone.logits(backbone.pooled_map(taps.high)).shape == (1, 1000)
+    assert [tuple(t.shape) for t in taps] == [(1, 512, side, side) for side in (28, 14, 7)]
+    assert not backbone.supports_closed_form
 
 
 def test_check_order_notices_a_wrong_split():
