@@ -37,12 +37,12 @@ def open_engine(
         return open_onnx(weights, options, _graph_runtime(backend, device, dtype, count))
     if backend != "torch":
         raise ConfigError(f"backend={backend!r} must be 'torch', 'onnxruntime' or 'openvino'.")
-    from iir_sdk.torch_engine import TorchEngine
+    from iir_sdk.torch_precision import open_torch
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
 
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return TorchEngine(checkpoint, device=device, dtype=dtype, threads=count)
+    return open_torch(checkpoint, device=device, dtype=dtype, threads=count)
 
 
 def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precision, threads: int | None) -> GraphRuntime:

@@ -126,6 +126,12 @@ class TorchEngine:
         """The checkpoint's."""
         return self.checkpoint.preprocessing
 
+    def in_float32(self) -> TorchEngine:
+        """The same network without autocast; nothing of it is copied."""
+        plain = object.__new__(TorchEngine)
+        vars(plain).update(vars(self), dtype=torch.float32)
+        return plain
+
     @property
     def precision(self) -> str:
         """``float32``, or what autocast lowers to."""
@@ -233,7 +239,9 @@ class TorchEngine:
 
 
 def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
-    return TorchEngine(weights.unpacked(), **opened_with)
+    from iir_sdk.torch_precision import open_torch
+
+    return open_torch(weights.unpacked(), **opened_with)
 
 
 def leads_of(logits: Tensor) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iir_sdk.agreement import compared_leads
 from iir_sdk.atomic_write import made_folder, write_atomically
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
@@ -121,7 +122,7 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
-    export = OnnxExport(checkpoint.entry, read_graphs(folder))
+    export = OnnxExport(checkpoint.entry, read_graphs(folder), compared_leads(torch_engine))
     write_record(folder, export, compare(torch_engine, OnnxEngine(export, OnnxRuntime())))
     return export
 

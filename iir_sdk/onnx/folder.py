@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import iir_sdk
 from iir_sdk.atomic_write import write_text_atomically
@@ -16,7 +20,7 @@ from iir_sdk.paths import is_file
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/6"
+FORMAT = "iir_sdk.onnx/7"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
@@ -32,10 +36,12 @@ class OnnxExport:
     Attributes:
         entry: of the checkpoint; kept supports are bound to its sha256.
         graphs: the verified files by name: what is opened later is what was read, whatever becomes of the folder.
+        expected: what PyTorch makes of the compared pictures (:mod:`iir_sdk.agreement`), for runtimes without it.
     """
 
     entry: WeightsEntry
     graphs: Mapping[str, bytes] = field(repr=False)
+    expected: Mapping[str, NDArray[np.float32]] = field(repr=False)
 
 
 def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]) -> None:
@@ -50,6 +56,7 @@ def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]
         "sdk_version": iir_sdk.__version__,
         "graphs": {name: _sha256(content) for name, content in export.graphs.items()},
         "against_torch": dict(measured),
+        "expected": {name: _packed(lead) for name, lead in export.expected.items()},
         "checkpoint": export.entry.to_dict(),
     }
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -74,7 +81,21 @@ def read_export(folder: Path) -> OnnxExport:
     for name, content in graphs.items():
         if not isinstance(stated, Mapping) or stated.get(name) != _sha256(content):
             raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
-    return OnnxExport(entry, graphs)
+    return OnnxExport(entry, graphs, _expected(path, record))
+
+
+def _packed(lead: NDArray[np.float32]) -> dict[str, Any]:
+    return {"shape": list(lead.shape), "float16": b64encode(lead.astype("<f2").tobytes()).decode()}
+
+
+def _expected(path: Path, record: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+    try:
+        return {
+            name: np.frombuffer(b64decode(packed["float16"]), "<f2").astype(np.float32).reshape(packed["shape"])
+            for name, packed in record["expected"].items()
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path}: what is expected of the graphs cannot be read; export again.") from error
 
 
 def read_graphs(folder: Path) -> dict[str, bytes]:

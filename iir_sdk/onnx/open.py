@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,15 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
-from iir_sdk.errors import IirError, OutputError
+from iir_sdk.agreement import (
+    LEAST_AGREEMENT,
+    agreement,
+    agreement_once,
+    compared_leads,
+    digest,
+    disagreement,
+)
+from iir_sdk.errors import IirError, IirWarning, OutputError, PrecisionError
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
 from iir_sdk.onnx.runtime import GraphRuntime
@@ -39,7 +49,7 @@ def open_onnx(
     name = DEFAULT if weights is None else weights
     entry = known_weights().get(name) if isinstance(name, str) else None
     if entry is None and isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
-        return OnnxEngine(read_export(Path(weights)), runtime)
+        return opened(read_export(Path(weights)), runtime)
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
         kept = _kept(entry.sha256)
         if kept is not None:
@@ -54,7 +64,7 @@ def open_onnx(
         checkpoint, as_loaded = load_checkpoint(weights, options), True
     if not as_loaded:
         # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
-        return OnnxEngine(_of_its_own(checkpoint), runtime)
+        return opened(_of_its_own(checkpoint), runtime)
     return _named(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
 
 
@@ -62,7 +72,35 @@ def _named(export: OnnxExport, runtime: GraphRuntime) -> OnnxEngine:
     """On graphs that any process finds or makes by the name of their weights, if the package embeds those."""
     entry = export.entry
     again = partial(embedded_again, entry.name, entry.sha256, runtime) if entry.embedded else None
-    return OnnxEngine(export, runtime, opened_again=again)
+    return opened(export, runtime, again)
+
+
+def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEngine] | None = None) -> OnnxEngine:
+    """An engine that gives the masks PyTorch gave when the graphs were made, to within rounding.
+
+    Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
+    with a warning. ``again`` is what a pickle calls; None for pickles that carry the graphs.
+
+    Raises:
+        PrecisionError: they differ.
+    """
+    again = again or partial(opened, export, runtime)
+    compared: list[OnnxEngine] = []
+
+    def measure() -> float:
+        compared.append(OnnxEngine(export, runtime, opened_again=again))
+        return agreement(compared_leads(compared[0]), export.expected)
+
+    identity = {"backend": runtime.name, "version": runtime.version, "precision": runtime.precision}
+    value = agreement_once({**identity, "graphs": digest(*export.graphs.values())}, measure)
+    if value >= LEAST_AGREEMENT:
+        return compared[0] if compared else OnnxEngine(export, runtime, opened_again=again)
+    wrong, plain = disagreement(runtime.name, runtime.version, runtime.precision, value), runtime.fallback()
+    if plain is not None:
+        warnings.warn(f"{wrong}. float32 is taken instead.", IirWarning, stacklevel=2)
+        return opened(export, plain, again)
+    cure = "backend='torch'" if runtime.precision == "float32" else "dtype=None for float32"
+    raise PrecisionError(f"{wrong}; use {cure}.")
 
 
 def embedded_again(name: str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:

@@ -37,13 +37,19 @@ class GraphRuntime(Protocol):
 
     Attributes:
         name: as ``backend=`` takes it.
+        version: of the library.
         precision: what it computes in, as ``float32``.
         threads: how many it computes with; None leaves that to it.
     """
 
     name: str
+    version: str
     precision: str
     threads: int | None
+
+    def fallback(self) -> GraphRuntime | None:
+        """The same in float32, where it was left to choose and chose less; else None."""
+        ...
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """Open a graph.
@@ -81,10 +87,14 @@ class OnnxRuntime:
                 "backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"
             ) from error
         self._library, self.threads = onnxruntime, threads
+        self.version = str(onnxruntime.__version__)
 
     def __reduce__(self) -> tuple[type[OnnxRuntime], tuple[int | None]]:
         """For copies and pickles."""
         return OnnxRuntime, (self.threads,)
+
+    def fallback(self) -> None:
+        """It knows float32 alone."""
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
@@ -136,10 +146,15 @@ class OpenVino:
             raise ConfigError("dtype='bfloat16': this CPU has no instructions for it; use dtype='auto' or None.")
         self.precision = "bfloat16" if able and dtype in ("bfloat16", "auto") else "float32"
         self._dtype, self.threads = dtype, threads
+        self.version = str(openvino.__version__)
 
     def __reduce__(self) -> tuple[type[OpenVino], tuple[str | None, int | None]]:
         """For copies and pickles."""
         return OpenVino, (self._dtype, self.threads)
+
+    def fallback(self) -> OpenVino | None:
+        """See :class:`GraphRuntime`."""
+        return OpenVino("float32", self.threads) if self._dtype == "auto" and self.precision != "float32" else None
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""

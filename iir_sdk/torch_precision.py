@@ -1,0 +1,53 @@
+"""Opens PyTorch engines whose lower precision was compared with float32."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compared_leads, disagreement
+from iir_sdk.errors import IirWarning, PrecisionError
+from iir_sdk.torch_engine import Precision, TorchEngine
+from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.saving import unchanged_bytes
+
+
+def open_torch(
+    checkpoint: Checkpoint, *, device: str | torch.device, dtype: Precision, threads: int | None
+) -> TorchEngine:
+    """An engine that gives the masks of float32, to within rounding; arguments as :class:`TorchEngine`'s.
+
+    Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
+    with a warning.
+
+    Raises:
+        PrecisionError: they differ; further as :class:`TorchEngine` raises.
+    """
+    engine = TorchEngine(checkpoint, device=device, dtype=dtype, threads=threads)
+    if engine.dtype == torch.float32:
+        return engine
+    plain = engine.in_float32()
+    value = agreement_once(_identity(engine), lambda: agreement(compared_leads(engine), compared_leads(plain)))
+    if value >= LEAST_AGREEMENT:
+        return engine
+    wrong = disagreement("torch", torch.__version__, engine.precision, value)
+    if dtype == "auto":
+        warnings.warn(f"{wrong}. float32 is taken instead.", IirWarning, stacklevel=2)
+        return plain
+    raise PrecisionError(f"{wrong}; use dtype=None for float32.")
+
+
+def _identity(engine: TorchEngine) -> dict[str, str] | None:
+    """What the comparison depends on; None for weights that are no longer those of their file."""
+    if unchanged_bytes(engine.checkpoint) is None:
+        return None
+    device = engine.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "backend": "torch",
+        "version": torch.__version__,
+        "precision": engine.precision,
+        "device": name,
+        "weights": engine.sha256,
+    }

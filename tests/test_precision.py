@@ -1,0 +1,212 @@
+"""Masks, and not names of precisions: every backend in every precision this machine has, on all demo jobs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iir_sdk import FewShotSegmenter, kept_agreements
+from iir_sdk import agreement as agreeing
+from iir_sdk.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
+from iir_sdk.demo.job import read_jobs
+from iir_sdk.errors import ConfigError, IirWarning, PrecisionError, WeightsError
+from iir_sdk.onnx.folder import RECORD
+from iir_sdk.onnx.runtime import OpenVino
+from iir_sdk.torch_engine import TorchEngine
+from tests.test_onnx import export
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+CHECKPOINTS = ("iir-lite2", "iir-lite0")
+# Of the masks that float32 gives: rounding moves edges, and more of them where a network is unsure.
+LEAST_IOU = {"float32": 0.995, "float16": 0.99, "bfloat16": 0.92}
+Masks = dict[str, np.ndarray]
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def masks_of(segmenter: FewShotSegmenter) -> Masks:
+    for job in read_jobs():
+        segmenter.add_support(job.support, job.support_mask, label=job.name)
+    return {job.name: segmenter.predict(job.query, labels=[job.name]).mask for job in read_jobs()}
+
+
+@pytest.fixture(scope="session")
+def in_float32() -> dict[str, Masks]:
+    return {name: masks_of(FewShotSegmenter(name, device="cpu")) for name in CHECKPOINTS}
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("torch", "bfloat16"), ("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")],
+)
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_masks_are_those_of_float32_and_right(in_float32, name, backend, dtype):
+    try:
+        found = masks_of(FewShotSegmenter(name, device="cpu", backend=backend, dtype=dtype))
+    except ConfigError as error:
+        pytest.skip(str(error))
+    for job in read_jobs():
+        mask, expected, truth = found[job.name], in_float32[name][job.name], job.truth()
+        assert iou(mask, expected) >= LEAST_IOU[dtype], job.name
+        assert iou(mask, truth) >= iou(expected, truth) - 0.02, job.name
+
+
+def test_the_compared_pictures_tell_a_lost_mask_from_rounding(embedded):
+    expected = compared_leads(embedded.engine)
+    assert set(expected) == set(COMPARED)
+    noise = {n: lead + np.random.default_rng(0).normal(0, 0.1, lead.shape) for n, lead in expected.items()}
+    assert agreement(noise, expected) > 0.9
+    for name in COMPARED:
+        for lost in (-0.9, -20.0, 20.0, np.nan):
+            assert agreement({**expected, name: np.full_like(expected[name], lost)}, expected) < 0.5
+    nothing = {n: np.full_like(lead, -9) for n, lead in expected.items()}
+    assert agreement({n: lead - 1 for n, lead in nothing.items()}, nothing) > LEAST_AGREEMENT
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> Path:
+    """A cache of its own, of which this process knows nothing."""
+    place = tmp_path / "agreements"
+    monkeypatch.setattr(kept_agreements, "_place", lambda key: place / f"{key}.json")
+    monkeypatch.setattr(kept_agreements, "_OF_THIS_PROCESS", {})
+    place.mkdir()
+    return place
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory) -> Path:
+    return export(tmp_path_factory.mktemp("precision"))[1]
+
+
+class Lying(OpenVino):
+    """Says bfloat16 whatever the machine, computes in float32, and turns the logits upside down."""
+
+    def __init__(self, dtype=None, threads=None):
+        super().__init__("float32", threads)
+        self._dtype, self.precision = dtype, "bfloat16" if dtype in ("auto", "bfloat16") else "float32"
+
+    def open(self, graph, name, **how):
+        opened, lies = super().open(graph, name, **how), self.precision == "bfloat16"
+        run = opened.run
+
+        def turned(outputs, inputs):
+            return [-9 * a if lies and n == "logits" else a for n, a in zip(outputs, run(outputs, inputs), strict=True)]
+
+        opened.run = turned
+        return opened
+
+    def fallback(self):
+        return Lying("float32", self.threads) if self._dtype == "auto" else None
+
+
+def test_a_runtime_that_lies_is_refused_and_auto_falls_back(graphs, fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.onnx.runtime.OpenVino", Lying)
+    with pytest.raises(PrecisionError, match="use dtype=None") as refused:
+        FewShotSegmenter(graphs, backend="openvino", dtype="bfloat16")
+    assert "openvino" in str(refused.value)
+    with pytest.warns(IirWarning, match="float32 is taken instead"):
+        assert FewShotSegmenter(graphs, backend="openvino", dtype="auto").engine.precision == "float32"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The cure that is named.
+        assert FewShotSegmenter(graphs, backend="openvino", dtype=None).engine.precision == "float32"
+
+
+def test_float32_that_lies_names_another_backend(graphs, fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.onnx.open.agreement", lambda found, expected: 0.1)
+    with pytest.raises(PrecisionError, match="use backend='torch'"):
+        FewShotSegmenter(graphs, backend="onnxruntime")
+
+
+def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fresh, monkeypatch):
+    compared: list[object] = []
+    monkeypatch.setattr(
+        "iir_sdk.onnx.open.compared_leads", lambda engine: compared.append(engine) or compared_leads(engine)
+    )
+    for _ in range(2):
+        FewShotSegmenter(graphs, backend="openvino")
+        kept_agreements._OF_THIS_PROCESS.clear()
+    assert len(compared) == 1
+    FewShotSegmenter(graphs, backend="onnxruntime")
+    assert len(compared) == 2
+    files = sorted(fresh.iterdir())
+    assert {json.loads(f.read_text())["identity"]["backend"] for f in files} == {"openvino", "onnxruntime"}
+    record = json.loads(files[0].read_text())
+    other = {**record["identity"], "processor": "another"}
+    for damage in (
+        "",
+        "[]",
+        "{}",
+        "null",
+        "\0",
+        json.dumps({**record, "agreement": "1"}),
+        json.dumps({**record, "agreement": 7}),
+        json.dumps({**record, "identity": other}),
+    ):
+        kept_agreements._OF_THIS_PROCESS.clear()
+        for file in files:
+            file.write_text(damage)
+        assert kept_agreements.kept_agreement(record["identity"]) is None
+    FewShotSegmenter(graphs, backend="openvino")
+    assert len(compared) == 3
+    shutil.rmtree(fresh)
+    kept_agreements._OF_THIS_PROCESS.clear()
+    for _ in range(2):
+        FewShotSegmenter(graphs, backend="openvino")
+    # It cannot be written; this process remembers.
+    assert len(compared) == 4
+
+
+def test_an_export_without_what_is_expected_is_refused(graphs, tmp_path):
+    copied = shutil.copytree(graphs, tmp_path / "graphs")
+    record = json.loads((copied / RECORD).read_text())
+    for expected in (None, {"grass": {}}, {"grass": {"shape": [3, 3], "float16": "AAAA"}}):
+        (copied / RECORD).write_text(json.dumps({**record, "expected": expected}))
+        with pytest.raises(WeightsError, match="export again"):
+            FewShotSegmenter(copied, backend="onnxruntime")
+
+
+def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkpoint, fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    segment = TorchEngine.segment
+
+    def lying(engine, pictures, tasks):
+        found, laps = segment(engine, pictures, tasks)
+        if engine.precision != "float32":
+            for one in found:
+                one.leads[:] = -one.leads * 9 - 5
+        return found, laps
+
+    monkeypatch.setattr(TorchEngine, "segment", lying)
+    with pytest.raises(PrecisionError, match="use dtype=None"):
+        FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
+    with pytest.warns(IirWarning, match="float32 is taken instead"):
+        fallen = FewShotSegmenter(small_checkpoint, device="cpu", dtype="auto")
+    assert fallen.engine.precision == "float32"
+    assert len(list(fresh.iterdir())) == 1
+
+
+def test_changed_weights_are_compared_each_time(small_checkpoint, fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    checkpoint = FewShotSegmenter(small_checkpoint, device="cpu").checkpoint
+    next(checkpoint.model.decoder.parameters()).data.mul_(1.5)
+    FewShotSegmenter(checkpoint, device="cpu", dtype="bfloat16")
+    assert not list(fresh.iterdir())
+
+
+def test_comparing_needs_no_cache_folder_at_all(small_checkpoint, monkeypatch):
+    def nowhere(key: str) -> Path:
+        raise ValueError("a file is in the way")
+
+    monkeypatch.setattr(kept_agreements, "_place", nowhere)
+    monkeypatch.setattr(kept_agreements, "_OF_THIS_PROCESS", {})
+    assert agreeing.agreement_once({"backend": "a"}, lambda: 0.9) == 0.9
+    assert agreeing.agreement_once({"backend": "a"}, lambda: 0.1) == 0.9
