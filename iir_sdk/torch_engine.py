@@ -80,6 +80,7 @@ class TorchEngine:
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: see :class:`iir_sdk.FewShotSegmenter`.
         threads: how many to compute with; None for torch's own number.
+        opened_again: what a pickle calls, with the packed weights and the arguments above.
 
     Raises:
         DeviceError: the device is not there.
@@ -93,7 +94,9 @@ class TorchEngine:
         device: str | torch.device = "auto",
         dtype: Precision = None,
         threads: int | None = None,
+        opened_again: Callable[[PackedWeights, dict[str, Any]], TorchEngine] | None = None,
     ) -> None:
+        self._opened_again = opened_again or _opened_again
         self._opened_with = {"device": device, "dtype": dtype, "threads": threads}
         self.device = pick_device(device)
         self.dtype = _picked_dtype(dtype, self.device)
@@ -109,7 +112,7 @@ class TorchEngine:
 
     def __reduce__(self) -> tuple[Callable[..., TorchEngine], tuple[PackedWeights, dict[str, Any]]]:
         """For copies and pickles: opened again as it was asked for, so that ``auto`` picks what the new place has."""
-        return _opened_again, (packed(replace(self.checkpoint, model=self.model)), self._opened_with)
+        return self._opened_again, (packed(replace(self.checkpoint, model=self.model)), self._opened_with)
 
     @property
     def name(self) -> str:
@@ -239,9 +242,7 @@ class TorchEngine:
 
 
 def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
-    from iir_sdk.torch_precision import open_torch
-
-    return open_torch(weights.unpacked(), **opened_with)
+    return TorchEngine(weights.unpacked(), **opened_with)
 
 
 def leads_of(logits: Tensor) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compar
 from iir_sdk.errors import IirWarning, PrecisionError
 from iir_sdk.torch_engine import Precision, TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.pickling import PackedWeights
 from iir_sdk.weights.saving import unchanged_bytes
 
 
@@ -24,7 +26,7 @@ def open_torch(
     Raises:
         PrecisionError: they differ; further as :class:`TorchEngine` raises.
     """
-    engine = TorchEngine(checkpoint, device=device, dtype=dtype, threads=threads)
+    engine = TorchEngine(checkpoint, device=device, dtype=dtype, threads=threads, opened_again=_opened_again)
     if engine.dtype == torch.float32:
         return engine
     plain = engine.in_float32()
@@ -36,6 +38,10 @@ def open_torch(
         warnings.warn(f"{wrong}. float32 is taken instead.", IirWarning, stacklevel=2)
         return plain
     raise PrecisionError(f"{wrong}; use dtype=None for float32.")
+
+
+def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
+    return open_torch(weights.unpacked(), **opened_with)
 
 
 def _identity(engine: TorchEngine) -> dict[str, str] | None:
