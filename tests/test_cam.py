@@ -15,7 +15,7 @@ from iir_sdk.model.cam import (
     class_activation,
     closed_form_cam,
     grad_cam,
-    normalise,
+    normalised_at,
     proxy_class,
 )
 from iir_sdk.model.prototypes import resize_mask
@@ -40,7 +40,7 @@ def test_closed_form_equals_loops(rng):
             cam = np.zeros((3, 4))
             for c in range(6):
                 cam += weight[n, k, c] * pooled[n, c]
-            np.testing.assert_allclose(found[n, k], min_max(cam), atol=1e-5)
+            np.testing.assert_allclose(found[n, k], np.maximum(cam, 0), atol=1e-5)
 
 
 def test_closed_form_is_grad_cam_of_the_pooled_map(lite, rng):
@@ -50,7 +50,7 @@ def test_closed_form_is_grad_cam_of_the_pooled_map(lite, rng):
     index = torch.tensor([5, 900])
     chosen = lite.logits(pooled).gather(1, index[:, None]).sum()
     (gradient,) = torch.autograd.grad(chosen, pooled)
-    expected = normalise((pooled * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).detach()
+    expected = 12 * (pooled * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).detach().relu()
     found = closed_form_cam(pooled.detach(), lite.class_weight[index][:, None])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -70,7 +70,7 @@ def test_grad_cam_weights_equal_finite_differences(lite, rng):
     weight = (moved(step) - moved(-step)) / (2 * step) / 16
     cam = np.einsum("c,chw->hw", weight, mid[0].numpy())
     found = grad_cam(net, mid, torch.tensor([[index]]))[0, 0].numpy()
-    np.testing.assert_allclose(found, min_max(cam), atol=2e-3)
+    np.testing.assert_allclose(min_max(found), min_max(cam), atol=2e-3)
 
 
 def test_grad_cam_works_under_inference_mode(lite, rng):
@@ -109,7 +109,7 @@ def test_without_classifier_the_support_gives_the_row(rng):
     assert found.index.tolist() == [-1]
     cam = class_activation(net, mid, net.pooled_map(high), ProxyClass(found.index[:, None], found.weight[:, None]))
     np.testing.assert_allclose(
-        cam[0, 0], min_max(np.einsum("chw,c->hw", high[0].numpy(), expected[0].numpy())), atol=1e-4
+        cam[0, 0], np.maximum(np.einsum("chw,c->hw", high[0].numpy(), expected[0].numpy()), 0), atol=1e-4
     )
 
 
@@ -134,4 +134,18 @@ def test_threshold_is_the_brute_force_best(seed, size):
 
 
 def test_flat_activation_is_zero_not_nan():
-    assert torch.equal(normalise(torch.full((1, 2, 3, 3), -2.0)), torch.zeros(1, 2, 3, 3))
+    assert torch.equal(normalised_at(torch.full((1, 2, 3, 3), 2.0), (6, 6)), torch.zeros(1, 2, 6, 6))
+
+
+def test_activations_are_resized_and_then_normalised(rng):
+    """By hand: bilinear between centres, then min-max, so that the largest value is 1 where it is thresholded."""
+    cam = rng.random((1, 2, 3, 4)).astype(np.float32)
+    found = normalised_at(torch.tensor(cam), (6, 8)).numpy()
+    for k in range(2):
+        enlarged = np.empty((6, 8))
+        for row, column in np.ndindex(6, 8):
+            y, x = (min(max((at + 0.5) / 2 - 0.5, 0), side - 1) for at, side in ((row, 3), (column, 4)))
+            top, left = min(int(y), 1), min(int(x), 2)
+            square = cam[0, k, top : top + 2, left : left + 2]
+            enlarged[row, column] = np.array([1 - (y - top), y - top]) @ square @ np.array([1 - (x - left), x - left])
+        np.testing.assert_allclose(found[0, k], min_max(enlarged), atol=1e-5)

@@ -142,7 +142,7 @@ def test_a_transformers_activation_maps(vit):
     torch.testing.assert_close(closed, closed_form_cam(taps.high, proxy.weight[:, None]))
     grad = class_activation(vit, taps.mid, None, shot)
     assert grad.shape == (1, 1, 6, 6)
-    assert grad.max() == 1
+    assert grad.max() > 0
 
 
 def test_networks_that_are_no_plain_transformers():

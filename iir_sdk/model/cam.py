@@ -61,7 +61,7 @@ def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None,
         proxy: ``index (N, K)`` and ``weight (N, K, C)``.
 
     Returns:
-        ``(N, K, h', w')`` or ``(N, K, h, w)``, each map min-max normalised to [0, 1].
+        ``(N, K, h', w')`` or ``(N, K, h, w)``, >= 0; :func:`normalised_at` brings each map to [0, 1].
     """
     if pooled_map is not None:
         return closed_form_cam(pooled_map, proxy.weight)
@@ -70,17 +70,17 @@ def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None,
 
 @full_precision
 def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
-    """``W_c . h(x, y)``, ReLU, min-max: exact Grad-CAM of a global-average-pool + linear head, up to scale.
+    """``W_c . h(x, y)``, ReLU: exact Grad-CAM of a global-average-pool + linear head, up to scale.
 
     Args:
         pooled_map: ``(N, C, h, w)``, the map the classifier pools.
         weight: ``(N, K, C)``, the classifier's rows of each image's classes.
 
     Returns:
-        ``(N, K, h, w)`` in [0, 1].
+        ``(N, K, h, w)``, >= 0.
     """
     activation = weight.float() @ pooled_map.float().flatten(2)
-    return normalise(activation.reshape(*activation.shape[:2], *pooled_map.shape[2:]))
+    return activation.reshape(*activation.shape[:2], *pooled_map.shape[2:]).relu()
 
 
 def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
         index: ``(N, K)`` int64 classes of each image; one backward pass each.
 
     Returns:
-        ``(N, K, h, w)`` in [0, 1].
+        ``(N, K, h, w)``, >= 0.
     """
     with torch.inference_mode(False), torch.enable_grad():
         # Clones, since tensors made under inference mode cannot enter a graph.
@@ -103,7 +103,7 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
         logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(source)))
         own = backbone.map_channels
         maps = [_channel_weighted(source, logits, classes[:, k], own) for k in range(classes.shape[1])]
-        return normalise(torch.stack(maps, 1))
+        return torch.stack(maps, 1).relu()
 
 
 def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor, channels: int) -> Tensor:
@@ -113,9 +113,12 @@ def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor, channels: i
     return (source.detach().float() * channel_weight)[:, :channels].sum(1)
 
 
-def normalise(cam: Tensor) -> Tensor:
-    """ReLU and per-map min-max of ``(N, K, h, w)`` to [0, 1]; a flat map becomes zero."""
-    cam = cam.relu()
+def normalised_at(cam: Tensor, size: tuple[int, int]) -> Tensor:
+    """Class activation maps ``(N, K, h, w)`` >= 0 at ``size``, then each min-max to [0, 1]; a flat map becomes zero.
+
+    In this order, as the reference does: resizing cuts peaks off, and the largest value is to be 1 where it is used.
+    """
+    cam = resize_map(cam, size)
     low, high = cam.amin((2, 3), keepdim=True), cam.amax((2, 3), keepdim=True)
     return (cam - low) / (high - low).clamp_min(1e-6)
 

@@ -18,6 +18,7 @@ from iir_sdk.model.cam import (
     ProxyClass,
     adaptive_threshold,
     class_activation,
+    normalised_at,
     proxy_class,
     resize_map,
 )
@@ -158,11 +159,10 @@ class IIR(nn.Module):
         maps = self._support_maps(taps, pooled_map, masks, size)
         high = resize_map(taps.high.float(), size)
         dual_high = dual_prototypes(high, maps.mask, maps.activated)
-        prior = priors.region_prior(
-            priors.cosine_map(high, dual_high.core[:, None]),
-            priors.cosine_map(high, dual_high.local[:, None]),
-            maps.activated.bool(),
-        )
+        # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
+        alike = priors.cosine_map(taps.high, torch.stack([dual_high.core, dual_high.local], 1))
+        core_alike, local_alike = resize_map(alike, size).chunk(2, 1)
+        prior = priors.region_prior(core_alike, local_alike, maps.activated.bool())
         features = self.decoder.support_features(taps)
         dual = dual_prototypes(features, maps.mask, maps.activated)
         chosen = _core_or_local(
@@ -313,7 +313,7 @@ class IIR(nn.Module):
         with torch.no_grad():
             proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
-            cam = resize_map(class_activation(self.backbone, taps.mid, pooled_map, shot), size)
+            cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, shot), size)
             threshold = adaptive_threshold(cam, mask)
             if self.config.prototypes == "single":
                 # Everything counts as activated, so core is the whole mask and local falls back to it.
@@ -360,7 +360,7 @@ class IIR(nn.Module):
         proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
         with torch.no_grad():
             cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
-            return resize_map(by_task(query, cam, state.tasks), size) > state.threshold.float()[:, :, None, None]
+            return normalised_at(by_task(query, cam, state.tasks), size) > state.threshold.float()[:, :, None, None]
 
 
 def _pooled_units(layout: TokenLayout, maps: Tensor) -> Tensor:
