@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from iir_sdk import FewShotSegmenter, kept_agreements
 from iir_sdk import agreement as agreeing
 from iir_sdk.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError, WeightsError
+from iir_sdk.model.tokens import token_bias
 from iir_sdk.onnx.folder import RECORD
 from iir_sdk.onnx.runtime import OpenVino
 from iir_sdk.torch_engine import TorchEngine
@@ -210,3 +212,11 @@ def test_comparing_needs_no_cache_folder_at_all(small_checkpoint, monkeypatch):
     monkeypatch.setattr(kept_agreements, "_OF_THIS_PROCESS", {})
     assert agreeing.agreement_once({"backend": "a"}, lambda: 0.9) == 0.9
     assert agreeing.agreement_once({"backend": "a"}, lambda: 0.1) == 0.9
+
+
+def test_biases_of_tokens_are_not_lowered_by_autocast():
+    weights, mass = torch.tensor([[0.3, 0.7]]), torch.rand(1, 2, 50, generator=torch.Generator().manual_seed(0)) * 4
+    with torch.autocast("cpu", torch.bfloat16):
+        found = token_bias(weights, mass)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, (0.3 * mass[:, :1] + 0.7 * mass[:, 1:]).log(), atol=1e-6, rtol=0)
