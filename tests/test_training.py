@@ -384,7 +384,7 @@ def test_masks_that_do_not_fit_their_pictures_are_refused(picture_folder, tmp_pa
     pictures = read_picture_set(tmp_path / "coins")
     Image.fromarray(np.ones((10, 10), np.uint8)).save(tmp_path / "coins/masks/coin/coin1.png")
     Image.fromarray(np.zeros((64, 80), np.uint8)).save(tmp_path / "coins/masks/coin/coin2.png")
-    with pytest.raises(DatasetError, match=r"coin1\.png is \(10, 10\)"):
+    with pytest.raises(DatasetError, match=r"coin1\.png is 10 x 10 but its picture is 64 x 80"):
         pictures.mask("coin", "coin1")
     with pytest.raises(DatasetError, match=r"coin2\.png is empty"):
         pictures.mask("coin", "coin2")
