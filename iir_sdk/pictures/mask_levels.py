@@ -65,10 +65,7 @@ def labels_of_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     levels = levels_of(values)
     objects = levels.numbers[levels.numbers != 0]
     if len(levels.numbers) and levels.numbers[0] < 0:
-        raise MaskError(
-            f"{what} holds negative values: {levels.text}. Of logits pass mask > 0; of classes name the object's: "
-            f"value={int(levels.numbers[-1])}."
-        )
+        raise MaskError(f"{what} holds negative values: {levels.text}. {_negative_cure(levels, objects)}")
     if len(objects) <= 1:
         return np.asarray(values != 0, np.uint8)
     refuse_a_photo(values, levels, what)
@@ -138,14 +135,21 @@ def _are_soft(values: NDArray[Any], levels: Levels) -> bool:
     flat = flat_share(values, (values > 0) & (values < greatest))
     if flat < (0.5 if full else 0.1):
         return full or len(between) >= 16
-    return len(between) >= 48 and _rises_slowly(values, greatest)
+    # Counted objects may have any number above 255.
+    countable = UNKNOWN < greatest < 60_000
+    return len(between) >= 48 and not countable and _rises_slowly(values, greatest)
 
 
 def _rises_slowly(values: NDArray[Any], greatest: float) -> bool:
-    """Whether neighbours that differ do so by little, as far from a blurred edge; classes differ by anything."""
-    rows = values[:: max(1, len(values) // _ROWS)].astype(np.float32)
-    steps = np.abs(np.diff(rows, axis=1))
-    return float((steps[steps > 0] < 0.08 * greatest).mean()) > 0.5 if steps.any() else False
+    """Whether neighbours that differ do so by little, as far from a blurred edge, in rows and in columns.
+
+    Classes differ by anything, and objects that are numbered row by row by much in one of the two.
+    """
+    step = max(1, len(values) // _ROWS)
+    across = np.abs(np.diff(values[::step].astype(np.float32), axis=1))
+    down = np.abs(values[1::step].astype(np.float32) - values[:-1:step])
+    small = [float((steps[steps > 0] <= 0.02 * greatest).mean()) for steps in (across, down) if steps.any()]
+    return min(small, default=0) > 0.5
 
 
 def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.uint8]:
@@ -158,6 +162,12 @@ def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.
     labels = np.asarray(values == number, np.uint8)
     labels[values == UNKNOWN] = UNKNOWN
     return labels
+
+
+def _negative_cure(levels: Levels, objects: NDArray[Any]) -> str:
+    if not levels.whole:
+        return "Of logits pass mask > 0, of a resized map of probabilities mask > 0.5."
+    return f"Of logits pass mask > 0; of classes name the object's: value={int(objects[-1])}."
 
 
 def _several(levels: Levels, what: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.arrays import holds_values
 from iir_sdk.pictures.lossy import is_lossy
-from iir_sdk.pictures.mask_levels import flat_share
+from iir_sdk.pictures.mask_levels import flat_share, shown_labels
 from iir_sdk.pictures.orientation import orientation_of
 from iir_sdk.pictures.source import (
     MAX_PIXELS,
@@ -24,8 +24,12 @@ from iir_sdk.pictures.source import (
 )
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_FEW_COLOURS = 64
+_FEW_COLOURS, _FLAT_COLOURS = 64, 32
 _NEARLY = 8
+_DARKEST = 64
+"""Brightest pixel of a lossy file that shows an object."""
+_SLACK = 1e-3
+"""How far arithmetic may leave [0, 1]."""
 
 
 class MaskValues(NamedTuple):
@@ -91,7 +95,13 @@ def _of_array(array: NDArray[Any], what: str) -> MaskValues:
     _check_pixels((values.shape[0], values.shape[1]), what)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MaskError(f"{what} holds NaN or infinite values; expected 0 for background and nonzero for the object.")
-    return MaskValues(values)
+    return MaskValues(_within_range(values) if values.dtype.kind == "f" and values.size else values)
+
+
+def _within_range(values: NDArray[Any]) -> NDArray[Any]:
+    """Floats without what resizing and the like leave just below 0 or just above 1."""
+    low, high = float(values.min()), float(values.max())
+    return values.clip(min(low, 0) if low < -_SLACK else 0, max(high, 1) if high > 1 + _SLACK else 1)
 
 
 def _check_pixels(size: tuple[int, int], what: str) -> None:
@@ -109,18 +119,37 @@ def _of_pil(image: Image.Image, what: str) -> MaskValues:
 def _read(image: Image.Image, lossy: bool, what: str) -> MaskValues:
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        # A cut-out with a transparent background marks its object by alpha alone, black parts included.
         if alpha.size and alpha.min() < 128:
-            faint = len(np.unique(alpha)) > 2 or alpha.min() > 0
-            return MaskValues(alpha, alpha, soft=faint, of="is a cut-out by transparency")
+            return _of_cut_out(image, alpha, what)
     if lossy:
-        brightest = np.asarray(image.convert("RGB")).max(axis=2)
-        return MaskValues(brightest, brightest, soft=True, of="comes from a lossy file (JPEG, ...)")
+        rgb = np.asarray(image.convert("RGB"))
+        # Darker ones may be small numbers, which nothing brings back.
+        brightness = _shades(rgb) if rgb.max(initial=0) >= _DARKEST else rgb.max(axis=2)
+        return MaskValues(brightness, brightness, soft=True, of="comes from a lossy file (JPEG, ...)")
     if image.mode == "P":
         return _of_palette(image, what)
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return _of_array(np.asarray(image), what)
     return _of_colours(np.asarray(image.convert("RGB")), what)
+
+
+def _of_cut_out(image: Image.Image, alpha: NDArray[np.uint8], what: str) -> MaskValues:
+    """Its object is what alpha shows, black parts included; of flat colours it is classes instead."""
+    visible = alpha >= 128
+    if image.mode == "P":
+        indices = np.asarray(image)
+        few = len(np.unique(indices)) <= _FEW_COLOURS
+        if few and np.array_equal(indices != 0, visible) and flat_share(indices, visible) > 0.5:
+            return _of_palette(image, what)
+    packed = _packed(np.asarray(image.convert("RGBA"))[..., :3])
+    colours, counts = np.unique(packed[visible], return_counts=True)
+    few = np.sort(counts)[-_FLAT_COLOURS:].sum() > 0.95 * counts.sum()
+    if few and (counts > 0.01 * counts.sum()).sum() > 1 and flat_share(packed, visible) > 0.5:
+        cure = " If all that is visible is the object: np.array(image.convert('RGBA'))[..., 3] > 127."
+        array = "np.array(image.convert('RGBA'))"
+        raise MaskError(_several_colours(colours[np.argsort(-counts)], what, array) + cure)
+    faint = len(np.unique(alpha)) > 2 or alpha.min() > 0
+    return MaskValues(alpha, alpha, soft=faint, of="is a cut-out by transparency")
 
 
 def _of_palette(image: Image.Image, what: str) -> MaskValues:
@@ -143,20 +172,48 @@ def _of_palette(image: Image.Image, what: str) -> MaskValues:
 
 
 def _of_colours(rgb: NDArray[np.uint8], what: str) -> MaskValues:
-    """Of RGB pixels: grey ones as numbers, one colour on black as object, a few colours as what they cannot be."""
+    """Of RGB pixels: grey ones as numbers, shades of one colour on black as object, several as what they cannot be."""
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
         return MaskValues(rgb[..., 0])
-    packed = (rgb.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(axis=2, dtype=np.uint32)
-    colours = np.unique(packed)
+    packed = _packed(rgb)
+    colours, counts = np.unique(packed, return_counts=True)
     marked = colours[colours != 0]
     if len(marked) == 1:
         return MaskValues(packed != 0)
+    shades = _shades(rgb)
+    labels = shown_labels(shades, what)
+    if labels is not None and _is_one_hue(rgb, packed, shades):
+        return MaskValues(labels == 1)
+    raise MaskError(_several_colours(colours[np.argsort(-counts)], what, "np.array(image)"))
+
+
+def _shades(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(H, W)``: how bright pixels are, 255 for the brightest, be it a dark red."""
     brightest = rgb.max(axis=2)
-    if len(marked) <= _FEW_COLOURS and flat_share(packed, packed != 0) > 0.5:
-        names = [tuple(int(c) >> shift & 255 for shift in (16, 8, 0)) for c in marked[:4]]
-        more = ", ..." if len(marked) > len(names) else ""
-        raise MaskError(
-            f"{what} has several colours: {', '.join(map(str, names))}{more}. Of classes in colours pass the object's: "
-            f"(np.array(image)[..., :3] == {names[-1]}).all(axis=2)."
-        )
-    return MaskValues(brightest, brightest, soft=True, of="is a picture in colours")
+    return np.asarray(brightest * (255 / max(1, int(brightest.max()))) + 0.5).astype(np.uint8)
+
+
+def _is_one_hue(rgb: NDArray[np.uint8], packed: NDArray[np.uint32], shades: NDArray[np.uint8]) -> bool:
+    """Whether all but black is one colour, brighter or darker, but for a few pixels that lossy files leave at edges."""
+    seen = shades > 25
+    hues = rgb[seen] / rgb[seen].max(axis=1, keepdims=True).astype(np.float32)
+    others = np.zeros_like(seen)
+    others[seen] = np.abs(hues - np.median(hues, axis=0)).max(axis=1) > 0.25
+    return bool(others.sum() <= 0.05 * seen.sum()) and flat_share(packed, others) < 0.25
+
+
+def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """``(H, W)``: one number a colour, 0 for black."""
+    packed: NDArray[np.uint32] = (rgb.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(2, dtype=np.uint32)
+    return packed
+
+
+def _several_colours(colours: NDArray[np.uint32], what: str, array: str) -> str:
+    """What is wrong with them, the most frequent first, and the cure."""
+    marked = colours[colours != 0]
+    names = [tuple(int(c) >> shift & 255 for shift in (16, 8, 0)) for c in marked[:4]]
+    more = ", ..." if len(marked) > len(names) else ""
+    return (
+        f"{what} has several colours: {', '.join(map(str, names))}{more}. Of classes in colours pass the object's: "
+        f"({array}[..., :3] == {names[-1]}).all(axis=2)."
+    )

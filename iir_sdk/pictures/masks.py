@@ -40,11 +40,12 @@ def mask_labels(
 
     - One number v beside 0 is the object, whatever it is.
     - 255 beside another number is unknown: neither object nor background.
-    - Many grey levels are soft edges: half and above is the object. So is 128 and above in a JPEG, an AVIF or a lossy
-      WebP or TIFF, which cannot keep numbers apart.
+    - Many grey levels are soft edges: half and above is the object. So is half of the brightest and above in a JPEG, an
+      AVIF or a lossy WebP or TIFF, which cannot keep numbers apart.
     - Several numbers are classes, of which ``value`` must name the object's.
     - A palette of greys, or of black and one colour, means what it shows; one of several colours its indices.
-    - A picture with transparency is a cut-out: what is visible is the object.
+    - Shades of one colour on black are its object's soft edges; several colours are classes, and an error.
+    - A picture with transparency is a cut-out: what is visible is the object, unless flat colours tell classes apart.
 
     Raises:
         PictureNotFoundError: the path does not exist.
