@@ -128,14 +128,16 @@ def resize_map(cam: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(cam, size, mode="bilinear", align_corners=False)
 
 
-def adaptive_threshold(cam: Tensor, mask: Tensor) -> Tensor:
+def adaptive_threshold(cam: Tensor, mask: Tensor, known: Tensor) -> Tensor:
     """``argmax_t IoU(cam > t, mask)`` over :data:`THRESHOLDS`, the lowest of equals (method, section 2, step 3).
 
-    The mask may be soft: intersection and union are sums of shares, so small objects count.
+    The mask may be soft: intersection and union are sums of shares, so small objects count. What is unknown counts in
+    neither.
 
     Args:
         cam: ``(N, 1, h, w)`` in [0, 1].
         mask: ``(N, 1, h, w)`` in [0, 1].
+        known: ``(N, 1, h, w)`` in [0, 1], at least ``mask``.
 
     Returns:
         ``(N,)`` float32 in [0, 1].
@@ -144,5 +146,5 @@ def adaptive_threshold(cam: Tensor, mask: Tensor) -> Tensor:
     above = (cam.float().flatten(1)[:, None] > steps[:, None]).float()
     shares = mask.float().flatten(1)[:, None]
     inter = (above * shares).sum(2)
-    union = above.sum(2) + shares.sum(2) - inter
+    union = (above * known.float().flatten(1)[:, None]).sum(2) + shares.sum(2) - inter
     return steps[(inter / union.clamp_min(1e-6)).argmax(1)]

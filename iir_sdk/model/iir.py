@@ -156,7 +156,8 @@ class IIR(nn.Module):
         """
         size = grid_size(taps.mid)
         pooled_map = self._pooled_map(taps.high)
-        maps = self._support_maps(taps, pooled_map, masks, size)
+        known = torch.ones_like(masks) if known is None else known
+        maps = self._support_maps(taps, pooled_map, masks, known, size)
         high = resize_map(taps.high.float(), size)
         dual_high = dual_prototypes(high, maps.mask, maps.activated)
         # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
@@ -171,7 +172,6 @@ class IIR(nn.Module):
         fused = self.decoder.fuse_support(
             _concat(features, _spread(dual.whole, size), chosen, torch.cat([prior, maps.mask], 1))
         )
-        known = torch.ones_like(masks) if known is None else known
         layout, at_high = self._token_layouts(taps, masks, known)
         keys, values, auxiliary = self._support_branch(fused, layout)
         state = SupportState(
@@ -307,14 +307,14 @@ class IIR(nn.Module):
         return every_position(*at_mid), every_position(*at_high)
 
     def _support_maps(
-        self, taps: Taps, pooled_map: Tensor | None, masks: Tensor, size: tuple[int, int]
+        self, taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor, size: tuple[int, int]
     ) -> _SupportMaps:
         mask = resize_mask(masks, size)
         with torch.no_grad():
             proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
             cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, shot), size)
-            threshold = adaptive_threshold(cam, mask)
+            threshold = adaptive_threshold(cam, mask, resize_mask(known, size))
             if self.config.prototypes == "single":
                 # Everything counts as activated, so core is the whole mask and local falls back to it.
                 threshold = torch.full_like(threshold, -1)

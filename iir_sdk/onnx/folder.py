@@ -20,7 +20,7 @@ from iir_sdk.paths import is_file
 from iir_sdk.weights.entry import WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/8"
+FORMAT = "iir_sdk.onnx/9"
 RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
