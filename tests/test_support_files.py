@@ -63,3 +63,11 @@ def test_what_cannot_be_written_to_is_an_error_of_ours(saved, small_segmenter, t
         for target in (io.StringIO(), for_reading, b"", None, 5):
             with pytest.raises(OutputError, match="binary"):
                 small_segmenter.save_supports(target)
+
+
+def test_supports_of_the_format_before_are_refused(saved, small_segmenter):
+    # Their thresholds and priors mean something else than this version's.
+    before = saved.replace(b"iir_sdk.supports/5", b"iir_sdk.supports/4")
+    assert before != saved
+    with pytest.raises(SupportError, match="add the supports again from their pictures"):
+        small_segmenter.load_supports(before)

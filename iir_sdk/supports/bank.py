@@ -19,7 +19,7 @@ from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.paths import is_file
 from iir_sdk.supports.encoded import KeptState, join_shots
 
-FORMAT = "iir_sdk.supports/4"
+FORMAT = "iir_sdk.supports/5"
 
 SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
 """A path, an open binary file, or a file's bytes."""
