@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from iir_sdk.pictures.orientation import Exif
     from iir_sdk.training.data.dataset import FewShotDataset
     from iir_sdk.training.evaluate import Protocol, SetScore
+    from iir_sdk.training.presence_fit import PresenceScore
 
 _LEFT_OUT = 3
 """Exit code where sets were left out."""
@@ -86,7 +87,7 @@ def calibrate(
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
 @click.option(
     "--ways",
-    type=int,
+    type=click.IntRange(2, 254),
     help="Score so many labels at once, which compete for one map; all classes where a set has fewer.",
 )
 @click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
@@ -125,26 +126,30 @@ def evaluate(
     Sets that have too few pictures are named and left out; the exit code is then 3. Files are written again after each
     set, so that a run that ends early keeps what it scored.
     """
-    from iir_sdk.atomic_write import check_writable_place
+    from iir_sdk.atomic_write import check_writable_place, made_folder
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.training.evaluate import Protocol
     from iir_sdk.training.report import draw_episode_figures
 
-    # Now, and not when all is scored.
-    for file in (json_file, markdown_file, episodes_file):
-        if file:
-            check_writable_place(file)
-    sets = sets_of(data, name, fold, exif)
-    share = (0.0 if name else 0.01) if min_share is None else min_share
-    protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
-    segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
     if (absent or ways) and (figures or episodes_file or output != "mask" or scales != (1.0,) or (absent and ways)):
         raise click.UsageError(
             "--absent and --ways go neither with each other nor with --figures, --episodes-file, --output or --scale."
         )
+    if absent and (markdown_file or len(seeds) > 1):
+        raise click.UsageError("--absent goes with one --seed, and with --json only.")
+    if name and exif != "auto":
+        raise click.UsageError("--exif goes with folders of one's own, not with --benchmark.")
+    # Now, and not when all is scored.
+    for file in (json_file, markdown_file, episodes_file):
+        if file:
+            check_writable_place(file)
+    if figures:
+        made_folder(figures)
+    sets = sets_of(data, name, fold, exif)
+    share = (0.0 if name else 0.01) if min_share is None else min_share
+    protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
+    segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
     if absent:
-        if markdown_file or len(seeds) > 1:
-            raise click.UsageError("--absent goes with one --seed, and with --json only.")
         left_out = _score_presence(segmenter, sets, protocol, json_file)
     elif ways:
         left_out = _score_ways(segmenter, sets, protocol, ways, _Files(json_file, markdown_file))
@@ -207,9 +212,17 @@ def _score_presence(
     from iir_sdk.training.presence_fit import presence_score
     from iir_sdk.training.report import write_presence
 
-    scores, left_out = _of_usable_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol))
+    so_far: list[PresenceScore] = []
+
+    def scored(pictures: FewShotDataset) -> PresenceScore:
+        so_far.append(presence_score(segmenter, pictures, protocol))
+        if json_file:
+            write_presence(json_file, so_far, protocol, segmenter)
+        return so_far[-1]
+
+    scores, left_out = _of_usable_sets(sets, scored)
     if json_file:
-        write_presence(json_file, list(scores.values()), protocol, segmenter)
+        write_presence(json_file, so_far, protocol, segmenter, left_out)
     for score in scores.values():
         click.echo(
             f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "

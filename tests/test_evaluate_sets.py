@@ -10,7 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from iir_sdk.cli import main
+from iir_sdk.errors import DatasetError
 from iir_sdk.training import evaluate as evaluation
+from iir_sdk.training import presence_fit
+from iir_sdk.training.presence_fit import PresenceScore
 
 
 def run(checkpoint: Path, data: Path, *more: object) -> Result:
@@ -75,3 +78,52 @@ def test_each_sets_score_is_kept_as_it_comes(small_checkpoint, picture_folder, t
     assert result.exit_code != 0
     assert [s["name"] for s in json.loads((tmp_path / "s.json").read_text())["sets"]] == ["coco"]
     assert "| coco |" in (tmp_path / "s.md").read_text()
+
+
+def test_each_sets_presence_is_kept_as_it_comes(small_checkpoint, picture_folder, tmp_path, monkeypatch):
+    def until_the_second(segmenter: object, pictures: object, protocol: object) -> PresenceScore:
+        if pictures.name != "coco":
+            raise DatasetError("broken")
+        return PresenceScore("coco", 0.5, 0.5, 0.5, 0.5, 2)
+
+    monkeypatch.setattr(presence_fit, "presence_score", until_the_second)
+    assert run(small_checkpoint, picture_folder, "--absent", "--json", tmp_path / "s.json").exit_code != 0
+    assert [s["name"] for s in json.loads((tmp_path / "s.json").read_text())["sets"]] == ["coco"]
+
+
+def test_sets_without_absence_are_named_in_the_file(small_checkpoint, picture_folder, tmp_path, monkeypatch):
+    real = presence_fit.present_and_absent
+    monkeypatch.setattr(
+        presence_fit,
+        "presence_score",
+        lambda segmenter, pictures, protocol: (
+            real(segmenter, pictures, protocol) and PresenceScore(pictures.name, 0.5, 0.5, 0.5, 0.5, 2)
+        ),
+    )
+    result = run(small_checkpoint, picture_folder, "--absent", "--json", tmp_path / "s.json")
+    assert result.exit_code == 3, result.output
+    assert list(json.loads((tmp_path / "s.json").read_text())["left_out"]) == ["coins"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--ways", 0), "--ways"),
+        (("--benchmark", "pascal", "--exif", "stored"), "--exif"),
+        (("--absent", "--seed", 0, "--seed", 1), "one --seed"),
+        (("--absent", "--output", "prior"), "--output"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused_before_anything_is_read(options, says, tmp_path, monkeypatch):
+    monkeypatch.setattr("iir_sdk.scoring_cli.sets_of", lambda *given: pytest.fail("read"))
+    result = run(tmp_path / "missing.safetensors", tmp_path, *options)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+
+
+def test_a_place_where_no_figures_can_be_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("iir_sdk.scoring_cli.sets_of", lambda *given: pytest.fail("read"))
+    (tmp_path / "file").touch()
+    result = run(tmp_path / "missing.safetensors", tmp_path, "--figures", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "cannot make folder" in result.output

@@ -15,7 +15,6 @@ from iir_sdk.training.data.dataset import source_of
 from iir_sdk.training.data.folder import read_picture_set
 from iir_sdk.training.evaluate import Evaluator, Protocol
 from iir_sdk.training.ways import (
-    BACKGROUND,
     WaysEpisode,
     WaysScore,
     draw_ways,
@@ -64,9 +63,18 @@ def test_intersections_and_unions_of_labels_and_background():
     score.add(("a", "b"), np.array([[1, 1, 0, 2], [0, 2, 1, 0]]), np.array([[1, 0, 0, 2], [0, 1, 255, 0]], np.uint8))
     score.add(("b", "c"), np.array([[1, 0]]), np.array([[1, 1]], np.uint8))
     # c was neither shown nor found.
-    expected = {"a": 1 / 3, "b": (1 + 1) / (2 + 2), BACKGROUND: (3 + 0) / (4 + 1)}
+    expected = {"a": 1 / 3, "b": (1 + 1) / (2 + 2)}
     assert score.per_class == pytest.approx(expected)
-    assert score.miou == pytest.approx(np.mean(list(expected.values())))
+    assert score.background == pytest.approx((3 + 0) / (4 + 1))
+    assert score.miou == pytest.approx(np.mean([*expected.values(), 3 / 5]))
+
+
+def test_a_label_called_background_is_a_label():
+    score = WaysScore()
+    score.add(("background", "a"), np.array([[1, 0, 2, 0]]), np.array([[1, 1, 2, 0]], np.uint8))
+    assert score.per_class == {"background": 1 / 2, "a": 1.0}
+    assert score.background == 1 / 2
+    assert score.miou == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
 
 
 def test_episodes_show_a_label_in_turn_and_never_their_own_supports():

@@ -40,9 +40,13 @@ def write_scores(
 
 
 def write_presence(
-    path: Path, scores: Sequence[PresenceScore], protocol: Protocol, segmenter: FewShotSegmenter
+    path: Path,
+    scores: Sequence[PresenceScore],
+    protocol: Protocol,
+    segmenter: FewShotSegmenter,
+    left_out: Mapping[str, str] | None = None,
 ) -> None:
-    """Write presence scores of a checkpoint, and how they were made, as JSON.
+    """Write presence scores of a checkpoint, how they were made, and the sets that were left out, and why, as JSON.
 
     Raises:
         OutputError: it cannot be written.
@@ -53,6 +57,7 @@ def write_presence(
         "sha256": segmenter.checkpoint.sha256,
         "protocol": how | made_by,
         "sets": [asdict(score) for score in scores],
+        "left_out": dict(left_out or {}),
     }
     text = json.dumps(document, indent=1) + "\n"
     write_text_atomically(path, text)

@@ -35,9 +35,6 @@ from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset, 
 from iir_sdk.training.data.episodes import large_enough
 from iir_sdk.training.evaluate import Evaluator, Protocol, made_by
 
-BACKGROUND = "background"
-"""Name under which the background's IoU stands beside the labels'."""
-
 _LARGEST_WAYS = 254
 
 
@@ -147,6 +144,8 @@ class WaysScore:
 
     def __init__(self) -> None:
         self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
+        # Apart from the labels, of which one may be called so, too.
+        self._background = np.zeros(2, np.int64)
 
     def add(self, labels: Sequence[str], predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8]) -> None:
         """Count one query.
@@ -162,18 +161,26 @@ class WaysScore:
         confusion = np.bincount(pairs, minlength=count * count).reshape(count, count)
         both = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - both
-        for name, intersection, united in zip((BACKGROUND, *labels), both, union, strict=True):
+        self._background += (both[0], union[0])
+        for name, intersection, united in zip(labels, both[1:], union[1:], strict=True):
             self._counts[name] += (intersection, united)
 
     @property
     def per_class(self) -> dict[str, float]:
-        """IoU of each label and of the background, in [0, 1]; without such a pixel, shown or found, left out."""
+        """IoU of each label, in [0, 1]; without such a pixel, shown or found, left out."""
         return {name: float(i / u) for name, (i, u) in sorted(self._counts.items()) if u}
+
+    @property
+    def background(self) -> float | None:
+        """IoU of the background, in [0, 1]; None without such a pixel, shown or found."""
+        intersection, united = self._background
+        return float(intersection / united) if united else None
 
     @property
     def miou(self) -> float:
         """Mean over the labels and the background, in [0, 1]."""
-        return float(np.mean(list(self.per_class.values()))) if self._counts else 0.0
+        ious = [*self.per_class.values(), *([] if self.background is None else [self.background])]
+        return float(np.mean(ious)) if ious else 0.0
 
 
 def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
@@ -197,13 +204,14 @@ def evaluate_ways(
     names = sorted({name for score in scores for name in score.per_class})
     per_class = {n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names}
     mious = tuple(score.miou for score in scores)
+    backgrounds = [score.background for score in scores if score.background is not None]
     drawn = next(iter(episodes.values()))
     return WaysSetScore(
         name=pictures.name,
         ways=len(drawn[0].labels),
         miou=float(np.mean(mious)),
         miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
-        background=per_class.pop(BACKGROUND, 0.0),
+        background=float(np.mean(backgrounds)) if backgrounds else 0.0,
         per_class=per_class,
         miou_of_seeds=mious,
         episodes=len(drawn),
