@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-import iir_sdk
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engine import Engine
 from iir_sdk.full_size import sigmoid
-from iir_sdk.kept_agreements import keep_agreement, kept_agreement, processor
+from iir_sdk.kept_agreements import code, keep_agreement, kept_agreement, processor
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 
@@ -61,7 +60,7 @@ def agreement_once(identity: Mapping[str, str] | None, measure: Callable[[], flo
     """``measure()``, or what it gave before of the same ``identity``; None is like no other, and not kept."""
     if identity is None:
         return measure()
-    of_machine = {**identity, "processor": processor(), "iir_sdk": iir_sdk.__version__}
+    of_machine = {**identity, "processor": processor(), "iir_sdk": code()}
     known = kept_agreement(of_machine)
     if known is None:
         known = measure()

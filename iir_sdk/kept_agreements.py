@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path
@@ -19,7 +20,17 @@ from iir_sdk.errors import IirError
 Identity = Mapping[str, str]
 """All that an outcome depends on, by name."""
 
-_OF_A_PROCESSOR = ("vendor_id", "model name", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part")
+_STATED_BY_LINUX = Path("/proc/cpuinfo")
+_OF_X86 = ("vendor_id", "model name", "cpu family", "model", "stepping", "flags")
+_OF_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")
+# What has oneDNN, and torch, use fewer instructions, or lower precisions, than there are; the older names hold, too.
+_LIMITS = (
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ATEN_CPU_CAPABILITY",
+)
 # A cache that cannot be written costs once a process.
 _OF_THIS_PROCESS: dict[str, float] = {}
 
@@ -50,15 +61,25 @@ def keep_agreement(identity: Identity, agreement: float) -> None:
 
 def processor() -> str:
     """This machine's, with the instructions it has: hypervisors give different ones the same name."""
-    limits = " ".join(os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
+    limits = " ".join(os.environ.get(name, "") for name in _LIMITS)
     try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+        first = _STATED_BY_LINUX.read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return " ".join((platform.processor(), platform.platform(), limits)).strip()
     stated = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-    all_of_it = json.dumps([platform.machine(), limits, *(stated.get(name, "") for name in _OF_A_PROCESSOR)])
+    all_of_it = json.dumps([platform.machine(), limits, *(stated.get(name, "") for name in (*_OF_X86, *_OF_ARM))])
     name = stated.get("model name", platform.machine())
     return f"{name} ({hashlib.sha256(all_of_it.encode()).hexdigest()[:12]})"
+
+
+@cache
+def code() -> str:
+    """This package's, as far as it predicts: a version in the making changes without a new number."""
+    package, content = Path(iir_sdk.__file__).parent, hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        if file.relative_to(package).parts[0] != "training":
+            content.update(file.read_bytes())
+    return f"{iir_sdk.__version__} ({content.hexdigest()[:12]})"
 
 
 def _key(identity: Identity) -> str:

@@ -41,8 +41,9 @@ def open_engine(
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
 
+    handed_in = isinstance(weights, Checkpoint)
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights, options)
-    return open_torch(checkpoint, device=device, dtype=dtype, threads=count)
+    return open_torch(checkpoint, device=device, dtype=dtype, threads=count, just_loaded=not handed_in)
 
 
 def _graph_runtime(backend: Backend, device: str | torch.device, dtype: Precision, threads: int | None) -> GraphRuntime:

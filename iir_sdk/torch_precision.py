@@ -11,17 +11,17 @@ from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compar
 from iir_sdk.errors import IirWarning, PrecisionError
 from iir_sdk.torch_engine import Precision, TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
-from iir_sdk.weights.pickling import PackedWeights
+from iir_sdk.weights.pickling import EmbeddedWeights, PackedWeights
 from iir_sdk.weights.saving import unchanged_bytes
 
 
 def open_torch(
-    checkpoint: Checkpoint, *, device: str | torch.device, dtype: Precision, threads: int | None
+    checkpoint: Checkpoint, *, device: str | torch.device, dtype: Precision, threads: int | None, just_loaded: bool
 ) -> TorchEngine:
     """An engine that gives the masks of float32, to within rounding; arguments as :class:`TorchEngine`'s.
 
     Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
-    with a warning.
+    with a warning. ``just_loaded`` says that nobody can have changed the weights since they were read.
 
     Raises:
         PrecisionError: they differ; further as :class:`TorchEngine` raises.
@@ -30,7 +30,9 @@ def open_torch(
     if engine.dtype == torch.float32:
         return engine
     plain = engine.in_float32()
-    value = agreement_once(_identity(engine), lambda: agreement(compared_leads(engine), compared_leads(plain)))
+    unchanged = just_loaded or unchanged_bytes(checkpoint) is not None
+    identity = _identity(engine) if unchanged else None
+    value = agreement_once(identity, lambda: agreement(compared_leads(engine), compared_leads(plain)))
     if value >= LEAST_AGREEMENT:
         return engine
     wrong = disagreement("torch", torch.__version__, engine.precision, value)
@@ -41,13 +43,11 @@ def open_torch(
 
 
 def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
-    return open_torch(weights.unpacked(), **opened_with)
+    return open_torch(weights.unpacked(), **opened_with, just_loaded=isinstance(weights, EmbeddedWeights))
 
 
-def _identity(engine: TorchEngine) -> dict[str, str] | None:
-    """What the comparison depends on; None for weights that are no longer those of their file."""
-    if unchanged_bytes(engine.checkpoint) is None:
-        return None
+def _identity(engine: TorchEngine) -> dict[str, str]:
+    """What the comparison depends on, of weights that are those of their file."""
     device = engine.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
@@ -56,4 +56,5 @@ def _identity(engine: TorchEngine) -> dict[str, str] | None:
         "precision": engine.precision,
         "device": name,
         "weights": engine.sha256,
+        "preprocessing": str(engine.preprocessing),
     }

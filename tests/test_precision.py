@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from iir_sdk import FewShotSegmenter, kept_agreements
+from iir_sdk import FewShotSegmenter, kept_agreements, torch_precision
 from iir_sdk import agreement as agreeing
 from iir_sdk.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
 from iir_sdk.demo.job import read_jobs
@@ -202,6 +204,53 @@ def test_changed_weights_are_compared_each_time(small_checkpoint, fresh, monkeyp
     next(checkpoint.model.decoder.parameters()).data.mul_(1.5)
     FewShotSegmenter(checkpoint, device="cpu", dtype="bfloat16")
     assert not list(fresh.iterdir())
+
+
+def test_weights_just_read_are_not_read_again_to_compare(small_checkpoint, fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.torch_precision.unchanged_bytes", lambda checkpoint: pytest.fail("read again"))
+    FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
+    assert len(list(fresh.iterdir())) == 1
+
+
+def test_a_verdict_holds_only_for_what_was_compared(graphs, small_checkpoint, fresh, tmp_path, monkeypatch):
+    FewShotSegmenter(graphs, backend="openvino")
+    other = shutil.copytree(graphs, tmp_path / "other")
+    record = json.loads((other / RECORD).read_text())
+    sure = [b64encode(np.full(lead["shape"], 20, "<f2").tobytes()).decode() for lead in record["expected"].values()]
+    for lead, content in zip(record["expected"].values(), sure, strict=True):
+        lead["float16"] = content
+    (other / RECORD).write_text(json.dumps(record))
+    # The same graphs, of which something else is expected.
+    with pytest.raises(PrecisionError):
+        FewShotSegmenter(other, backend="openvino")
+    checkpoint = FewShotSegmenter(small_checkpoint, device="cpu").checkpoint
+    darker = replace(checkpoint.preprocessing, mean=(0.9, 0.9, 0.9))
+    one = TorchEngine(checkpoint, device="cpu")
+    another = TorchEngine(replace(checkpoint, entry=replace(checkpoint.entry, preprocessing=darker)), device="cpu")
+    assert torch_precision._identity(one) != torch_precision._identity(another)
+    measured = iter([0.9, 0.3])
+    assert agreeing.agreement_once({"a": "b"}, lambda: next(measured)) == 0.9
+    monkeypatch.setattr(agreeing, "code", lambda: "0.1.0 (changed)")
+    assert agreeing.agreement_once({"a": "b"}, lambda: next(measured)) == 0.3
+
+
+def test_processors_with_other_instructions_are_others(tmp_path, monkeypatch):
+    stated = tmp_path / "cpuinfo"
+    monkeypatch.setattr(kept_agreements, "_STATED_BY_LINUX", stated)
+    for lines in (
+        "vendor_id\t: A\nmodel name\t: B\nflags\t\t: fpu {}",
+        "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd40",
+    ):
+        found = set()
+        for instruction in ("", "bf16"):
+            stated.write_text(lines.format(instruction) + "\n\nprocessor\t: 1\n")
+            found.add(kept_agreements.processor())
+        for limit in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"):
+            with monkeypatch.context() as environment:
+                environment.setenv(limit, "avx2")
+                found.add(kept_agreements.processor())
+        assert len(found) == 5
 
 
 def test_comparing_needs_no_cache_folder_at_all(small_checkpoint, monkeypatch):

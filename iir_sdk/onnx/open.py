@@ -14,14 +14,7 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
-from iir_sdk.agreement import (
-    LEAST_AGREEMENT,
-    agreement,
-    agreement_once,
-    compared_leads,
-    digest,
-    disagreement,
-)
+from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compared_leads, digest, disagreement
 from iir_sdk.errors import IirError, IirWarning, OutputError, PrecisionError
 from iir_sdk.onnx.engine import OnnxEngine
 from iir_sdk.onnx.folder import OnnxExport, is_export, read_export
@@ -91,8 +84,7 @@ def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEn
         compared.append(OnnxEngine(export, runtime, opened_again=again))
         return agreement(compared_leads(compared[0]), export.expected)
 
-    identity = {"backend": runtime.name, "version": runtime.version, "precision": runtime.precision}
-    value = agreement_once({**identity, "graphs": digest(*export.graphs.values())}, measure)
+    value = agreement_once(_identity(export, runtime), measure)
     if value >= LEAST_AGREEMENT:
         return compared[0] if compared else OnnxEngine(export, runtime, opened_again=again)
     wrong, plain = disagreement(runtime.name, runtime.version, runtime.precision, value), runtime.fallback()
@@ -101,6 +93,18 @@ def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEn
         return opened(export, plain, again)
     cure = "backend='torch'" if runtime.precision == "float32" else "dtype=None for float32"
     raise PrecisionError(f"{wrong}; use {cure}.")
+
+
+def _identity(export: OnnxExport, runtime: GraphRuntime) -> dict[str, str]:
+    """What the comparison depends on."""
+    return {
+        "backend": runtime.name,
+        "version": runtime.version,
+        "precision": runtime.precision,
+        "graphs": digest(*export.graphs.values()),
+        "expected": digest(*(lead.tobytes() for lead in export.expected.values())),
+        "preprocessing": str(export.entry.preprocessing),
+    }
 
 
 def embedded_again(name: str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
