@@ -62,10 +62,11 @@ class Decoded(NamedTuple):
 def _inferring(
     method: Callable[Concatenate[TorchEngine, Arguments], Outcome],
 ) -> Callable[Concatenate[TorchEngine, Arguments], Outcome]:
-    """Without gradients, with the engine's threads."""
+    """Without gradients, with the engine's threads, by a network that is as it was opened."""
 
     @wraps(method)
     def inferring(engine: TorchEngine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
+        _check_unchanged(engine.network)
         with torch.inference_mode(), computing_with(engine.threads):
             return method(engine, *args, **kwargs)
 
@@ -248,6 +249,22 @@ def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchE
 def leads_of(logits: Tensor) -> NDArray[np.float32]:
     """Logits ``(N, 2, h, w)`` of background and foreground -> float32 ``(N, h, w)``, by how much the second leads."""
     return _numpy(logits[:, 1] - logits[:, 0])
+
+
+def _check_unchanged(network: IIR) -> None:
+    """Refuse a network that its owner has put into training mode, whose dropout spoils masks, or into other numbers.
+
+    Raises:
+        ConfigError: naming what was changed and what changes it back.
+    """
+    if any(part.training for part in network.modules()):
+        raise ConfigError("the network is in training mode, whose dropout spoils masks: call segmenter.model.eval().")
+    numbers = next(network.decoder.parameters()).dtype
+    if numbers != torch.float32:
+        raise ConfigError(
+            f"the network's weights are {numbers} now; they stay torch.float32: call segmenter.model.float(), and open "
+            "a segmenter with dtype= for another precision."
+        )
 
 
 def _on_device(model: IIR, device: torch.device) -> IIR:

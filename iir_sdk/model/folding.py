@@ -33,6 +33,7 @@ def with_folded_norms(model: IIR) -> IIR:
     folded = copy.deepcopy(model.backbone)
     for module in list(folded.modules()):
         _fold_children(module)
+    folded.eval()
     # Folded weights are new tensors, which lack the layout that convolutions are fast in.
     folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not _alike(model.backbone, folded):
