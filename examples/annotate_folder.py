@@ -17,7 +17,7 @@ def main() -> None:
     """Mark every picture of a folder; those where the object seems absent, or that cannot be read, are listed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image", help="the marked picture")
-    parser.add_argument("mask", help="its mask: nonzero is the object")
+    parser.add_argument("mask", help="its mask: one number beside 0 is the object")
     parser.add_argument("pictures", type=Path, help="folder of pictures to mark")
     parser.add_argument("masks", type=Path, help="folder for their masks: <picture's file name>.png")
     parser.add_argument("--absent-below", type=float, default=0.0, help="score below which a mask is left empty")

@@ -51,7 +51,7 @@ class DeviceError(IirError, RuntimeError):
 
 
 class PrecisionError(IirError, ArithmeticError):
-    """Numbers left the range of the chosen dtype."""
+    """Numbers left the range of the chosen dtype, or masks in it are not those of float32."""
 
 
 class WeightsError(IirError, ValueError):

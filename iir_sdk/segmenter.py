@@ -59,6 +59,7 @@ class FewShotSegmenter(EngineWeights):
         WeightsNotFoundError, IntegrityError, WeightsError, HubError: the checkpoint cannot be had or trusted.
         DeviceError: the device is not there.
         ConfigError: the dtype, backend or budget does not fit.
+        PrecisionError: in this dtype the backend does not give the masks of float32 on this machine.
         MissingDependencyError: the backend is not installed.
 
     Example:
@@ -81,9 +82,10 @@ class FewShotSegmenter(EngineWeights):
             raise ConfigError(f"token_budget={token_budget!r} must be an integer of at least 2.")
         if not isinstance(weights, Engine):
             weights = open_engine(weights, HubOptions(), device=device, dtype=dtype, backend=backend, threads=threads)
-        elif threads is not None:
+        elif (str(device), dtype, backend, threads) != ("auto", None, "torch", None):
             raise ConfigError(
-                f"threads={threads!r}: an engine keeps those that it was opened with; open its weights anew."
+                f"device={str(device)!r}, dtype={str(dtype)!r}, backend={backend!r}, threads={threads!r}: an engine "
+                "keeps what it was opened with; open its weights anew."
             )
         self.engine = weights
         self.token_budget = token_budget

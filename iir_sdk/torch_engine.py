@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iir_sdk.devices import computes_in_bfloat16, pick_device
 from iir_sdk.engine import Segmented, TaskGroup, grouped
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, IirWarning
 from iir_sdk.lap_clock import LapClock
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.folding import with_folded_norms
@@ -295,7 +295,8 @@ def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:
         warnings.warn(
             "this CPU has no bfloat16 instructions (AVX-512 BF16 or AMX): torch emulates them, many times slower than "
             "float32. dtype='auto' picks bfloat16 only where it is fast.",
-            stacklevel=4,
+            IirWarning,
+            stacklevel=6,
         )
     return chosen
 

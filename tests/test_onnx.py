@@ -383,5 +383,7 @@ def test_a_cache_that_is_a_file_is_an_error_of_ours(exported, tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="cannot be kept"):
+    with pytest.raises(OutputError, match=r"cannot be kept.*iir-sdk export onnx --out FOLDER"):
         FewShotSegmenter(exported[0], backend="onnxruntime")
+    # The cure that is named.
+    assert FewShotSegmenter(exported[1], backend="onnxruntime").engine.precision == "float32"

@@ -63,9 +63,19 @@ def test_threads_that_are_no_number_are_refused(threads, backend):
         FewShotSegmenter(threads=threads, backend=backend)
 
 
-def test_an_opened_engine_keeps_its_threads(small_segmenter):
-    with pytest.raises(ConfigError, match="threads=2"):
-        FewShotSegmenter(small_segmenter.engine, threads=2)
+@pytest.mark.parametrize(
+    "asked", [{"threads": 2}, {"dtype": "bfloat16"}, {"backend": "openvino"}, {"device": "cpu"}, {"dtype": "auto"}]
+)
+def test_an_opened_engine_keeps_what_it_was_opened_with(small_segmenter, asked):
+    with pytest.raises(ConfigError, match="{}={!r}.*anew".format(*next(iter(asked.items())))):
+        FewShotSegmenter(small_segmenter.engine, **asked)
+
+
+def test_a_slow_precision_is_told_where_it_was_asked_for(small_checkpoint, monkeypatch):
+    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: False)
+    with pytest.warns(IirWarning, match="no bfloat16 instructions") as told:
+        FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
+    assert told[0].filename == __file__
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")

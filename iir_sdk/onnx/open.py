@@ -129,7 +129,7 @@ def _place(sha256: str) -> Path:
     try:
         return cached_assets_path("iir_sdk", namespace=f"onnx-{iir_sdk.__version__}", subfolder=sha256)
     except ValueError as error:
-        raise OutputError(f"the exported graphs cannot be kept: {error}") from error
+        raise _cannot_be_kept(error) from error
 
 
 def _kept(sha256: str) -> OnnxExport | None:
@@ -162,7 +162,11 @@ def _made(checkpoint: Checkpoint) -> OnnxExport:
     except OSError as error:
         if isinstance(error, IirError):
             raise
-        raise OutputError(
-            f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
-            "iir-sdk export onnx --out FOLDER"
-        ) from error
+        raise _cannot_be_kept(error) from error
+
+
+def _cannot_be_kept(error: Exception) -> OutputError:
+    return OutputError(
+        f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
+        "iir-sdk export onnx --out FOLDER"
+    )
