@@ -32,14 +32,18 @@ _FLOOR = 0.01
 
 
 def compared_leads(engine: Engine) -> dict[str, NDArray[np.float32]]:
-    """What an engine makes of the compared pictures."""
-    found = {}
+    """What an engine makes of the compared pictures: of the first by its own label, of the second by both labels.
+
+    Several labels at once take another way through a runtime than one.
+    """
+    leads, states = {}, []
     for job in read_jobs():
         if job.name in COMPARED:
             support = load_picture(job.support)
-            tasks = engine.prepare([engine.encode(support.pixels, load_mask(job.support_mask, support) == 1)])
-            found[job.name] = engine.segment([load_picture(job.query).pixels], tasks)[0][0].leads[0]
-    return found
+            states.append(engine.encode(support.pixels, load_mask(job.support_mask, support) == 1))
+            outcomes, _ = engine.segment([load_picture(job.query).pixels], engine.prepare(states))
+            leads[job.name] = outcomes[0].leads[-1]
+    return leads
 
 
 def agreement(found: Leads, expected: Leads) -> float:

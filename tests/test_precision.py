@@ -130,6 +130,27 @@ def test_float32_that_lies_names_another_backend(graphs, fresh, monkeypatch):
         FewShotSegmenter(graphs, backend="onnxruntime")
 
 
+class Mixing(OpenVino):
+    """Right for one label; gives several what the first one gets."""
+
+    def open(self, graph, name, **how):
+        opened = super().open(graph, name, **how)
+        run = opened.run
+
+        def mixed(outputs, inputs):
+            found = run(outputs, inputs)
+            return [np.repeat(a[:1], len(a), 0) if n == "logits" else a for n, a in zip(outputs, found, strict=True)]
+
+        opened.run = mixed
+        return opened
+
+
+def test_a_runtime_that_mixes_labels_is_refused(fresh, monkeypatch):
+    monkeypatch.setattr("iir_sdk.onnx.runtime.OpenVino", Mixing)
+    with pytest.raises(PrecisionError, match="use backend='torch'"):
+        FewShotSegmenter("iir-lite0", backend="openvino")
+
+
 def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fresh, monkeypatch):
     compared: list[object] = []
     monkeypatch.setattr(
