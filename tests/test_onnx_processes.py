@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import multiprocessing
 import pickle
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.errors import IntegrityError
+from iir_sdk.errors import DeviceError, IntegrityError
 from iir_sdk.onnx import open as opening
 from iir_sdk.onnx.export import export_onnx
 from iir_sdk.onnx.folder import OnnxExport
@@ -90,3 +91,35 @@ def test_pickles_of_embedded_weights_name_them(runtime, export, monkeypatch):
     monkeypatch.setattr(opening, "open_onnx", lambda name, options, runtime: opening._named(changed, runtime))
     with pytest.raises(IntegrityError, match="one version"):
         pickle.loads(sent)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_child_forked_after_graphs_were_closed_never_waits(export, scene):
+    held = FewShotSegmenter(export[0], backend="openvino", threads=2)
+    held.add_support(*scene)
+    expected = [r.probability for r in held.predict_many([scene[0]] * 2)]
+    closed = FewShotSegmenter(export[0], backend="openvino", threads=2)
+    list(FewShotSegmenter.predict_many(copy.deepcopy(held), [scene[0]] * 2))
+    del closed
+    gc.collect()
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def work() -> None:
+        results = held.predict_many([scene[0]] * 2)
+        answers.put(max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True)))
+        try:
+            FewShotSegmenter(export[0], backend="openvino", threads=2)
+        except DeviceError as error:
+            answers.put(str(error))
+        FewShotSegmenter(export[0], backend="onnxruntime", threads=2)
+
+    child = context.Process(target=work)
+    child.start()
+    child.join(60)
+    hangs = child.is_alive()
+    child.kill()
+    assert not hangs
+    assert child.exitcode == 0
+    assert answers.get() < 1e-4
+    assert "Open the segmenter before the fork" in answers.get()

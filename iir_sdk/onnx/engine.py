@@ -127,7 +127,11 @@ class OnnxEngine:
         process = os.getpid()
         with self._opening:
             if process not in self._side_by_side:
-                self._side_by_side[process] = self._opened(PREDICTOR, self.preprocessing.size, side_by_side=True)
+                # In a fork one opened before runs in the threads that ask, side by side as well.
+                here, side = self.runtime.opens_here(), self.preprocessing.size
+                self._side_by_side[process] = (
+                    self._opened(PREDICTOR, side, side_by_side=True) if here else self._predictor
+                )
             return self._side_by_side[process]
 
     def _opened(self, name: str, side: int, *, side_by_side: bool = False) -> Graph:

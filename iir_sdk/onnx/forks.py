@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 _opened: WeakSet[object] = WeakSet()
 _watching_forks = False
+_closed = False
+_forked_after_closing = False
 
 
 def never_closed_in_forks(graph: object) -> None:
@@ -20,9 +22,26 @@ def never_closed_in_forks(graph: object) -> None:
     _opened.add(graph)
     if not _watching_forks and hasattr(os, "register_at_fork"):
         _watching_forks = True
-        os.register_at_fork(after_in_child=_hold_for_ever)
+        os.register_at_fork(after_in_child=_go_on_in_child)
 
 
-def _hold_for_ever() -> None:
+def noted_when_closed(graph: object) -> None:
+    """Remember that a graph of OpenVINO was closed: it keeps the threads of closed ones, for those opened next."""
+    finalize(graph, _note_closing).atexit = False
+
+
+def forked_after_closing() -> bool:
+    """Whether OpenVINO would give graphs opened in this process threads that do not live here, and wait for ever."""
+    return _forked_after_closing
+
+
+def _note_closing() -> None:
+    global _closed
+    _closed = True
+
+
+def _go_on_in_child() -> None:
+    global _forked_after_closing
+    _forked_after_closing = _closed
     for graph in list(_opened):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from iir_sdk.errors import ConfigError, MissingDependencyError, WeightsError
+from iir_sdk.errors import ConfigError, DeviceError, MissingDependencyError, WeightsError
+from iir_sdk.onnx.forks import forked_after_closing, never_closed_in_forks, noted_when_closed
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -47,6 +48,10 @@ class GraphRuntime(Protocol):
     precision: str
     threads: int | None
 
+    def opens_here(self) -> bool:
+        """Whether graphs can be opened in this process, which may be forked."""
+        ...
+
     def fallback(self) -> GraphRuntime | None:
         """The same in float32, where it was left to choose and chose less; else None."""
         ...
@@ -62,6 +67,7 @@ class GraphRuntime(Protocol):
 
         Raises:
             WeightsError: the runtime cannot run it.
+            DeviceError: it cannot open graphs in this process, see :meth:`opens_here`.
         """
         ...
 
@@ -92,6 +98,10 @@ class OnnxRuntime:
     def __reduce__(self) -> tuple[type[OnnxRuntime], tuple[int | None]]:
         """For copies and pickles."""
         return OnnxRuntime, (self.threads,)
+
+    def opens_here(self) -> bool:
+        """Anywhere."""
+        return True
 
     def fallback(self) -> None:
         """It knows float32 alone."""
@@ -152,12 +162,22 @@ class OpenVino:
         """For copies and pickles."""
         return OpenVino, (self._dtype, self.threads)
 
+    def opens_here(self) -> bool:
+        """See :class:`GraphRuntime`."""
+        return not forked_after_closing()
+
     def fallback(self) -> OpenVino | None:
         """See :class:`GraphRuntime`."""
         return OpenVino("float32", self.threads) if self._dtype == "auto" and self.precision != "float32" else None
 
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
+        if not self.opens_here():
+            raise DeviceError(
+                f"OpenVINO cannot open {name} in this forked process: the one that it was forked from has closed such "
+                "graphs, whose threads it would wait for here for ever. Open the segmenter before the fork, start the "
+                "process with multiprocessing.get_context('spawn'), or use backend='onnxruntime'."
+            )
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         if side_by_side:
             count = self.threads or processors()
@@ -188,12 +208,14 @@ def _shared_core(library: Any) -> Any:
     with _ONE_CORE:
         if not _CORES:
             _CORES.append(library.Core())
+            never_closed_in_forks(_CORES[0])
         return _CORES[0]
 
 
 class _Compiled:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
+        noted_when_closed(self)
         self.inputs = tuple(name for port in compiled.inputs for name in _exported_names(port))
         self.outputs = tuple(name for port in compiled.outputs for name in _exported_names(port))
 
