@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from iir_sdk.errors import MaskError
-from iir_sdk.pictures.masks import mask_labels
+from iir_sdk.errors import IirWarning, MaskError
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask, mask_labels
 
 ROWS, COLUMNS = np.mgrid[:240, :320]
 DISC = (ROWS - 120) ** 2 + (COLUMNS - 160) ** 2 < 70**2
@@ -135,3 +136,13 @@ def test_arithmetic_just_beyond_0_and_1_changes_nothing():
 def test_a_resized_map_below_0_names_its_cure():
     with pytest.raises(MaskError, match=r"of a resized map of probabilities mask > 0\.5"):
         mask_labels(blurred(3) / 255 * 1.4 - 0.2)
+
+
+@pytest.mark.parametrize("top", [1, 7, 255])
+def test_the_printed_cure_of_an_inverted_mask_works(top):
+    mask = np.uint8(~DISC) * np.uint8(top)
+    picture = load_picture(np.zeros((240, 320, 3), np.uint8))
+    with pytest.warns(IirWarning, match="inverted") as caught:
+        load_mask(mask, picture)
+    cure = re.search(r"Then pass (.*?);", str(caught[0].message)).group(1)
+    assert np.array_equal(load_mask(eval(cure, {"np": np, "mask": mask}), picture), DISC)

@@ -78,3 +78,9 @@ def test_the_supports_of_a_call_are_those_of_its_moment(small_segmenter, scene):
 
 def test_a_label_may_be_given_by_place(small_segmenter, scene):
     assert small_segmenter.add_support(*scene, "disc").label == "disc"
+
+
+def test_labels_of_an_array_are_plain_strings(small_segmenter, scene):
+    small_segmenter.add_support(*scene, "a")
+    (label,) = small_segmenter.predict(scene[0], labels=np.array(["a"])).labels
+    assert type(label) is str

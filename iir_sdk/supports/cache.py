@@ -62,7 +62,8 @@ class ReadySupports(Generic[Prepared]):
             raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
         for name in names if labels is not None else ():
             self.bank.of_label(name)
-        return names
+        # Of an array they are numpy's, which results would show as such.
+        return tuple(str(name) for name in names)
 
     def prepared(self, names: tuple[str, ...]) -> Prepared:
         """What the engine predicts these labels by; that of all labels is kept."""
