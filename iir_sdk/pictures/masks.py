@@ -106,8 +106,8 @@ def load_mask(
 def _warn_of_a_full_border(labels: NDArray[np.uint8], what: str) -> None:
     if all((side == 1).all() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])):
         warnings.warn(
-            f"{what} marks every pixel of the image's border as object. Is it inverted? Then pass np.array(mask) == 0; of "
-            "a file, np.array(Image.open(path)) == 0.",
+            f"{what} marks every pixel of the image's border as object. Is it inverted? Then pass np.array(mask) == 0; "
+            "of a file, np.array(Image.open(path)) == 0.",
             IirWarning,
             stacklevel=3,
         )
