@@ -60,10 +60,8 @@ def agreement(found: Leads, expected: Leads) -> float:
     return float(np.nan_to_num(np.min(overlaps)))
 
 
-def agreement_once(identity: Mapping[str, str] | None, measure: Callable[[], float]) -> float:
-    """``measure()``, or what it gave before of the same ``identity``; None is like no other, and not kept."""
-    if identity is None:
-        return measure()
+def agreement_once(identity: Mapping[str, str], measure: Callable[[], float]) -> float:
+    """``measure()``, or what it gave before of the same ``identity``."""
     of_machine = {**identity, "processor": processor(), "iir_sdk": code()}
     known = kept_agreement(of_machine)
     if known is None:

@@ -6,13 +6,13 @@ import warnings
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
-from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compared_leads, disagreement
+from iir_sdk.agreement import LEAST_AGREEMENT, agreement, agreement_once, compared_leads, digest, disagreement
 from iir_sdk.errors import IirWarning, PrecisionError
 from iir_sdk.torch_engine import Precision, TorchEngine
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.pickling import EmbeddedWeights, PackedWeights
-from iir_sdk.weights.saving import unchanged_bytes
 
 
 def open_torch(
@@ -30,9 +30,8 @@ def open_torch(
     if engine.dtype == torch.float32:
         return engine
     plain = engine.in_float32()
-    unchanged = just_loaded or unchanged_bytes(checkpoint) is not None
-    identity = _identity(engine) if unchanged else None
-    value = agreement_once(identity, lambda: agreement(compared_leads(engine), compared_leads(plain)))
+    weights = engine.sha256 if just_loaded else _digest_of(engine)
+    value = agreement_once(_identity(engine, weights), lambda: agreement(compared_leads(engine), compared_leads(plain)))
     if value >= LEAST_AGREEMENT:
         return engine
     wrong = disagreement("torch", torch.__version__, engine.precision, value)
@@ -46,8 +45,14 @@ def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchE
     return open_torch(weights.unpacked(), **opened_with, just_loaded=isinstance(weights, EmbeddedWeights))
 
 
-def _identity(engine: TorchEngine) -> dict[str, str]:
-    """What the comparison depends on, of weights that are those of their file."""
+def _digest_of(engine: TorchEngine) -> str:
+    """Of the network as it is now, which need not be that of the checkpoint's file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in engine.model.state_dict().items()}
+    return digest(str(engine.model.config).encode(), save(tensors))
+
+
+def _identity(engine: TorchEngine, weights: str) -> dict[str, str]:
+    """What the comparison depends on; ``weights`` tell the network from others."""
     device = engine.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
@@ -55,6 +60,6 @@ def _identity(engine: TorchEngine) -> dict[str, str]:
         "version": torch.__version__,
         "precision": engine.precision,
         "device": name,
-        "weights": engine.sha256,
+        "weights": weights,
         "preprocessing": str(engine.preprocessing),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 import warnings
 from base64 import b64encode
@@ -219,17 +221,24 @@ def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkp
     assert len(list(fresh.iterdir())) == 1
 
 
-def test_changed_weights_are_compared_each_time(small_checkpoint, fresh, monkeypatch):
+def test_changed_weights_are_compared_once(small_checkpoint, fresh, monkeypatch):
     monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    compared: list[object] = []
+    monkeypatch.setattr(torch_precision, "agreement", lambda one, other: compared.append(one) or 0.9)
+    monkeypatch.setattr(torch_precision, "compared_leads", lambda engine: {})
     checkpoint = FewShotSegmenter(small_checkpoint, device="cpu").checkpoint
-    next(checkpoint.model.decoder.parameters()).data.mul_(1.5)
-    FewShotSegmenter(checkpoint, device="cpu", dtype="bfloat16")
-    assert not list(fresh.iterdir())
+    for times in (1, 2):
+        next(checkpoint.model.decoder.parameters()).data.mul_(1.5)
+        segmenter = FewShotSegmenter(checkpoint, device="cpu", dtype="bfloat16")
+        # Its copies and pickles, in other processes too, are the same.
+        pickle.loads(pickle.dumps(segmenter))
+        copy.deepcopy(segmenter)
+        assert len(compared) == len(list(fresh.iterdir())) == times
 
 
 def test_weights_just_read_are_not_read_again_to_compare(small_checkpoint, fresh, monkeypatch):
     monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
-    monkeypatch.setattr("iir_sdk.torch_precision.unchanged_bytes", lambda checkpoint: pytest.fail("read again"))
+    monkeypatch.setattr(torch_precision, "_digest_of", lambda engine: pytest.fail("read again"))
     FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
     assert len(list(fresh.iterdir())) == 1
 
@@ -249,7 +258,7 @@ def test_a_verdict_holds_only_for_what_was_compared(graphs, small_checkpoint, fr
     darker = replace(checkpoint.preprocessing, mean=(0.9, 0.9, 0.9))
     one = TorchEngine(checkpoint, device="cpu")
     another = TorchEngine(replace(checkpoint, entry=replace(checkpoint.entry, preprocessing=darker)), device="cpu")
-    assert torch_precision._identity(one) != torch_precision._identity(another)
+    assert torch_precision._identity(one, "w") != torch_precision._identity(another, "w")
     measured = iter([0.9, 0.3])
     assert agreeing.agreement_once({"a": "b"}, lambda: next(measured)) == 0.9
     monkeypatch.setattr(agreeing, "code", lambda: "0.1.0 (changed)")
