@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from threading import Lock
-
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.full_size import mask_map
+from iir_sdk.process_lock import ProcessLock
 
 
 class KeptMasks:
@@ -27,7 +26,7 @@ class KeptMasks:
         self._shape = (len(leads), *size)
         self._made: set[int] = set()
         self._masks: NDArray[np.bool_] | None = None
-        self._lock = Lock()
+        self._lock = ProcessLock()
 
     def of(self, first: int, end: int) -> NDArray[np.bool_]:
         """``(end - first, H, W)`` of these labels, a view of what is kept."""

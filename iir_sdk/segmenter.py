@@ -6,7 +6,6 @@ import os
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask
 from iir_sdk.pictures.orientation import Exif
 from iir_sdk.pictures.source import ImageSource
 from iir_sdk.predictions import OnError, Predictions, check_collection
+from iir_sdk.process_lock import ProcessLock
 from iir_sdk.result import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
 from iir_sdk.supports.cache import ReadySupports, as_task
@@ -93,7 +93,7 @@ class FewShotSegmenter(EngineWeights):
 
     def _hold(self, bank: SupportBank) -> None:
         self._ready = ReadySupports(self.engine.prepare, self.token_budget, bank)
-        self._changing = Lock()
+        self._changing = ProcessLock()
 
     def __getstate__(self) -> dict[str, object]:
         """Without the lock, and without what can be made ready again."""

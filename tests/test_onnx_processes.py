@@ -18,7 +18,7 @@ from iir_sdk.errors import DeviceError, IntegrityError
 from iir_sdk.onnx import open as opening
 from iir_sdk.onnx.export import export_onnx
 from iir_sdk.onnx.folder import OnnxExport
-from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
+from iir_sdk.onnx.runtime import _ONE_CORE, OnnxRuntime, OpenVino
 from iir_sdk.weights.checkpoint_file import read_checkpoint
 
 pytest.importorskip("onnxruntime")
@@ -59,7 +59,9 @@ def test_a_forked_child_computes_and_ends(backend, export, scene):
         gc.collect()
 
     child = context.Process(target=work)
-    child.start()
+    # As if another thread were opening a graph at this moment.
+    with held[0].engine._opening, _ONE_CORE:
+        child.start()
     child.join(60)
     alive = child.is_alive()
     child.kill()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from iir_sdk.onnx.folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
 from iir_sdk.onnx.forks import never_closed_in_forks
 from iir_sdk.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.process_lock import ProcessLock
 from iir_sdk.supports.encoded import KeptState, join_tasks
 
 
@@ -43,7 +43,7 @@ class OnnxEngine:
         self._predictor = self._opened(PREDICTOR, sides.size)
         # Opened when several pictures come, by each process for itself: a runtime's threads do not live on in a fork.
         self._side_by_side: dict[int, Graph] = {}
-        self._opening = Lock()
+        self._opening = ProcessLock()
         self._state = [name for name in self._predictor.inputs if name != "image"]
 
     def __reduce__(self) -> tuple[Callable[[], OnnxEngine], tuple[()]]:

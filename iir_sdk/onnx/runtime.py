@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from iir_sdk.errors import ConfigError, DeviceError, MissingDependencyError, WeightsError
 from iir_sdk.onnx.forks import forked_after_closing, never_closed_in_forks, noted_when_closed
+from iir_sdk.process_lock import ProcessLock
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -195,7 +195,7 @@ class OpenVino:
 
 
 _CORES: list[Any] = []
-_ONE_CORE = Lock()
+_ONE_CORE = ProcessLock()
 
 
 def _shared_core(library: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import Lock
 from typing import Generic, TypeVar
 
 from iir_sdk.errors import LabelError, NoSupportError
+from iir_sdk.process_lock import ProcessLock
 from iir_sdk.supports.bank import SupportBank
 from iir_sdk.supports.encoded import KeptState, join_shots
 
@@ -37,7 +37,7 @@ class ReadySupports(Generic[Prepared]):
         self._prepare, self._token_budget = prepare, token_budget
         self._tasks = dict(tasks or {})
         self._of_all: Prepared | None = None
-        self._making = Lock()
+        self._making = ProcessLock()
 
     def holding(self, bank: SupportBank) -> ReadySupports[Prepared]:
         """The same with another bank; labels whose supports did not change stay ready."""
