@@ -35,7 +35,7 @@ def check_wheel(path: Path) -> None:
             for kind in ("support.jpg", "support_mask.png", "query.jpg", "query_mask.png"):
                 assert f"iir_sdk/demo/pictures/{job['name']}_{kind}" in names, job["name"]
         points = next(n for n in names if n.endswith("entry_points.txt"))
-        assert b"iir-sdk = iir_sdk.cli:main" in wheel.read(points)
+        assert b"iir-sdk = iir_sdk.cli.main:main" in wheel.read(points)
         assert any(n.endswith("LICENSE") for n in names)
     assert path.stat().st_size < LARGEST_WHEEL, f"{path.name} has {path.stat().st_size:,} bytes"
     print(f"{path.name}: {len(names)} files, {path.stat().st_size:,} bytes")

@@ -13,7 +13,7 @@ from statistics import fmean
 import click
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli import main as iir_sdk
+from iir_sdk.cli.main import main as iir_sdk
 from iir_sdk.errors import IirError
 from iir_sdk.training.config import TrainingConfig, find_recipe, read_recipe
 

@@ -14,12 +14,12 @@ import torch
 from rows import RUNTIMES
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.devices import computes_in_bfloat16
+from iir_sdk.data.dataset import FewShotDataset
+from iir_sdk.data.episodes import large_enough, sample_episodes
+from iir_sdk.data.folder import read_picture_sets
+from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.errors import IirError
-from iir_sdk.training.data.dataset import FewShotDataset
-from iir_sdk.training.data.episodes import large_enough, sample_episodes
-from iir_sdk.training.data.folder import read_picture_sets
-from iir_sdk.training.metrics import SegmentationScore
+from iir_sdk.evaluation.metrics import SegmentationScore
 
 REFERENCE = "PyTorch float32"
 

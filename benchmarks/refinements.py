@@ -16,7 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.cli.evaluate import sets_of
+from iir_sdk.data.dataset import IGNORE, FewShotDataset
+from iir_sdk.data.episodes import Episode
+from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError
+from iir_sdk.evaluation.evaluate import Protocol, draw_episodes
 from iir_sdk.model.attention import Attention, inconsistent_pairs
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, resize_map
@@ -27,12 +32,7 @@ from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.query_priors import iir_prior, similarities
 from iir_sdk.model.state import SupportState
-from iir_sdk.scoring_cli import sets_of
-from iir_sdk.torch_engine import TorchEngine
-from iir_sdk.training.data.dataset import IGNORE, FewShotDataset
-from iir_sdk.training.data.episodes import Episode
-from iir_sdk.training.evaluate import Protocol, draw_episodes
-from iir_sdk.training.step import cell_labels, known_share
+from iir_sdk.training.run.step import cell_labels, known_share
 
 Figures = dict[str, float]
 

@@ -12,12 +12,12 @@ from interleaved import Row
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
-from iir_sdk.devices import computes_in_bfloat16
+from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training.ablate import OF_CLOSED_FORM
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.resolve import load_checkpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iir_sdk.errors import IirError
     from iir_sdk.model.config import ModelConfig
-    from iir_sdk.result import Segmentation
+    from iir_sdk.results.segmentation import Segmentation
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.supports.bank import Support, SupportBank
     from iir_sdk.weights.entry import WeightsEntry
@@ -33,7 +33,7 @@ _HOMES = {
     "FewShotSegmenter": "iir_sdk.segmenter",
     "IirError": "iir_sdk.errors",
     "ModelConfig": "iir_sdk.model.config",
-    "Segmentation": "iir_sdk.result",
+    "Segmentation": "iir_sdk.results.segmentation",
     "Support": "iir_sdk.supports.bank",
     "SupportBank": "iir_sdk.supports.bank",
     "WeightsEntry": "iir_sdk.weights.entry",

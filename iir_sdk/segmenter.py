@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iir_sdk.engine import Backend, Engine, TaskGroup
-from iir_sdk.engine_weights import EngineWeights
+from iir_sdk.engines.base import Backend, Engine, TaskGroup
+from iir_sdk.engines.engine_weights import EngineWeights
+from iir_sdk.engines.open import open_engine
 from iir_sdk.errors import ConfigError, IirError, LabelError, NoSupportError, PrecisionError
-from iir_sdk.open_engine import open_engine
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask
 from iir_sdk.pictures.orientation import Exif
 from iir_sdk.pictures.source import ImageSource
-from iir_sdk.predictions import OnError, Predictions, check_collection
 from iir_sdk.process_lock import ProcessLock
-from iir_sdk.result import Cut, Segmentation, segmentation
+from iir_sdk.results.predictions import OnError, Predictions, check_collection
+from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
 from iir_sdk.supports.cache import ReadySupports, as_task
 from iir_sdk.supports.encoded import KeptState
@@ -30,7 +30,7 @@ from iir_sdk.weights.hub import HubOptions
 if TYPE_CHECKING:
     import torch
 
-    from iir_sdk.torch_engine import Precision
+    from iir_sdk.engines.pytorch import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iir_sdk.training.data import pascal
+from iir_sdk.data.benchmarks import pascal
 
 SIDE = 100
 BOX = (slice(10, 70), slice(20, 80))  # 3,600 pixels: more than 2 * 32 * 32

@@ -14,7 +14,7 @@ from PIL import Image
 from iir_sdk import FewShotSegmenter
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from tests import HUB

@@ -9,7 +9,7 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
 from tests import small_vgg  # noqa: F401

@@ -14,17 +14,17 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.dataset import CUTOUT_SET
+from iir_sdk.data.folder import read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
 from iir_sdk.training import start
-from iir_sdk.training.bank_file import check_bank, read_bank, save_bank
-from iir_sdk.training.data.dataset import CUTOUT_SET
-from iir_sdk.training.data.folder import read_picture_sets
-from iir_sdk.training.feature_bank import FeatureBank
-from iir_sdk.training.loop import Trainer
+from iir_sdk.training.bank.features import FeatureBank
+from iir_sdk.training.bank.file import check_bank, read_bank, save_bank
+from iir_sdk.training.bank.stream import PackedView
+from iir_sdk.training.bank.views import ViewMaker, read_cutouts
+from iir_sdk.training.run.loop import Trainer
 from iir_sdk.training.sources import BankSource
-from iir_sdk.training.view_stream import PackedView
-from iir_sdk.training.views import ViewMaker, read_cutouts
 from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
 __all__ = ["cutouts", "random_backbone"]

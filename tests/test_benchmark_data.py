@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.benchmarks import coco, pascal, pascal_part
+from iir_sdk.data.benchmarks.colour_coded import read_colour_labels
+from iir_sdk.data.check import check_counts, contact_sheet, missing_files
+from iir_sdk.data.dataset import Selection, block_fold, interleaved_fold, read_white_mask, select
+from iir_sdk.data.folder import COCO_CLASSES, coco_fold
+from iir_sdk.data.registry import BENCHMARKS, benchmark
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.training.data import coco, pascal, pascal_part
-from iir_sdk.training.data.check import check_counts, contact_sheet, missing_files
-from iir_sdk.training.data.colour_coded import read_colour_labels
-from iir_sdk.training.data.dataset import Selection, block_fold, interleaved_fold, read_white_mask, select
-from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold
-from iir_sdk.training.data.registry import BENCHMARKS, benchmark
 from tests import benchmark_trees as trees
 from tests.benchmark_trees import BOX, boxed
 

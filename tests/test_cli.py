@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
 from iir_sdk.training import start
 from tests.test_training import random_backbone  # noqa: F401
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iir_sdk.competition import contested, weights_of
 from iir_sdk.demo.job import read_jobs
-from iir_sdk.engine import Segmented
-from iir_sdk.result import Cut, Segmentation, segmentation
+from iir_sdk.engines.base import Segmented
+from iir_sdk.results.competition import contested, weights_of
+from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 
 SURE = 6.0
 

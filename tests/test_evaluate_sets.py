@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
 from iir_sdk.errors import DatasetError
-from iir_sdk.training import evaluate as evaluation
-from iir_sdk.training import presence_fit
-from iir_sdk.training.presence_fit import PresenceScore
+from iir_sdk.evaluation import calibration as presence_fit
+from iir_sdk.evaluation import evaluate as evaluation
+from iir_sdk.evaluation.calibration import PresenceScore
 
 
 def run(checkpoint: Path, data: Path, *more: object) -> Result:
@@ -115,14 +115,14 @@ def test_sets_without_absence_are_named_in_the_file(small_checkpoint, picture_fo
     ],
 )
 def test_options_that_would_change_nothing_are_refused_before_anything_is_read(options, says, tmp_path, monkeypatch):
-    monkeypatch.setattr("iir_sdk.scoring_cli.sets_of", lambda *given: pytest.fail("read"))
+    monkeypatch.setattr("iir_sdk.cli.evaluate.sets_of", lambda *given: pytest.fail("read"))
     result = run(tmp_path / "missing.safetensors", tmp_path, *options)
     assert result.exit_code == 2, result.output
     assert says in result.stderr
 
 
 def test_a_place_where_no_figures_can_be_is_told_before_anything_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("iir_sdk.scoring_cli.sets_of", lambda *given: pytest.fail("read"))
+    monkeypatch.setattr("iir_sdk.cli.evaluate.sets_of", lambda *given: pytest.fail("read"))
     (tmp_path / "file").touch()
     result = run(tmp_path / "missing.safetensors", tmp_path, "--figures", tmp_path / "file")
     assert result.exit_code == 1

@@ -16,17 +16,17 @@ from PIL import Image
 from torch.nn import functional as F
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.bounded_cache import BoundedCache
+from iir_sdk.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
+from iir_sdk.data.folder import read_picture_set, read_picture_sets
+from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.torch_engine import TorchEngine
+from iir_sdk.evaluation.evaluate import EpisodeScore, Evaluator, Protocol, draw_episodes, evaluate_set
+from iir_sdk.evaluation.report import draw_episode_figures, markdown_table, telling_episodes, write_scores
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, HeldOut, ablate, variants_of, varied
-from iir_sdk.training.bounded_cache import BoundedCache
 from iir_sdk.training.config import find_recipe, read_recipe
-from iir_sdk.training.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
-from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
-from iir_sdk.training.evaluate import EpisodeScore, Evaluator, Protocol, draw_episodes, evaluate_set
-from iir_sdk.training.report import draw_episode_figures, markdown_table, telling_episodes, write_scores
 from tests.test_loop import PICTURES, random_backbone  # noqa: F401
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iir_sdk.data.episodes import large_enough, sample_episodes
+from iir_sdk.data.exclusion import cutouts_without, names_class, without_classes, without_sets
+from iir_sdk.data.folder import COCO_CLASSES, coco_fold, read_picture_set, read_picture_sets
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.training.data.episodes import large_enough, sample_episodes
-from iir_sdk.training.data.exclusion import cutouts_without, names_class, without_classes, without_sets
-from iir_sdk.training.data.folder import COCO_CLASSES, coco_fold, read_picture_set, read_picture_sets
 
 
 def test_reading_one_set_and_many(picture_folder):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from iir_sdk.demo.job import read_jobs
-from iir_sdk.full_size import full_map, mask_map, probability_map
+from iir_sdk.results.full_size import full_map, mask_map, probability_map
 
 
 @settings(max_examples=150, deadline=None)

@@ -16,18 +16,18 @@ import torch
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.data.dataset import IGNORE, source_of
+from iir_sdk.data.episodes import sample_episodes
+from iir_sdk.data.folder import join_sets, read_picture_set, read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError, TrainingError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.training import start
+from iir_sdk.training.bank.views import ViewMaker
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE, source_of
-from iir_sdk.training.data.episodes import sample_episodes
-from iir_sdk.training.data.folder import join_sets, read_picture_set, read_picture_sets
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
-from iir_sdk.training.loop import Trainer
+from iir_sdk.training.run.loop import Trainer
+from iir_sdk.training.run.step import EpisodeBatch, TrainingStep, batch_iou, known_share
 from iir_sdk.training.sources import BankSource
-from iir_sdk.training.step import EpisodeBatch, TrainingStep, batch_iou, known_share
-from iir_sdk.training.views import ViewMaker
 from tests.benchmark_trees import pascal_tree
 from tests.test_training import TINY, random_backbone  # noqa: F401
 
@@ -117,7 +117,7 @@ from pathlib import Path
 import pytest
 from iir_sdk.training import start
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.processes import joined_processes
+from iir_sdk.training.run.processes import joined_processes
 from tests.test_training import random_weights
 
 start.load_backbone_weights = random_weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from iir_sdk.training.losses import auxiliary_loss, dice_loss, mask_loss, share_loss
+from iir_sdk.training.run.losses import auxiliary_loss, dice_loss, mask_loss, share_loss
 
 
 def test_mask_loss_equals_loops(rng):

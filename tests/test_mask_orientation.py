@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import DatasetError, IirWarning, MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
-from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
 
 FLAG = next(job for job in read_jobs() if job.name == "flag")
 STORED_BY = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}

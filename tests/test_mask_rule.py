@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.data.folder import read_picture_set
 from iir_sdk.demo.job import FAILURES, read_jobs
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask, mask_labels
-from iir_sdk.training.data.folder import read_picture_set
 
 JOBS = {job.name: job for job in read_jobs()}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iir_sdk.training.metrics import SegmentationScore
+from iir_sdk.evaluation.metrics import SegmentationScore
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from iir_sdk.data.dataset import IGNORE
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.training import pretrain
-from iir_sdk.training.data.dataset import IGNORE
 from iir_sdk.training.episode_pictures import EpisodeStream
 from iir_sdk.training.object_crop import ObjectCrop
 from iir_sdk.training.pretrain import LabelledPictures, adapt_classifier

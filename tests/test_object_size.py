@@ -10,7 +10,7 @@ from PIL import Image
 
 from iir_sdk.demo.job import PICTURES, read_jobs
 from iir_sdk.errors import IirWarning
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.supports.object_size import warn_of_small_object
 
 

@@ -18,8 +18,13 @@ import torch
 from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter, weights_info
-from iir_sdk.atomic_write import made_folder
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.engines.onnx import export as exporting
+from iir_sdk.engines.onnx import kept_exports as opening
+from iir_sdk.engines.onnx import runtime as runtime_module
+from iir_sdk.engines.onnx.export import export_onnx
+from iir_sdk.engines.onnx.export_folder import PREDICTOR, RECORD, read_export
+from iir_sdk.engines.onnx.runtime import OnnxRuntime, OpenVino
 from iir_sdk.errors import (
     ConfigError,
     IntegrityError,
@@ -28,15 +33,10 @@ from iir_sdk.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from iir_sdk.files import made_folder
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.onnx import export as exporting
-from iir_sdk.onnx import open as opening
-from iir_sdk.onnx import runtime as runtime_module
-from iir_sdk.onnx.export import export_onnx
-from iir_sdk.onnx.folder import PREDICTOR, RECORD, read_export
-from iir_sdk.onnx.runtime import OnnxRuntime, OpenVino
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 pytest.importorskip("onnxruntime")
@@ -227,7 +227,7 @@ def test_openvino_lowers_to_bfloat16_only_where_the_cpu_computes_in_it(exported,
 @pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO replaces the stack for signals on Linux alone")
 def test_signals_are_handled_after_runtimes_that_ended_in_the_order_they_were_made_in():
     code = (
-        "import faulthandler, os, signal; from iir_sdk.onnx.runtime import OpenVino; faulthandler.enable();"
+        "import faulthandler, os, signal; from iir_sdk.engines.onnx.runtime import OpenVino; faulthandler.enable();"
         "signal.signal(signal.SIGUSR1, lambda *_: print('handled'));"
         "one = OpenVino(); two = OpenVino(); del one; del two; os.kill(os.getpid(), signal.SIGUSR1)"
     )

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.engines.onnx import kept_exports as opening
+from iir_sdk.engines.onnx.export import export_onnx
+from iir_sdk.engines.onnx.export_folder import OnnxExport
+from iir_sdk.engines.onnx.runtime import _ONE_CORE, OnnxRuntime, OpenVino
 from iir_sdk.errors import DeviceError, IntegrityError
-from iir_sdk.onnx import open as opening
-from iir_sdk.onnx.export import export_onnx
-from iir_sdk.onnx.folder import OnnxExport
-from iir_sdk.onnx.runtime import _ONE_CORE, OnnxRuntime, OpenVino
 from iir_sdk.weights.checkpoint_file import read_checkpoint
 
 pytest.importorskip("onnxruntime")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iir_sdk.training.optimisation import build_average, rate
+from iir_sdk.training.run.optimisation import build_average, rate
 from tests.test_training import TINY
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from iir_sdk.devices import computes_in_bfloat16
+from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.errors import ConfigError, WeightsError
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.build_backbone import build_backbone
@@ -18,10 +18,10 @@ from iir_sdk.model.cam import class_activation, closed_form_cam, proxy_class
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.vit_backbone import VitBackbone
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training.config import find_recipe, read_recipe
 from iir_sdk.training.convert import load_classifier, load_in_order
-from iir_sdk.training.step import EpisodeBatch, TrainingStep
+from iir_sdk.training.run.step import EpisodeBatch, TrainingStep
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 ONE_SHOT_ONLY = {"shot_scale_log"}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from iir_sdk.data.folder import read_picture_sets
 from iir_sdk.errors import DatasetError
-from iir_sdk.training import views
-from iir_sdk.training.bank_file import read_bank, save_bank
-from iir_sdk.training.data.folder import read_picture_sets
-from iir_sdk.training.feature_bank import FeatureBank
-from iir_sdk.training.view_stream import PackedView
-from iir_sdk.training.views import ViewMaker
+from iir_sdk.training.bank import views
+from iir_sdk.training.bank.features import FeatureBank
+from iir_sdk.training.bank.file import read_bank, save_bank
+from iir_sdk.training.bank.stream import PackedView
+from iir_sdk.training.bank.views import ViewMaker
 from tests.test_bank_file import CPU, ORIGIN
 from tests.test_training import TINY
 

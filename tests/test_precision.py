@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from iir_sdk import FewShotSegmenter, kept_agreements, torch_precision
-from iir_sdk import agreement as agreeing
-from iir_sdk.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
 from iir_sdk.demo.job import read_jobs
+from iir_sdk.engines import agreement as agreeing
+from iir_sdk.engines.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
+from iir_sdk.engines.onnx.export_folder import RECORD
+from iir_sdk.engines.onnx.runtime import OpenVino
+from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError, WeightsError
 from iir_sdk.model.tokens import token_bias
-from iir_sdk.onnx.folder import RECORD
-from iir_sdk.onnx.runtime import OpenVino
-from iir_sdk.torch_engine import TorchEngine
 from tests.test_onnx import export
 
 pytest.importorskip("onnxruntime")
@@ -114,7 +114,7 @@ class Lying(OpenVino):
 
 
 def test_a_runtime_that_lies_is_refused_and_auto_falls_back(graphs, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.onnx.runtime.OpenVino", Lying)
+    monkeypatch.setattr("iir_sdk.engines.onnx.runtime.OpenVino", Lying)
     with pytest.raises(PrecisionError, match="use dtype=None") as refused:
         FewShotSegmenter(graphs, backend="openvino", dtype="bfloat16")
     assert "openvino" in str(refused.value)
@@ -127,7 +127,7 @@ def test_a_runtime_that_lies_is_refused_and_auto_falls_back(graphs, fresh, monke
 
 
 def test_float32_that_lies_names_another_backend(graphs, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.onnx.open.agreement", lambda found, expected: 0.1)
+    monkeypatch.setattr("iir_sdk.engines.onnx.kept_exports.agreement", lambda found, expected: 0.1)
     with pytest.raises(PrecisionError, match="use backend='torch'"):
         FewShotSegmenter(graphs, backend="onnxruntime")
 
@@ -148,7 +148,7 @@ class Mixing(OpenVino):
 
 
 def test_a_runtime_that_mixes_labels_is_refused(fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.onnx.runtime.OpenVino", Mixing)
+    monkeypatch.setattr("iir_sdk.engines.onnx.runtime.OpenVino", Mixing)
     with pytest.raises(PrecisionError, match="use backend='torch'"):
         FewShotSegmenter("iir-lite0", backend="openvino")
 
@@ -156,7 +156,8 @@ def test_a_runtime_that_mixes_labels_is_refused(fresh, monkeypatch):
 def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fresh, monkeypatch):
     compared: list[object] = []
     monkeypatch.setattr(
-        "iir_sdk.onnx.open.compared_leads", lambda engine: compared.append(engine) or compared_leads(engine)
+        "iir_sdk.engines.onnx.kept_exports.compared_leads",
+        lambda engine: compared.append(engine) or compared_leads(engine),
     )
     for _ in range(2):
         FewShotSegmenter(graphs, backend="openvino")
@@ -202,7 +203,7 @@ def test_an_export_without_what_is_expected_is_refused(graphs, tmp_path):
 
 
 def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
     segment = TorchEngine.segment
 
     def lying(engine, pictures, tasks):
@@ -222,7 +223,7 @@ def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkp
 
 
 def test_changed_weights_are_compared_once(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
     compared: list[object] = []
     monkeypatch.setattr(torch_precision, "agreement", lambda one, other: compared.append(one) or 0.9)
     monkeypatch.setattr(torch_precision, "compared_leads", lambda engine: {})
@@ -237,7 +238,7 @@ def test_changed_weights_are_compared_once(small_checkpoint, fresh, monkeypatch)
 
 
 def test_weights_just_read_are_not_read_again_to_compare(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.torch_engine.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
     monkeypatch.setattr(torch_precision, "_digest_of", lambda engine: pytest.fail("read again"))
     FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
     assert len(list(fresh.iterdir())) == 1

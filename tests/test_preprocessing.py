@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.preprocessing import Preprocessing, _surroundings, resized_map, resized_picture
+from iir_sdk.pictures.preprocess import Preprocessing, _surroundings, resized_map, resized_picture
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,19 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.episodes import Episode
+from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.model.backbone import Taps
-from iir_sdk.model.build_backbone import build_backbone
-from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import class_agreement, score_logits
-from iir_sdk.model.self_support import self_support_priors
-from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.training.data.episodes import Episode
-from iir_sdk.training.data.folder import read_picture_set
-from iir_sdk.training.evaluate import Evaluator, Protocol, draw_episodes
-from iir_sdk.training.presence_fit import (
+from iir_sdk.evaluation.calibration import (
     Observed,
     absent_episodes,
     auroc,
@@ -34,6 +26,14 @@ from iir_sdk.training.presence_fit import (
     logistic_regression,
     present_and_absent,
 )
+from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.build_backbone import build_backbone
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.presence import class_agreement, score_logits
+from iir_sdk.model.self_support import self_support_priors
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 CONFIG = ModelConfig(

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from iir_sdk.model.attention import Attention
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from tests.test_presence import CONFIG
 from tests.test_speed_report import script

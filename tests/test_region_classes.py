@@ -13,10 +13,10 @@ import torch
 
 from iir_sdk.errors import ConfigError, DatasetError, MissingDependencyError
 from iir_sdk.training import start
-from iir_sdk.training.feature_bank import FeatureBank
-from iir_sdk.training.region_classes import BankEpisode, RegionClasses
+from iir_sdk.training.bank.features import FeatureBank
+from iir_sdk.training.bank.regions import BankEpisode, RegionClasses
+from iir_sdk.training.bank.stream import PackedView
 from iir_sdk.training.sources import _episode
-from iir_sdk.training.view_stream import PackedView
 from tests.test_training import TINY, random_backbone
 
 __all__ = ["random_backbone"]

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iir_sdk.engine import Segmented
+from iir_sdk.engines.base import Segmented
 from iir_sdk.errors import LabelError, OutputError
-from iir_sdk.painting import COLOURS
 from iir_sdk.pictures.save import save_picture
-from iir_sdk.result import Cut, Segmentation
-from iir_sdk.result import segmentation as made
+from iir_sdk.results.painting import COLOURS
+from iir_sdk.results.segmentation import Cut, Segmentation
+from iir_sdk.results.segmentation import segmentation as made
 
 
 def segmentation(labels: int = 2, seed: int = 0, threshold: float = 0.5) -> Segmentation:

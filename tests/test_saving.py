@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
 from iir_sdk.errors import HubAccessError, HubError, IirError, IntegrityError, OutputError, WeightsError
 from iir_sdk.weights.checkpoint_file import read_checkpoint
 from iir_sdk.weights.entry import EvaluationProtocol, Metric, SetMetric, WeightsEntry

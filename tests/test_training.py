@@ -16,26 +16,26 @@ import torch
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.data.dataset import CUTOUT_SET
+from iir_sdk.data.episodes import Episode
+from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
+from iir_sdk.evaluation.evaluate import Evaluator, Protocol, evaluate_set
 from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training import start
-from iir_sdk.training.augment import Augmented, paste, random_view
+from iir_sdk.training.bank.augment import Augmented, paste, random_view
+from iir_sdk.training.bank.features import FeatureBank
+from iir_sdk.training.bank.stream import stream_views
+from iir_sdk.training.bank.views import ViewMaker, draw_set, read_cutouts
 from iir_sdk.training.config import TrainingConfig, read_recipe
-from iir_sdk.training.data.dataset import CUTOUT_SET
-from iir_sdk.training.data.episodes import Episode
-from iir_sdk.training.data.folder import read_picture_set, read_picture_sets
-from iir_sdk.training.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.frozen_taps import frozen_taps
-from iir_sdk.training.loop import Trainer
+from iir_sdk.training.run.loop import Trainer
+from iir_sdk.training.run.step import EpisodeBatch, TrainingStep
 from iir_sdk.training.sources import BankSource, _bank_batch, _episode
-from iir_sdk.training.step import EpisodeBatch, TrainingStep
-from iir_sdk.training.view_stream import stream_views
-from iir_sdk.training.views import ViewMaker, draw_set, read_cutouts
 
 TINY = TrainingConfig(
     model=ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8, dropout=0.0),

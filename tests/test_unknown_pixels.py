@@ -9,12 +9,12 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.data.folder import read_picture_set
 from iir_sdk.demo.job import read_jobs
+from iir_sdk.evaluation.evaluate import Evaluator
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
-from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.training.data.folder import read_picture_set
-from iir_sdk.training.evaluate import Evaluator
+from iir_sdk.pictures.preprocess import Preprocessing
 
 JOBS = {job.name: job for job in read_jobs()}
 

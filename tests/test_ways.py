@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from iir_sdk.cli import main
+from iir_sdk.cli.main import main
+from iir_sdk.data.dataset import source_of
+from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, TooFewPicturesError
-from iir_sdk.training.data.dataset import source_of
-from iir_sdk.training.data.folder import read_picture_set
-from iir_sdk.training.evaluate import Evaluator, Protocol
-from iir_sdk.training.ways import (
+from iir_sdk.evaluation.evaluate import Evaluator, Protocol
+from iir_sdk.evaluation.ways import (
     WaysEpisode,
     WaysScore,
     draw_ways,

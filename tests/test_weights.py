@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import iir_sdk
 from iir_sdk.errors import ConfigError, IntegrityError, WeightsError, WeightsNotFoundError
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights import manifest
 from iir_sdk.weights.checkpoint_file import FORMAT, read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import WeightsEntry

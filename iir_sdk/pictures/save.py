@@ -9,8 +9,8 @@ from typing import IO
 
 from PIL import Image
 
-from iir_sdk.atomic_write import check_writable_place, write_atomically
 from iir_sdk.errors import OutputError
+from iir_sdk.files import check_writable_place, write_atomically
 
 
 def check_picture_place(path: str | os.PathLike[str]) -> None:

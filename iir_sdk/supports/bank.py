@@ -14,9 +14,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from iir_sdk.atomic_write import write_atomically
 from iir_sdk.errors import LabelError, OutputError, SupportError
-from iir_sdk.paths import is_file
+from iir_sdk.files import is_file, write_atomically
 from iir_sdk.supports.encoded import KeptState, join_shots
 
 FORMAT = "iir_sdk.supports/5"

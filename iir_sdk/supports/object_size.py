@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import IirWarning
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 
 # From 1,824 supports of 16 training sets, at their own size and scaled down: mean IoU is 0.28 where the object has
 # fewer than 100 pixels, 0.44 up to 400, 0.14 where it has more but fills fewer than 8 cells, and 0.53 for the rest. Of

@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from iir_sdk.atomic_write import made_folder, write_text_atomically
+from iir_sdk.data.dataset import CUTOUT_SET, FewShotDataset
+from iir_sdk.engines.pytorch import Precision
 from iir_sdk.errors import ConfigError
+from iir_sdk.evaluation.evaluate import Output, Protocol, evaluate_set
+from iir_sdk.files import made_folder, write_text_atomically
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.torch_engine import Precision
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset
-from iir_sdk.training.evaluate import Output, Protocol, evaluate_set
-from iir_sdk.training.loop import Trainer
+from iir_sdk.training.run.loop import Trainer
 
 _KEPT_SCORES = "score.json"
 

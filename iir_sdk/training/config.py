@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib

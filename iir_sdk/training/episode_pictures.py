@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from iir_sdk.data.dataset import FewShotDataset, source_of
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import FewShotDataset, source_of
 from iir_sdk.training.object_crop import ObjectCrop
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.optimisation import autocast
+from iir_sdk.training.run.optimisation import autocast
 
 
 def network_input(images: Tensor, config: TrainingConfig, device: torch.device) -> Tensor:

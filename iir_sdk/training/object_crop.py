@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from iir_sdk.data.dataset import IGNORE
 from iir_sdk.torchvision_import import ensure_torchvision
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE
 
 ensure_torchvision()
 

@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset
 from iir_sdk.errors import ConfigError, DatasetError, WeightsError, WeightsNotFoundError
+from iir_sdk.files import write_safetensors
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
-from iir_sdk.safetensors_file import write_safetensors
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.data.dataset import IGNORE, DenseDataset, FewShotDataset
 from iir_sdk.training.frozen_taps import frozen_taps, network_input
 from iir_sdk.training.object_crop import ObjectCrop
-from iir_sdk.training.optimisation import autocast
+from iir_sdk.training.run.optimisation import autocast
 
 TEMPERATURE = 3.0
 """``T`` of the classifier's adaptation (method, section 7)."""

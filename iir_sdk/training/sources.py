@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from iir_sdk.model.backbone import Backbone, Taps
-from iir_sdk.training.bank_file import read_bank
+from iir_sdk.training.bank.features import FeatureBank
+from iir_sdk.training.bank.file import read_bank
+from iir_sdk.training.bank.regions import BankEpisode, RegionClasses
+from iir_sdk.training.bank.stream import ViewBatch, stream_views
+from iir_sdk.training.bank.views import ViewMaker
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
-from iir_sdk.training.feature_bank import FeatureBank
 from iir_sdk.training.frozen_taps import frozen_taps
-from iir_sdk.training.processes import Processes
-from iir_sdk.training.region_classes import BankEpisode, RegionClasses
-from iir_sdk.training.step import EpisodeBatch
-from iir_sdk.training.view_stream import ViewBatch, stream_views
-from iir_sdk.training.views import ViewMaker
+from iir_sdk.training.run.processes import Processes
+from iir_sdk.training.run.step import EpisodeBatch
 
 
 class EpisodeSource(Protocol):
@@ -47,7 +47,7 @@ class EpisodeSource(Protocol):
 
 @dataclass(frozen=True)
 class KeptBank:
-    """A bank that was filled before, see :mod:`iir_sdk.training.bank_file`.
+    """A bank that was filled before, see :mod:`iir_sdk.training.bank.file`.
 
     Attributes:
         path: its file.

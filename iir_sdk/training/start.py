@@ -10,26 +10,26 @@ from pathlib import Path
 
 import torch
 
-from iir_sdk.atomic_write import check_writable_place
-from iir_sdk.devices import pick_device
+from iir_sdk.data.dataset import CUTOUT_SET, FewShotDataset, Selection
+from iir_sdk.data.exclusion import cutouts_without, without_classes, without_sets
+from iir_sdk.data.folder import PictureSet, join_sets, read_picture_sets
+from iir_sdk.data.registry import benchmark
+from iir_sdk.engines.devices import pick_device
 from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.evaluation.evaluate import Protocol, draw_episodes, evaluate_set
+from iir_sdk.files import check_writable_place
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.training.bank_file import bank_origin, check_bank, save_bank
+from iir_sdk.training.bank.file import bank_origin, check_bank, save_bank
+from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
-from iir_sdk.training.data.dataset import CUTOUT_SET, FewShotDataset, Selection
-from iir_sdk.training.data.exclusion import cutouts_without, without_classes, without_sets
-from iir_sdk.training.data.folder import PictureSet, join_sets, read_picture_sets
-from iir_sdk.training.data.registry import benchmark
 from iir_sdk.training.episode_pictures import EpisodeStream
-from iir_sdk.training.evaluate import Protocol, draw_episodes, evaluate_set
-from iir_sdk.training.loop import Trainer, Validate
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
-from iir_sdk.training.processes import Processes
+from iir_sdk.training.run.loop import Trainer, Validate
+from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, PictureSource
-from iir_sdk.training.views import ViewMaker, read_cutouts
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 VALIDATION_SEED = 1_000_003

@@ -19,10 +19,10 @@ from torch import Tensor
 
 import iir_sdk
 from iir_sdk.errors import ConfigError, IirError, IntegrityError, WeightsError, WeightsNotFoundError
+from iir_sdk.files import write_safetensors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.preprocessing import Preprocessing
-from iir_sdk.safetensors_file import write_safetensors
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 

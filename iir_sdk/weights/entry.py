@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 import iir_sdk
 from iir_sdk.errors import IntegrityError, WeightsError
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.preprocessing import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.record import Rule, check_fields, instance, matching, number, read_record, text, tuple_of, whole
 
 LARGEST_FILE = 2 * 1024**3

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from iir_sdk.atomic_write import write_text_atomically
 from iir_sdk.errors import WeightsError, WeightsNotFoundError
+from iir_sdk.files import write_text_atomically
 from iir_sdk.weights.entry import WeightsEntry
 
 DEFAULT = "iir-lite2"

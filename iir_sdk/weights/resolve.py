@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from iir_sdk.engines.onnx.export_folder import is_export
 from iir_sdk.errors import IirError, IntegrityError, WeightsError, WeightsNotFoundError
-from iir_sdk.onnx.folder import is_export
-from iir_sdk.paths import is_file, is_folder
+from iir_sdk.files import is_file, is_folder
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from iir_sdk.weights.entry import REPO_ID, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load as tensors_from_bytes
 
 import iir_sdk
-from iir_sdk.atomic_write import made_folder, write_atomically, write_text_atomically
 from iir_sdk.errors import WeightsError
+from iir_sdk.files import made_folder, write_atomically, write_text_atomically
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import REPO_ID, UNSTATED, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch, upload

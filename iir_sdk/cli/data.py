@@ -1,0 +1,36 @@
+"""``iir-sdk data``: verify copies of the benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Datasets: whether a copy is the published one."""
+
+
+@data.command()
+@click.argument("name")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw it; default: NAME_sheet.png.")
+def check(name: str, root: Path, sheet: Path | None) -> None:
+    """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
+    from iir_sdk.data.check import check_counts, missing_files, sheet_of_every_part
+    from iir_sdk.pictures.save import check_picture_place, save_picture
+
+    sheet = sheet or Path(f"{name}_sheet.png")
+    check_picture_place(sheet)
+    counts = check_counts(name, root)
+    for count in counts:
+        published = "" if count.published is None else f"   published {count.published:,}"
+        click.echo(f"{count.what:20} {count.found:8,}{published}{'   differs' if count.differs else ''}")
+    missing = missing_files(name, root)
+    click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
+    if missing:
+        raise click.ClickException(f"this copy of {name} is not complete.")
+    click.echo(f"pictures with their masks: {save_picture(sheet_of_every_part(name, root), sheet)}")
+    if any(count.differs for count in counts):
+        raise click.ClickException(f"this copy of {name} is not the published one.")

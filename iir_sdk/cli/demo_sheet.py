@@ -1,0 +1,68 @@
+"""Draws the demo's side-by-side sheet: support, query, prior, result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from iir_sdk.cli.demo_jobs import JobResult
+from iir_sdk.pictures.load import load_picture
+from iir_sdk.pictures.masks import load_mask
+from iir_sdk.results.painting import painted
+
+TILE = (240, 200)
+_GAP, _TITLE, _HEADER = 8, 26, 24
+_INK, _PAPER, _QUIET = (30, 30, 36), (255, 255, 255), (120, 120, 130)
+_STOPS = np.array([(20, 16, 60), (120, 28, 109), (220, 70, 70), (250, 160, 50), (252, 240, 150)], np.float32)
+
+
+def draw_sheet(results: Sequence[JobResult]) -> Image.Image:
+    """One row a job, four columns, with each job's IoU and milliseconds above it."""
+    width = 4 * TILE[0] + 5 * _GAP
+    row = _TITLE + TILE[1] + _GAP
+    sheet = Image.new("RGB", (width, _HEADER + _GAP + row * len(results)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(("support", "query", "prior", "result")):
+        draw.text((_column(column), _GAP), title, fill=_QUIET, font=_font(14))
+    for i, result in enumerate(results):
+        top = _HEADER + _GAP + i * row
+        draw.text((_GAP, top + 2), result.job.title, fill=_INK, font=_font(15))
+        figures = f"IoU {result.iou:.2f}   {result.predict_ms:.0f} ms"
+        draw.text((width - _GAP, top + 2), figures, fill=_INK, font=_font(15), anchor="ra")
+        for column, tile in enumerate(_tiles(result)):
+            sheet.paste(_fitted(tile), (_column(column), top + _TITLE))
+    return sheet
+
+
+def _tiles(result: JobResult) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image]:
+    picture = load_picture(result.job.support)
+    marked = painted(picture.pixels, (load_mask(result.job.support_mask, picture) == 1).astype(np.uint8), 0.5)
+    found = result.segmentation
+    return marked, Image.fromarray(found.image), _heat(found.prior), found.overlay()
+
+
+def _heat(prior: NDArray[np.float32]) -> Image.Image:
+    position = np.clip(prior, 0, 1) * (len(_STOPS) - 1)
+    low = np.minimum(position.astype(int), len(_STOPS) - 2)
+    share = (position - low)[..., None]
+    return Image.fromarray((_STOPS[low] * (1 - share) + _STOPS[low + 1] * share).astype(np.uint8))
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """Scaled to the tile, aspect kept, centred on paper."""
+    scale = min(TILE[0] / image.width, TILE[1] / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    tile = Image.new("RGB", TILE, (244, 244, 247))
+    tile.paste(image.resize(size, Image.Resampling.LANCZOS), ((TILE[0] - size[0]) // 2, (TILE[1] - size[1]) // 2))
+    return tile
+
+
+def _column(index: int) -> int:
+    return _GAP + index * (TILE[0] + _GAP)
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)

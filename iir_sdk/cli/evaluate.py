@@ -1,0 +1,324 @@
+"""``iir-sdk calibrate`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCORING
+
+if TYPE_CHECKING:
+    from iir_sdk.data.dataset import FewShotDataset
+    from iir_sdk.evaluation.calibration import PresenceScore
+    from iir_sdk.evaluation.evaluate import Protocol, SetScore
+    from iir_sdk.pictures.orientation import Exif
+
+_LEFT_OUT = 3
+"""Exit code where sets were left out."""
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@DATA
+@click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
+@LEAVE_OUT
+@click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
+@click.option("--seed", default=0, show_default=True)
+@EXIF
+@DEVICE
+def calibrate(
+    run: Path,
+    data: Path,
+    exclude_fold: int | None,
+    leave_out: tuple[str, ...],
+    episodes: int,
+    seed: int,
+    exif: Exif,
+    device: str,
+) -> None:
+    """Fit RUN's scores and confidences: does a query show the object, and how much of the mask is right?
+
+    They are fitted to training pictures with and without the object.
+
+    RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
+    Take sets whose classes are different things: what one class shows counts as absent for the others.
+    """
+    import torch
+
+    from iir_sdk.data.exclusion import without_classes, without_sets
+    from iir_sdk.data.folder import coco_fold, read_picture_sets
+    from iir_sdk.evaluation.calibration import Observed, fit_scores, present_and_absent
+    from iir_sdk.evaluation.evaluate import Protocol
+    from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, save_checkpoint
+    from iir_sdk.weights.resolve import CONFIG_FILE
+
+    if (run / CONFIG_FILE).exists():
+        raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
+    path = run / WEIGHTS_FILE if run.is_dir() else run
+    segmenter = FewShotSegmenter(path, device=device)
+    every = without_sets(read_picture_sets(data, exif=exif), leave_out)
+    sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
+    protocol = Protocol(episodes=episodes, seeds=(seed,))
+    found, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
+    observed = Observed(*(torch.cat(parts) for parts in zip(*found.values(), strict=True)))
+    save_checkpoint(fit_scores(segmenter.checkpoint.model.cpu(), observed), segmenter.preprocessing, path)
+    click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
+
+
+@click.command()
+@DATA
+@click.option("--benchmark", "name", help="Read --data as this benchmark, e.g. pascal; default: folders of one's own.")
+@click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
+@click.option("--fold", type=click.IntRange(0, 9), help="Score this fold's classes only (COCO's in one's own folders).")
+@SCORING
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    type=float,
+    default=(1.0,),
+    help="Factor of the input size; repeat.",
+)
+@click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
+@click.option(
+    "--ways",
+    type=click.IntRange(2, 254),
+    help="Score so many labels at once, which compete for one map; all classes where a set has fewer.",
+)
+@click.option("--absent", is_flag=True, help="Score how well pictures without the object are told apart, instead.")
+@EXIF
+@DEVICE
+@DTYPE
+@click.option("--token-budget", default=384, show_default=True, help="Tokens that a label's supports are merged to.")
+@click.option("--json", "json_file", type=PATH, help="Write the scores here, too.")
+@click.option("--markdown", "markdown_file", type=PATH, help="Write a table here, too.")
+@click.option("--figures", type=PATH, help="Folder for sheets of the best, median and worst episodes.")
+@click.option("--episodes-file", type=PATH, help="List the episodes here; a list that is there is scored instead.")
+def evaluate(
+    data: Path,
+    name: str | None,
+    weights: str | None,
+    fold: int | None,
+    shots: int,
+    episodes: int,
+    seeds: tuple[int, ...],
+    min_share: float | None,
+    scales: tuple[float, ...],
+    output: str,
+    ways: int | None,
+    absent: bool,
+    exif: Exif,
+    device: str,
+    dtype: str,
+    token_budget: int,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    figures: Path | None,
+    episodes_file: Path | None,
+) -> None:
+    """Score a checkpoint on fixed episodes: mIoU and FB-IoU at every picture's own size.
+
+    Sets that have too few pictures are named and left out; the exit code is then 3. Files are written again after each
+    set, so that a run that ends early keeps what it scored.
+    """
+    from iir_sdk.evaluation.evaluate import Protocol
+    from iir_sdk.evaluation.report import draw_episode_figures
+    from iir_sdk.files import check_writable_place, made_folder
+    from iir_sdk.segmenter import FewShotSegmenter
+
+    if (absent or ways) and (figures or episodes_file or output != "mask" or scales != (1.0,) or (absent and ways)):
+        raise click.UsageError(
+            "--absent and --ways go neither with each other nor with --figures, --episodes-file, --output or --scale."
+        )
+    if absent and (markdown_file or len(seeds) > 1):
+        raise click.UsageError("--absent goes with one --seed, and with --json only.")
+    if name and exif != "auto":
+        raise click.UsageError("--exif goes with folders of one's own, not with --benchmark.")
+    # Now, and not when all is scored.
+    for file in (json_file, markdown_file, episodes_file):
+        if file:
+            check_writable_place(file)
+    if figures:
+        made_folder(figures)
+    sets = sets_of(data, name, fold, exif)
+    share = (0.0 if name else 0.01) if min_share is None else min_share
+    protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
+    segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
+    if absent:
+        left_out = _score_presence(segmenter, sets, protocol, json_file)
+    elif ways:
+        left_out = _score_ways(segmenter, sets, protocol, ways, _Files(json_file, markdown_file))
+    else:
+        scores, left_out = _score_masks(segmenter, sets, protocol, episodes_file, _Files(json_file, markdown_file))
+        if figures:
+            for pictures in sets:
+                if pictures.name in scores:
+                    draw_episode_figures(segmenter, pictures, scores[pictures.name], figures)
+    if left_out:
+        click.echo(f"left out: {', '.join(left_out)}")
+        raise click.exceptions.Exit(_LEFT_OUT)
+
+
+def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto") -> list[FewShotDataset]:
+    """What to score on: a benchmark's test classes, or sets of one's own with the classes of a fold, or with all.
+
+    Raises:
+        DatasetError: there is no such benchmark, fold, or set.
+        click.ClickException: no set has a class of the fold.
+    """
+    from iir_sdk.data.dataset import Selection
+    from iir_sdk.data.folder import coco_fold, read_picture_sets
+    from iir_sdk.data.registry import benchmark
+
+    if name:
+        return [benchmark(name).read(data, Selection(fold or 0, "test"))]
+    sets: list[FewShotDataset] = []
+    for pictures in read_picture_sets(data, exif=exif):
+        if fold is not None:
+            pictures = pictures.only([c for c in coco_fold(fold) if c in pictures.classes])
+        if pictures.classes:
+            sets.append(pictures)
+        else:
+            click.echo(f"{pictures.name}: none of fold {fold}'s classes, left out", err=True)
+    if not sets:
+        raise click.ClickException(f"no set in {data} has a class of fold {fold}.")
+    return sets
+
+
+def _of_usable_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Of every set that has what it takes, by its name; of the others, which are named at once, the reasons."""
+    from iir_sdk.errors import NoAbsenceError, TooFewPicturesError
+
+    found, left_out = {}, {}
+    for pictures in sets:
+        try:
+            found[pictures.name] = each(pictures)
+        except (NoAbsenceError, TooFewPicturesError) as error:
+            left_out[pictures.name] = str(error)
+            click.echo(f"left out: {error}", err=True)
+    if not found:
+        raise click.ClickException(f"no set is left: {' '.join(left_out.values())}")
+    return found, left_out
+
+
+def _score_presence(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, json_file: Path | None
+) -> dict[str, str]:
+    from iir_sdk.evaluation.calibration import presence_score
+    from iir_sdk.evaluation.report import write_presence
+
+    so_far: list[PresenceScore] = []
+
+    def scored(pictures: FewShotDataset) -> PresenceScore:
+        so_far.append(presence_score(segmenter, pictures, protocol))
+        if json_file:
+            write_presence(json_file, so_far, protocol, segmenter)
+        return so_far[-1]
+
+    scores, left_out = _of_usable_sets(sets, scored)
+    if json_file:
+        write_presence(json_file, so_far, protocol, segmenter, left_out)
+    for score in scores.values():
+        click.echo(
+            f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
+            f"{score.confidence_ece:.3f}   ({score.episodes} episodes each)"
+        )
+    return left_out
+
+
+class _Files(NamedTuple):
+    """Where scores are kept."""
+
+    json: Path | None
+    markdown: Path | None
+
+    def keep(self, scores: Collection[Any], left_out: Mapping[str, str], table: Callable[..., str]) -> None:
+        """Write all there is so far."""
+        from iir_sdk.evaluation.report import write_scores
+        from iir_sdk.files import write_text_atomically
+
+        if self.json:
+            write_scores(self.json, list(scores), left_out)
+        if self.markdown:
+            write_text_atomically(self.markdown, table(list(scores), left_out))
+
+
+def _score_ways(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, ways: int, files: _Files
+) -> dict[str, str]:
+    from iir_sdk.evaluation.report import ways_table
+    from iir_sdk.evaluation.ways import draw_ways, evaluate_ways
+
+    drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_ways(pictures, protocol, ways))
+    scores = []
+    for pictures in sets:
+        if pictures.name in drawn:
+            scores.append(evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name]))
+            files.keep(scores, left_out, ways_table)
+    for score in scores:
+        click.echo(
+            f"{score.name:20} {score.ways}-way mIoU {100 * score.miou:5.1f}{_spread(score)}   "
+            f"background {100 * score.background:5.1f}"
+        )
+    _print_mean(scores)
+    return left_out
+
+
+def _score_masks(
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None, files: _Files
+) -> tuple[dict[str, SetScore], dict[str, str]]:
+    """Scores by set, and why sets were left out."""
+    from iir_sdk.data.episodes import write_episodes
+    from iir_sdk.evaluation.evaluate import draw_episodes, evaluate_set
+    from iir_sdk.evaluation.report import markdown_table
+
+    kept = listed if listed and listed.exists() else None
+    if kept:
+        drawn, left_out = _of_usable_sets(sets, _listed_in(kept, protocol.shots))
+    else:
+        drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_episodes(pictures, protocol))
+        if listed:
+            write_episodes(listed, drawn)
+    scores: dict[str, SetScore] = {}
+    for pictures in sets:
+        if pictures.name in drawn:
+            score = evaluate_set(segmenter, pictures, protocol, episodes=drawn[pictures.name])
+            if kept:
+                # What the list was drawn by is not known.
+                score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": kept.name})
+            scores[pictures.name] = score
+            files.keep(scores.values(), left_out, markdown_table)
+    # Only now, since a closed pipe may put an end to it.
+    for score in scores.values():
+        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{_spread(score)}   FB-IoU {100 * score.fb_iou:5.1f}")
+    _print_mean(scores.values())
+    return scores, left_out
+
+
+def _listed_in(file: Path, shots: int) -> Callable[[FewShotDataset], Any]:
+    """Looks up a set's episodes in a list."""
+    from iir_sdk.data.episodes import check_episodes, read_episodes
+    from iir_sdk.errors import TooFewPicturesError
+
+    drawn = read_episodes(file)
+
+    def of_set(pictures: FewShotDataset) -> Any:
+        if pictures.name not in drawn:
+            raise TooFewPicturesError(f"{file} lists {', '.join(drawn)}, not {pictures.name}.")
+        check_episodes(drawn[pictures.name], pictures, shots)
+        return drawn[pictures.name]
+
+    return of_set
+
+
+def _spread(score: Any) -> str:
+    return f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
+
+
+def _print_mean(scores: Collection[Any]) -> None:
+    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")

@@ -1,0 +1,122 @@
+"""PASCAL-5i: PASCAL VOC 2012 with the extra masks of SBD (Shaban et al., 2017; folds by class number).
+
+Layout, as the two archives unpack side by side:
+
+- ``VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}``: ``VOCtrainval_11-May-2012.tar`` from
+  host.robots.ox.ac.uk/pascal/VOC/voc2012 (Flickr's terms of use);
+- ``benchmark_RELEASE/dataset/{cls/*.mat,train.txt,val.txt}``: ``benchmark.tgz`` of the Semantic Boundaries Dataset
+  (Hariharan et al., 2011), research use.
+
+Training pictures are SBD's and VOC's training pictures without VOC's validation pictures (10,582), test pictures VOC's
+validation pictures (1,449). Object borders, which VOC leaves open, are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.data.benchmarks.area_index import indexed_areas
+from iir_sdk.data.benchmarks.matlab_file import read_matlab
+from iir_sdk.data.dataset import (
+    Selection,
+    block_fold,
+    label_areas,
+    mask_of,
+    read_lines,
+    read_picture,
+    seen_classes,
+    select,
+    stored_pixels,
+)
+
+CLASSES = tuple(
+    """
+    aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep
+    sofa train tvmonitor
+    """.split()  # noqa: SIM905
+)
+FOLDS = 4
+VOC = "VOCdevkit/VOC2012"
+SBD = "benchmark_RELEASE/dataset"
+_VOC_WHAT = "VOC 2012 (VOCtrainval_11-May-2012.tar, unpacked)"
+_SBD_WHAT = "the Semantic Boundaries Dataset (benchmark.tgz, unpacked)"
+_VALUES = {name: i + 1 for i, name in enumerate(CLASSES)}
+
+
+@dataclass(frozen=True)
+class Pascal5i:
+    """One part of PASCAL-5i, a :class:`FewShotDataset`.
+
+    Attributes:
+        root: holds the two archives' folders.
+        classes: pictures by class.
+        seen: all classes of the split that a picture shows, however small.
+        name: of the set.
+    """
+
+    root: Path
+    classes: Mapping[str, tuple[str, ...]]
+    seen: Mapping[str, tuple[str, ...]]
+    name: str = "pascal"
+
+    def picture(self, key: str) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 RGB."""
+        return read_picture(self.root / VOC / "JPEGImages" / f"{key}.jpg", _VOC_WHAT)
+
+    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
+        """``(H, W)``: 0, 1, and 255 on objects' borders."""
+        return mask_of(read_labels(self.root, key), _VALUES[name])
+
+
+def read_pascal(root: Path, selection: Selection) -> Pascal5i:
+    """PASCAL-5i's part of a selection.
+
+    Raises:
+        DatasetNotFoundError: a file is missing; the message says which.
+        DatasetError: no such fold, or nothing is left.
+    """
+    selection.check_fold(FOLDS)
+    stems = split_stems(root)[selection.split]
+    areas = indexed_areas(
+        root, f"pascal-{selection.split}", stems, lambda s: label_areas(read_labels(root, s), _VALUES)
+    )
+    classes = select(areas, CLASSES, block_fold(CLASSES, selection.fold, FOLDS), selection)
+    return Pascal5i(root, classes, seen_classes(areas, classes), f"pascal-fold{selection.fold}")
+
+
+def split_stems(root: Path) -> dict[str, tuple[str, ...]]:
+    """Training and test pictures, sorted."""
+    lists = root / VOC / "ImageSets" / "Segmentation"
+    test = set(read_lines(lists / "val.txt", _VOC_WHAT))
+    train = set(read_lines(lists / "train.txt", _VOC_WHAT))
+    for part in ("train.txt", "val.txt"):
+        train |= set(read_lines(root / SBD / part, _SBD_WHAT))
+    return {"train": tuple(sorted(train - test)), "test": tuple(sorted(test))}
+
+
+def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
+    """``(H, W)`` class numbers, 0 background, 255 ignore: VOC's own mask where there is one, else SBD's."""
+    own = root / VOC / "SegmentationClass" / f"{stem}.png"
+    if own.is_file():
+        return stored_pixels(own, _VOC_WHAT)
+    content = read_matlab(root / SBD / "cls" / f"{stem}.mat", _SBD_WHAT)
+    return np.asarray(content["GTcls"].Segmentation, np.uint8)
+
+
+def census(root: Path) -> dict[str, int]:
+    """What a copy counts."""
+    stems = split_stems(root)
+    return {"training pictures": len(stems["train"]), "test pictures": len(stems["test"]), "classes": len(CLASSES)}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that a copy must have."""
+    for stem in sorted({s for stems in split_stems(root).values() for s in stems}):
+        yield root / VOC / "JPEGImages" / f"{stem}.jpg"
+        own = root / VOC / "SegmentationClass" / f"{stem}.png"
+        yield own if own.is_file() else root / SBD / "cls" / f"{stem}.mat"

@@ -1,0 +1,1 @@
+"""What runs a network: one base, PyTorch, and exported graphs."""

@@ -1,0 +1,1 @@
+"""Scoring: masks, several labels, presence, and reports of them."""

@@ -1,0 +1,259 @@
+"""Scores a segmenter on fixed episodes, at every picture's own size (method, section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iir_sdk.data.bounded_cache import BoundedCache
+from iir_sdk.data.dataset import IGNORE, FewShotDataset
+from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
+from iir_sdk.engines.pytorch import leads_of
+from iir_sdk.errors import ConfigError, TooFewPicturesError
+from iir_sdk.evaluation.metrics import SegmentationScore
+from iir_sdk.model.backbone import Taps
+from iir_sdk.results.full_size import full_map, probability_map
+from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.supports.encoded import KeptState
+
+Output = Literal["mask", "prior"]
+"""What is scored: the network's mask, or IIR's prior alone."""
+
+_KEPT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode and the foreground IoU of its mask."""
+
+    episode: Episode
+    iou: float
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """Score of one set; means over the seeds.
+
+    Attributes:
+        name: of the set.
+        miou: in [0, 1].
+        miou_std: standard deviation over the seeds; 0 for one.
+        fb_iou: in [0, 1].
+        per_class: foreground IoU by class, in [0, 1].
+        miou_of_seeds: of each seed.
+        episodes: how many were scored for each seed.
+        protocol: shots, seeds, smallest object, what was predicted by.
+        scored: each episode of the first seed.
+    """
+
+    name: str
+    miou: float
+    miou_std: float
+    fb_iou: float
+    per_class: dict[str, float]
+    miou_of_seeds: tuple[float, ...]
+    episodes: int
+    protocol: dict[str, Any]
+    scored: tuple[EpisodeScore, ...] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a set is scored.
+
+    Attributes:
+        shots: supports of an episode.
+        episodes: of each seed, classes in turn.
+        seeds: of the episodes.
+        min_share: smallest share of its picture that an object covers, as support and as query.
+        scales: factors of the input's size, averaged; each made from the picture itself.
+        output: what is scored.
+    """
+
+    shots: int = 1
+    episodes: int = 1000
+    seeds: tuple[int, ...] = (0,)
+    min_share: float = 0.01
+    scales: tuple[float, ...] = (1.0,)
+    output: Output = "mask"
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: naming the value and what was expected.
+        """
+        if self.shots < 1 or self.episodes < 1:
+            raise ConfigError(f"shots={self.shots} and episodes={self.episodes} must be at least 1.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds={self.seeds} must name at least one, and none twice.")
+        if not self.scales or not all(0.25 <= s <= 4 for s in self.scales):
+            raise ConfigError(f"scales={self.scales} must be factors in [0.25, 4].")
+        if not 0 <= self.min_share < 1:
+            raise ConfigError(f"min_share={self.min_share} must lie in [0, 1).")
+
+
+class Evaluator:
+    """Runs episodes through a segmenter's own model and preprocessing; each support and query is encoded once.
+
+    Args:
+        segmenter: its supports are neither used nor changed.
+        pictures: the set.
+        scales: see :class:`Protocol`; likewise ``output``.
+    """
+
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        pictures: FewShotDataset,
+        *,
+        scales: Sequence[float] = (1.0,),
+        output: Output = "mask",
+    ) -> None:
+        self.segmenter, self.pictures, self.output = segmenter, pictures, output
+        self._sides = [segmenter.preprocessing.scaled_size(scale) for scale in scales]
+        self._seen: BoundedCache[str, _Seen] = BoundedCache(_KEPT_BYTES, lambda seen: seen.nbytes)
+        self._supports: BoundedCache[tuple[str, str], KeptState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
+
+    def probability(self, episode: Episode) -> NDArray[np.float32]:
+        """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
+        engine = self.segmenter.torch_engine
+        with torch.inference_mode(), engine.autocast():
+            tasks = engine.prepare([self.task(episode.name, episode.supports)])
+            query = self._query(episode.query)
+            size, found = query.size, []
+            for taps in query.scales:
+                logits, prior, _ = engine.decode(taps, tasks)
+                if self.output == "prior":
+                    found.append(full_map(prior[0, 0, 0].float().cpu().numpy(), size))
+                else:
+                    found.append(probability_map(leads_of(logits[0])[0], size))
+            return found[0] if len(found) == 1 else np.mean(found, 0)
+
+    def task(self, name: str, keys: Sequence[str]) -> KeptState:
+        """Supports of a class as one task."""
+        return self.segmenter.task([self._support(name, key) for key in keys])
+
+    def taps(self, key: str) -> Taps:
+        """A query's features at the first scale."""
+        return self._query(key).scales[0]
+
+    def size(self, key: str) -> tuple[int, int]:
+        """A query's own ``(height, width)``."""
+        return self._query(key).size
+
+    def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
+        """Score episodes by thresholded probability."""
+        return self.score_each(episodes, threshold=threshold)[0]
+
+    def score_each(
+        self, episodes: Sequence[Episode], *, threshold: float = 0.5
+    ) -> tuple[SegmentationScore, list[EpisodeScore]]:
+        """As :meth:`score`, and each episode's own IoU."""
+        score, each = SegmentationScore(), []
+        for episode in tqdm(episodes, desc=self.pictures.name, unit="episode"):
+            target = self.pictures.mask(episode.name, episode.query)
+            iou = score.add(episode.name, self.probability(episode) > threshold, target)
+            each.append(EpisodeScore(episode, iou))
+        return score, each
+
+    def _support(self, name: str, key: str) -> KeptState:
+        def encode() -> KeptState:
+            mask = self.pictures.mask(name, key)
+            return self.segmenter.engine.encode(self.pictures.picture(key), mask == 1, mask != IGNORE)
+
+        return self._supports.get((name, key), encode)
+
+    def _query(self, key: str) -> _Seen:
+        def look() -> _Seen:
+            pixels = self.pictures.picture(key)
+            taps = [self.segmenter.torch_engine.taps([pixels], side) for side in self._sides]
+            return _Seen(taps, (pixels.shape[0], pixels.shape[1]))
+
+        return self._seen.get(key, look)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A query's features at each scale, and its own size."""
+
+    scales: list[Taps]
+    size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for taps in self.scales for t in taps)
+
+
+def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:
+    """The episodes of each seed.
+
+    Raises:
+        TooFewPicturesError: no class has enough pictures; naming the set.
+    """
+    keys = large_enough(pictures, protocol.min_share)
+    shots, count = protocol.shots, protocol.episodes
+    try:
+        return {seed: sample_episodes(keys, shots=shots, count=count, seed=seed) for seed in protocol.seeds}
+    except TooFewPicturesError as error:
+        raise TooFewPicturesError(f"{pictures.name}: {error}") from error
+
+
+def evaluate_set(
+    segmenter: FewShotSegmenter,
+    pictures: FewShotDataset,
+    protocol: Protocol | None = None,
+    *,
+    episodes: dict[int, list[Episode]] | None = None,
+) -> SetScore:
+    """MIoU and FB-IoU of one set, mean and standard deviation over the seeds.
+
+    Args:
+        segmenter: what is scored.
+        pictures: the set, with the classes to score only.
+        protocol: how.
+        episodes: of each seed; None draws them.
+
+    Raises:
+        DatasetError: no class has enough pictures.
+    """
+    protocol = protocol or Protocol()
+    drawn = draw_episodes(pictures, protocol) if episodes is None else episodes
+    evaluator = Evaluator(segmenter, pictures, scales=protocol.scales, output=protocol.output)
+    runs = [evaluator.score_each(of_seed) for of_seed in drawn.values()]
+    scores = [score for score, _ in runs]
+    names = sorted({name for score in scores for name in score.per_class})
+    mious = tuple(score.miou for score in scores)
+    return SetScore(
+        name=pictures.name,
+        miou=float(np.mean(mious)),
+        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
+        fb_iou=float(np.mean([score.fb_iou for score in scores])),
+        per_class={n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
+        miou_of_seeds=mious,
+        episodes=len(next(iter(drawn.values()))),
+        protocol=made_by(segmenter, protocol, drawn)
+        | {"scales": list(protocol.scales), "output": protocol.output, "classes": len(names)},
+        scored=tuple(runs[0][1]),
+    )
+
+
+def made_by(segmenter: FewShotSegmenter, protocol: Protocol, seeds: Iterable[int]) -> dict[str, Any]:
+    """How a set was scored and by what, as stated beside its score."""
+    return {
+        "shots": protocol.shots,
+        "seeds": list(seeds),
+        "min_share": protocol.min_share,
+        "precision": segmenter.engine.precision,
+        "token_budget": segmenter.token_budget,
+        "checkpoint": segmenter.checkpoint.name,
+        "sha256": segmenter.checkpoint.sha256,
+        "input_pixels": segmenter.preprocessing.size,
+        "scored_at": "own size",
+    }

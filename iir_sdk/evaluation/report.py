@@ -1,0 +1,168 @@
+"""Scores as JSON, as Markdown, and as pictures of the best, median and worst episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from iir_sdk.data.dataset import FewShotDataset
+from iir_sdk.data.mask_tile import GREEN, RED, mask_tile
+from iir_sdk.evaluation.calibration import PresenceScore
+from iir_sdk.evaluation.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
+from iir_sdk.evaluation.ways import WaysSetScore
+from iir_sdk.files import made_folder, write_atomically, write_text_atomically
+from iir_sdk.segmenter import FewShotSegmenter
+
+TILE = 240
+
+
+def write_scores(
+    path: Path, scores: Sequence[SetScore | WaysSetScore], left_out: Mapping[str, str] | None = None
+) -> None:
+    """Write scores and their mean mIoU as JSON, with the sets that were left out, and why.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    sets = []
+    for score in scores:
+        plain = asdict(score)
+        plain.pop("scored", None)
+        sets.append(plain)
+    document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets, "left_out": dict(left_out or {})}
+    text = json.dumps(document, indent=1) + "\n"
+    write_text_atomically(path, text)
+
+
+def write_presence(
+    path: Path,
+    scores: Sequence[PresenceScore],
+    protocol: Protocol,
+    segmenter: FewShotSegmenter,
+    left_out: Mapping[str, str] | None = None,
+) -> None:
+    """Write presence scores of a checkpoint, how they were made, and the sets that were left out, and why, as JSON.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    how = {"shots": protocol.shots, "seed": protocol.seeds[0], "min_share": protocol.min_share}
+    made_by = {"precision": segmenter.engine.precision, "token_budget": segmenter.token_budget}
+    document = {
+        "sha256": segmenter.checkpoint.sha256,
+        "protocol": how | made_by,
+        "sets": [asdict(score) for score in scores],
+        "left_out": dict(left_out or {}),
+    }
+    text = json.dumps(document, indent=1) + "\n"
+    write_text_atomically(path, text)
+
+
+def markdown_table(scores: Sequence[SetScore], left_out: Mapping[str, str] | None = None) -> str:
+    """Scores by set, by class below, and what was left out."""
+    how = scores[0].protocol
+    lines = [
+        f"{_how(scores[0])}, scales {', '.join(f'{s:g}' for s in how['scales'])}.",
+        "",
+        "| set | classes | mIoU | std over seeds | FB-IoU |",
+        "|---|---|---|---|---|",
+    ]
+    for s in scores:
+        lines.append(f"| {s.name} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {100 * s.fb_iou:.1f} |")
+    if len(scores) > 1:
+        miou, fb_iou = np.mean([s.miou for s in scores]), np.mean([s.fb_iou for s in scores])
+        lines.append(f"| **mean** | | **{100 * miou:.1f}** | | **{100 * fb_iou:.1f}** |")
+    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+
+
+def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | None = None) -> str:
+    """N-way scores by set, by class below, and what was left out."""
+    lines = [
+        f"{_how(scores[0])}; several labels, one map scored, mIoU over labels and background.",
+        "",
+        "| set | labels at once | classes | mIoU | std over seeds | background |",
+        "|---|---|---|---|---|---|",
+    ]
+    for s in scores:
+        lines.append(
+            f"| {s.name} | {s.ways} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {100 * s.background:.1f} |"
+        )
+    if len(scores) > 1:
+        lines.append(f"| **mean** | | | **{100 * np.mean([s.miou for s in scores]):.1f}** | | |")
+    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+
+
+def _how(score: SetScore | WaysSetScore) -> str:
+    how = score.protocol
+    # What a list of episodes was drawn by is not known.
+    listed = how["min_share"] is None
+    drawn = (
+        f"listed in `{how['episodes_file']}`" if listed else f"of at least {100 * how['min_share']:g} % of the picture"
+    )
+    return (
+        f"{how['shots']}-shot, {score.episodes} episodes a set, seeds {', '.join(map(str, how['seeds']))}, "
+        f"{'episodes' if listed else 'objects'} {drawn}, scored at {how['scored_at']}; "
+        f"checkpoint `{how['checkpoint']}` ({how['sha256'][:12]}), input {how['input_pixels']} px"
+    )
+
+
+def _std(score: SetScore | WaysSetScore) -> str:
+    return f"{100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else "-"
+
+
+def _left_out(sets: Mapping[str, str] | None) -> list[str]:
+    return ["", *(f"Left out: {reason}" for reason in sets.values())] if sets else []
+
+
+def _by_class(scores: Sequence[SetScore | WaysSetScore]) -> list[str]:
+    lines = []
+    for s in scores:
+        lines += ["", f"## {s.name}", "", "| class | IoU |", "|---|---|"]
+        lines += [f"| {name} | {100 * iou:.1f} |" for name, iou in s.per_class.items()]
+    return lines
+
+
+def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, list[EpisodeScore]]:
+    """The ``count`` best, those around the median, and the worst episodes by IoU, each best first."""
+    ranked = sorted(scored, key=lambda s: -s.iou)
+    count = min(count, len(ranked))
+    middle = (len(ranked) - count) // 2
+    return {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+
+
+def draw_episode_figures(
+    segmenter: FewShotSegmenter, pictures: FewShotDataset, score: SetScore, folder: Path, *, count: int = 4
+) -> list[Path]:
+    """Write one sheet each of the best, median and worst episodes: support, query with its truth, found mask.
+
+    Raises:
+        OutputError: the folder cannot be made, or a sheet not be written.
+    """
+    made_folder(folder)
+    evaluator = Evaluator(segmenter, pictures, scales=score.protocol["scales"], output=score.protocol["output"])
+    written = []
+    for kind, chosen in telling_episodes(score.scored, count).items():
+        sheet = Image.new("RGB", (3 * TILE, len(chosen) * TILE), "white")
+        for row, scored in enumerate(chosen):
+            for column, tile in enumerate(_tiles(evaluator, pictures, scored)):
+                sheet.paste(tile, (column * TILE, row * TILE))
+        written.append(write_atomically(folder / f"{score.name}_{kind}.png", sheet.save))
+    return written
+
+
+def _tiles(evaluator: Evaluator, pictures: FewShotDataset, scored: EpisodeScore) -> list[Image.Image]:
+    episode = scored.episode
+    support, query = pictures.picture(episode.supports[0]), pictures.picture(episode.query)
+    support_mask = pictures.mask(episode.name, episode.supports[0]) == 1
+    truth = pictures.mask(episode.name, episode.query) == 1
+    found = evaluator.probability(episode) > 0.5
+    return [
+        mask_tile(support, [(support_mask, RED, 0.5)], f"{episode.name}: support"[:40], TILE),
+        mask_tile(query, [(truth, GREEN, 0.5)], "query, truth", TILE),
+        mask_tile(query, [(found, RED, 0.5)], f"found, IoU {scored.iou:.2f}", TILE),
+    ]

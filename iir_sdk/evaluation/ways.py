@@ -1,0 +1,227 @@
+"""N-way scoring: several labels compete for one picture, and the one map that comes of it is scored.
+
+**Episodes.** Classes with more than ``shots`` pictures take part, as in one-way scoring. They take turns as the class
+that the query surely shows; the ``ways - 1`` others are drawn at random (all of them in a set of fewer classes), and
+the labels stand in random order. The query is drawn from the pictures of its class, and for each label so many supports
+of other pictures.
+
+**Truth.** One map of the query, composed of the masks it has of the episode's labels, however small: pixels of one mask
+are that label's, pixels of none are background, and pixels of several, or that any of these masks ignores, count
+nowhere, since one map cannot say two things. A label that the query has no mask of counts as not shown, as in
+``--absent``: in sets that are not fully annotated its pixels count as wrong though they may be right, which lowers the
+score of every method alike.
+
+**Score.** The ``label_map`` of the result at the query's own size, with nothing left out by score. Intersections and
+unions of each label and of the background are summed over the episodes in which the label took part; mIoU is the mean
+over the labels and the background.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
+from iir_sdk.data.episodes import large_enough
+from iir_sdk.errors import ConfigError, TooFewPicturesError
+from iir_sdk.evaluation.evaluate import Evaluator, Protocol, made_by
+from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
+from iir_sdk.segmenter import FewShotSegmenter
+
+_LARGEST_WAYS = 254
+
+
+@dataclass(frozen=True)
+class WaysSetScore:
+    """Score of one set; means over the seeds.
+
+    Attributes:
+        name: of the set.
+        ways: labels that compete in an episode.
+        miou: over the labels and the background, in [0, 1].
+        miou_std: standard deviation over the seeds; 0 for one.
+        background: IoU of the background, in [0, 1].
+        per_class: IoU by label, in [0, 1].
+        miou_of_seeds: of each seed.
+        episodes: how many were scored for each seed.
+        protocol: shots, seeds, smallest object, what was predicted by.
+    """
+
+    name: str
+    ways: int
+    miou: float
+    miou_std: float
+    background: float
+    per_class: dict[str, float]
+    miou_of_seeds: tuple[float, ...]
+    episodes: int
+    protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WaysEpisode:
+    """One task of several labels.
+
+    Attributes:
+        labels: the classes, in the order that the segmenter is told them.
+        supports: keys of each label's support pictures.
+        query: key of the query picture, not among them; it shows at least one of the labels.
+    """
+
+    labels: tuple[str, ...]
+    supports: tuple[tuple[str, ...], ...]
+    query: str
+
+
+def draw_ways(pictures: FewShotDataset, protocol: Protocol, ways: int) -> dict[int, list[WaysEpisode]]:
+    """The episodes of each seed, as the module says.
+
+    Raises:
+        ConfigError: ``ways`` is below 2 or above 254.
+        TooFewPicturesError: fewer than two classes have enough pictures.
+    """
+    if not 2 <= ways <= _LARGEST_WAYS:
+        raise ConfigError(f"ways={ways} must lie in [2, {_LARGEST_WAYS}].")
+    keys = large_enough(pictures, protocol.min_share)
+    usable = sorted(name for name, of in keys.items() if len(set(map(source_of, of))) > protocol.shots)
+    if len(usable) < 2:
+        raise TooFewPicturesError(
+            f"{pictures.name}: {len(usable)} classes have the {protocol.shots + 1} pictures that a "
+            f"{protocol.shots}-shot episode needs, and at least 2 must."
+        )
+    drawn = {}
+    for seed in protocol.seeds:
+        rng = random.Random(seed)
+        drawn[seed] = [_drawn(usable, i, keys, protocol.shots, ways, rng) for i in range(protocol.episodes)]
+    return drawn
+
+
+def _drawn(
+    usable: Sequence[str], turn: int, keys: dict[str, tuple[str, ...]], shots: int, ways: int, rng: random.Random
+) -> WaysEpisode:
+    shown = usable[turn % len(usable)]
+    others = [name for name in usable if name != shown]
+    labels = [shown, *rng.sample(others, min(ways - 1, len(others)))]
+    rng.shuffle(labels)
+    query = rng.choice(keys[shown])
+    return WaysEpisode(tuple(labels), tuple(_supports(keys[n], source_of(query), shots, rng) for n in labels), query)
+
+
+def _supports(keys: Sequence[str], query_source: str, shots: int, rng: random.Random) -> tuple[str, ...]:
+    """So many keys of different pictures, none of them the query's."""
+    of_source = {source_of(key): key for key in rng.sample(list(keys), len(keys))}
+    of_source.pop(query_source, None)
+    return tuple(list(of_source.values())[:shots])
+
+
+def truth_map(pictures: FewShotDataset, episode: WaysEpisode) -> NDArray[np.uint8]:
+    """``(H, W)``: 0 background, ``i + 1`` the episode's ``labels[i]``, 255 what counts nowhere."""
+    key = episode.query
+    seen = pictures.seen.get(key, ()) if isinstance(pictures, DenseDataset) else ()
+    masks = {
+        i: pictures.mask(name, key)
+        for i, name in enumerate(episode.labels)
+        if name in seen or key in pictures.classes[name]
+    }
+    truth = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for i, mask in masks.items():
+        truth[mask == 1] = i + 1
+    shown = sum((mask == 1).astype(np.uint8) for mask in masks.values())
+    ignored = np.any([mask == IGNORE for mask in masks.values()], axis=0)
+    truth[(shown > 1) | ignored] = IGNORE
+    return truth
+
+
+class WaysScore:
+    """Intersections and unions of labels and background, summed over episodes."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
+        # Apart from the labels, of which one may be called so, too.
+        self._background = np.zeros(2, np.int64)
+
+    def add(self, labels: Sequence[str], predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8]) -> None:
+        """Count one query.
+
+        Args:
+            labels: the episode's.
+            predicted: ``(H, W)``, 0 or ``i + 1``.
+            truth: as :func:`truth_map` gives it.
+        """
+        known = truth != IGNORE
+        count = len(labels) + 1
+        pairs = truth[known].astype(np.int64) * count + predicted[known]
+        confusion = np.bincount(pairs, minlength=count * count).reshape(count, count)
+        both = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - both
+        self._background += (both[0], union[0])
+        for name, intersection, united in zip(labels, both[1:], union[1:], strict=True):
+            self._counts[name] += (intersection, united)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """IoU of each label, in [0, 1]; without such a pixel, shown or found, left out."""
+        return {name: float(i / u) for name, (i, u) in sorted(self._counts.items()) if u}
+
+    @property
+    def background(self) -> float | None:
+        """IoU of the background, in [0, 1]; None without such a pixel, shown or found."""
+        intersection, united = self._background
+        return float(intersection / united) if united else None
+
+    @property
+    def miou(self) -> float:
+        """Mean over the labels and the background, in [0, 1]."""
+        ious = [*self.per_class.values(), *([] if self.background is None else [self.background])]
+        return float(np.mean(ious)) if ious else 0.0
+
+
+def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
+    """The query by all labels of the episode, as :meth:`iir_sdk.FewShotSegmenter.predict` gives it."""
+    states = [evaluator.task(name, keys) for name, keys in zip(episode.labels, episode.supports, strict=True)]
+    engine = evaluator.segmenter.torch_engine
+    (found,) = engine.segment_taps(evaluator.taps(episode.query), engine.prepare(states))
+    blank = np.broadcast_to(np.uint8(0), (*evaluator.size(episode.query), 3))
+    return segmentation(episode.labels, found, image=blank, cut=Cut(), timings={})
+
+
+def evaluate_ways(
+    segmenter: FewShotSegmenter,
+    pictures: FewShotDataset,
+    protocol: Protocol,
+    episodes: Mapping[int, Sequence[WaysEpisode]],
+) -> WaysSetScore:
+    """MIoU over labels and background of one set; of the protocol, shots, smallest object and seeds are stated."""
+    evaluator = Evaluator(segmenter, pictures)
+    scores = [_score(evaluator, drawn) for drawn in episodes.values()]
+    names = sorted({name for score in scores for name in score.per_class})
+    per_class = {n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names}
+    mious = tuple(score.miou for score in scores)
+    backgrounds = [score.background for score in scores if score.background is not None]
+    drawn = next(iter(episodes.values()))
+    return WaysSetScore(
+        name=pictures.name,
+        ways=len(drawn[0].labels),
+        miou=float(np.mean(mious)),
+        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
+        background=float(np.mean(backgrounds)) if backgrounds else 0.0,
+        per_class=per_class,
+        miou_of_seeds=mious,
+        episodes=len(drawn),
+        protocol=made_by(segmenter, protocol, episodes),
+    )
+
+
+def _score(evaluator: Evaluator, episodes: Sequence[WaysEpisode]) -> WaysScore:
+    score = WaysScore()
+    for episode in tqdm(episodes, desc=evaluator.pictures.name, unit="episode"):
+        found = predicted(evaluator, episode)
+        score.add(episode.labels, found.label_map, truth_map(evaluator.pictures, episode))
+    return score

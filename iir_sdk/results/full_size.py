@@ -1,0 +1,76 @@
+"""From the network's grid to a picture's own size: what every backend, scoring and calibration restore maps by.
+
+Bilinear between the cells' centres, antialiased where a side shrinks; a map of ``(h, w)`` that is enlarged is made in
+strips of a few rows, which stay in the cache and need no second map of the picture's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.pictures.preprocess import resized_map
+
+
+def full_map(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Float32 ``(h, w)`` at ``size`` (height, width)."""
+    enlarged = np.empty(size, np.float32)
+    for rows, strip in strips(grid, size):
+        enlarged[rows] = strip
+    return enlarged
+
+
+def probability_map(lead: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Probability of the foreground, float32 in [0, 1], at ``size`` (height, width).
+
+    ``lead`` is float32 ``(h, w)``: the foreground's logit minus the background's, of which a two-way softmax is the
+    sigmoid.
+    """
+    probability = np.empty(size, np.float32)
+    for rows, strip in strips(lead, size):
+        probability[rows] = sigmoid(strip)
+    return probability
+
+
+def mask_map(
+    lead: NDArray[np.float32], size: tuple[int, int], threshold: float, out: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """``probability_map(lead, size) > threshold``, bool, without a probability of the picture's size; into ``out``."""
+    mask = np.empty(size, np.bool_) if out is None else out
+    for rows, strip in strips(lead, size):
+        np.greater(sigmoid(strip), threshold, out=mask[rows])
+    return mask
+
+
+def strips(grid: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The rows between two centres of cells at a time, and the map's values there: ``(rows, W)``, fresh memory."""
+    kept = (min(size[0], grid.shape[0]), min(size[1], grid.shape[1]))
+    if kept != grid.shape:
+        grid = resized_map(grid, kept)
+    left, share = _between(grid.shape[1], size[1])
+    wide = grid[:, left] + share * (np.take(grid, left + 1, axis=1, mode="clip") - grid[:, left])
+    above, share = _between(grid.shape[0], size[0])
+    starts = np.flatnonzero(np.diff(above, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], size[0]], strict=True):
+        upper, lower = wide[above[start]], wide[min(above[start] + 1, len(wide) - 1)]
+        strip = np.multiply(share[start:end, None], lower - upper)
+        strip += upper
+        yield slice(start, end), strip
+
+
+def _between(cells: int, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Of each pixel's centre: the cell before it, and how far it is on the way to the next one, in [0, 1]."""
+    place = ((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5).clip(0, cells - 1)
+    before = place.astype(np.intp).clip(max=max(0, cells - 2))
+    return before, (place - before).astype(np.float32)
+
+
+def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In place."""
+    np.negative(values, out=values)
+    with np.errstate(over="ignore"):
+        np.exp(values, out=values)
+    np.add(values, 1, out=values)
+    return np.reciprocal(values, out=values)

@@ -1,0 +1,1 @@
+"""Features of augmented views, kept for many episodes."""

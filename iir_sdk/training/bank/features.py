@@ -1,0 +1,207 @@
+"""Backbone features of many augmented views: the frozen backbone runs once a view, not once an episode."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
+from iir_sdk.errors import DatasetError
+from iir_sdk.model.backbone import Taps
+from iir_sdk.training.bank.stream import PackedView, ViewBatch
+from iir_sdk.training.bank.views import ClassKey, draw_set
+from iir_sdk.training.config import TrainingConfig
+
+_TRIES = 30
+
+
+class FeatureBank:
+    """Taps and masks of the latest views, replaced oldest first.
+
+    Args:
+        config: number of views, label size, sets' weights, share of absent queries, convention.
+        device: where features are kept.
+        allowed: whether a class may be asked for; views that were made with another's masks are not used at all, nor by
+            the filtered convention are those that show one. None allows all.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, allowed: Callable[[ClassKey], bool] | None = None
+    ) -> None:
+        self.config, self.device, self.allowed = config, device, allowed or (lambda key: True)
+        self.kept: list[Tensor] = []
+        self.views: list[PackedView | None] = [None] * config.views
+        self._used = [False] * config.views
+        self._members: dict[ClassKey, set[int]] = defaultdict(set)
+        self._usable: dict[int, dict[str, list[ClassKey]]] = {}
+
+    @property
+    def used(self) -> int:
+        """Number of views that episodes are drawn from."""
+        return sum(self._used)
+
+    @property
+    def used_slots(self) -> list[int]:
+        """Of the views that episodes are drawn from."""
+        return [slot for slot, used in enumerate(self._used) if used]
+
+    def photo(self, slot: int) -> str:
+        """The picture that a view is a crop of."""
+        view = self.views[slot]
+        assert view is not None
+        return view.photo
+
+    def add(self, batch: ViewBatch, number: int) -> None:
+        """Keep views ``number`` and following with their taps ``(B, C, h, w)``, each in place of the oldest."""
+        assert batch.taps is not None
+        slots = [(number + i) % self.config.views for i in range(len(batch.views))]
+        if not self.kept:
+            self.kept = [
+                torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device)
+                for t in batch.taps
+            ]
+        index = torch.tensor(slots, device=self.device)
+        for kept, new in zip(self.kept, batch.taps, strict=True):
+            kept.index_copy_(0, index, new.to(torch.bfloat16))
+        for slot, view in zip(slots, batch.views, strict=True):
+            self._replace(slot, view)
+
+    def hold(self, taps: list[Tensor], views: list[PackedView]) -> None:
+        """Take all views at once, with their ``taps``, bfloat16 ``(V, C, h, w)`` that are not copied."""
+        assert len(views) == self.config.views
+        self.kept = taps
+        for slot, view in enumerate(views):
+            self._replace(slot, view)
+
+    def _replace(self, slot: int, view: PackedView) -> None:
+        old = self.views[slot]
+        for key in old.keys if old else ():
+            self._members[key].discard(slot)
+        self.views[slot] = view
+        telling = view.made_of | view.present if self.config.convention == "filtered" else view.made_of
+        self._used[slot] = all(self.allowed(key) for key in telling)
+        for key in view.keys if self._used[slot] else ():
+            if self.allowed(key):
+                self._members[key].add(slot)
+        self._usable.clear()
+
+    def taps(self, slots: list[int]) -> Taps:
+        """Float taps ``(N, ...)`` of some views."""
+        index = torch.tensor(slots, device=self.device)
+        return Taps(*(t.index_select(0, index).float() for t in self.kept))
+
+    def first_taps(self, count: int) -> Taps:
+        """Float taps of the first ``count`` views in use, or of all of them."""
+        return self.taps(self.used_slots[:count])
+
+    def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
+        """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
+        view, side = self.views[slot], self.config.label_size
+        assert view is not None
+        if key not in view.keys:
+            return np.zeros((side, side), np.uint8)
+        place = view.keys.index(key)
+        mask: NDArray[np.uint8] = np.unpackbits(view.masks[place]).reshape(side, side)
+        if place in view.ignores:
+            mask[np.unpackbits(view.ignores[place]).reshape(side, side) == 1] = IGNORE
+        return mask
+
+    def usable(self, shots: int) -> dict[str, list[ClassKey]]:
+        """Classes seen in more than ``shots`` different pictures, by set; sets in which there is one.
+
+        Raises:
+            DatasetError: no class has enough views.
+        """
+        if shots not in self._usable:
+            self._usable[shots] = self._find_usable(shots)
+        return self._usable[shots]
+
+    def _find_usable(self, shots: int) -> dict[str, list[ClassKey]]:
+        by_set: dict[str, list[ClassKey]] = defaultdict(list)
+        for key in self._members:
+            if len(self._distinct(key, self._plainest_first(key), shots + 1)) > shots:
+                by_set[key[0]].append(key)
+        if not by_set:
+            raise DatasetError(
+                f"no class is seen in {shots + 1} different pictures, of {self.used} views in use; add pictures, "
+                "raise `views`, or leave out fewer classes."
+            )
+        return {name: sorted(keys) for name, keys in sorted(by_set.items())}
+
+    def _distinct(self, key: ClassKey, slots: Iterable[int], count: int) -> list[int]:
+        """The first ``count`` of ``slots`` no two of which show an object of one picture, or as many as there are."""
+        chosen: list[int] = []
+        taken: set[str] = set()
+        for slot in slots:
+            sources = self._sources(slot, key)
+            if taken.isdisjoint(sources):
+                taken |= sources
+                chosen.append(slot)
+            if len(chosen) == count:
+                break
+        return chosen
+
+    def _plainest_first(self, key: ClassKey) -> Iterator[int]:
+        """A class's views, first those of one picture: who takes them in this order finds many that are distinct."""
+        slots = sorted(self._members[key])
+        yield from (slot for slot in slots if len(self._sources(slot, key)) == 1)
+        yield from (slot for slot in slots if len(self._sources(slot, key)) > 1)
+
+    def draw(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
+        """One episode: class, support slots, query slot, all of different pictures.
+
+        With ``full_share`` an episode whose query shows less of its object than that is as a rule drawn anew, class and
+        all; after thirty tries it is taken as it is.
+
+        Raises:
+            DatasetError: no class is seen in enough of them.
+        """
+        key, supports, query = self._draw_any(shots, rng)
+        for _ in range(_TRIES if self.config.full_share else 0):
+            if rng.random() * self.config.full_share <= self._share(query, key):
+                break
+            key, supports, query = self._draw_any(shots, rng)
+        return key, supports, query
+
+    def _share(self, slot: int, key: ClassKey) -> float:
+        """Of a view that an object covers; 1 where the view lacks it."""
+        view = self.views[slot]
+        assert view is not None
+        return float((self.mask(slot, key) == 1).mean()) if key in view.keys else 1.0
+
+    def _draw_any(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
+        by_set = self.usable(shots)
+        key = rng.choice(by_set[draw_set(list(by_set), self.config, rng)])
+        slots = sorted(self._members[key])
+        rng.shuffle(slots)
+        chosen = self._distinct(key, slots, shots + 1)
+        if len(chosen) <= shots:
+            # Views that show objects of several pictures came first and stand in the way of the others.
+            chosen = self._distinct(key, self._plainest_first(key), shots + 1)
+        return key, chosen[1:], self._query(key, chosen[0], rng)
+
+    def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
+        """The drawn query, or now and then a view that lacks the class, where that is known for certain."""
+        told_apart = (CUTOUT_SET, self.config.main_set)
+        if key[0] not in told_apart or rng.random() >= self.config.absent:
+            return slot
+        for _ in range(20):
+            other = rng.randrange(self.config.views)
+            view = self.views[other]
+            if not view or not self._used[other] or key in view.present:
+                continue
+            # Of sets that do not label the class, neither a photo nor a pasted object says that it is absent.
+            if all(name in told_apart for name in (view.photo.split("/")[0], *(k[0] for k in view.keys))):
+                return other
+        return slot
+
+    def _sources(self, slot: int, key: ClassKey) -> frozenset[str]:
+        view = self.views[slot]
+        assert view is not None
+        return view.sources[view.keys.index(key)]

@@ -1,0 +1,137 @@
+"""Views in order, made by worker processes, on a CPU with their backbone features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.prototypes import resize_mask
+from iir_sdk.training.bank.views import ClassKey, View, ViewMaker
+
+Look = Callable[[Tensor], Taps]
+"""Backbone features of pictures ``(B, 3, S, S)`` uint8."""
+
+
+@dataclass(frozen=True)
+class PackedView:
+    """What a view shows, its masks at label size, packed eight pixels a byte.
+
+    Attributes:
+        keys: (set, class) of each object.
+        sources: the pictures that each object's mask shows objects of.
+        masks: ``(M, L * L / 8)`` uint8.
+        ignores: the same of pixels that count nowhere, by object; only of objects that have some.
+        present: (set, class) of everything labelled that is seen at all.
+        made_of: (set, class) of the masks that the view was made with.
+        photo: the picture that it is a crop of, as ``set/stem``.
+    """
+
+    keys: tuple[ClassKey, ...]
+    sources: tuple[frozenset[str], ...]
+    masks: NDArray[np.uint8]
+    ignores: dict[int, NDArray[np.uint8]]
+    present: frozenset[ClassKey]
+    made_of: frozenset[ClassKey]
+    photo: str
+
+
+class ViewBatch(NamedTuple):
+    """Some views that follow one another.
+
+    Attributes:
+        views: what they show.
+        images: ``(B, 3, S, S)`` uint8; empty where ``taps`` are given.
+        taps: their features ``(B, C, h, w)``; None where they are still to be computed.
+    """
+
+    views: list[PackedView]
+    images: Tensor
+    taps: Taps | None
+
+
+def stream_views(
+    maker: ViewMaker, first: int, count: int, *, batch: int, workers: int, look: Look | None = None
+) -> Iterator[ViewBatch]:
+    """Views ``first`` .. ``first + count - 1`` in order.
+
+    Args:
+        maker: of the views.
+        first: number of the first.
+        count: how many.
+        batch: views that come together.
+        workers: processes that make them; 0 makes them here.
+        look: computes their features where they are made, one by one, so that they do not depend on how views are
+            grouped. None leaves that to the caller.
+
+    Yields:
+        ``batch`` views at a time, the last ones perhaps fewer.
+
+    Raises:
+        DatasetError: a mask does not fit its picture.
+    """
+    made = _Views(maker, first, count, look)
+    yield from DataLoader(made, batch_size=batch, num_workers=workers, collate_fn=_joined)
+
+
+class _Views(Dataset[ViewBatch]):
+    def __init__(self, maker: ViewMaker, first: int, count: int, look: Look | None) -> None:
+        self.maker, self.first, self.count, self.look = maker, first, count, look
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> ViewBatch:
+        view = self.maker.make(self.first + index)
+        packed, image = _packed(view, self.maker.config.label_size), view.image[None]
+        if self.look is None:
+            return ViewBatch([packed], image, None)
+        with _one_thread():
+            taps = self.look(image)
+        return ViewBatch([packed], image[:0], Taps(*(tap.to(torch.bfloat16) for tap in taps)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker process, so that the last bits do not depend on whether there is one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _joined(single: list[ViewBatch]) -> ViewBatch:
+    taps = [s.taps for s in single if s.taps is not None]
+    joined = Taps(*(torch.cat(maps) for maps in zip(*taps, strict=True))) if taps else None
+    return ViewBatch([s.views[0] for s in single], torch.cat([s.images for s in single]), joined)
+
+
+def _packed(view: View, side: int) -> PackedView:
+    masks = [_packed_mask(o.mask, side) for o in view.objects]
+    return PackedView(
+        tuple((o.set_name, o.name) for o in view.objects),
+        tuple(o.sources for o in view.objects),
+        np.stack(masks) if masks else np.zeros((0, side * side // 8), np.uint8),
+        {
+            i: _packed_mask(o.ignore, side)
+            for i, o in enumerate(view.objects)
+            if o.ignore is not None and o.ignore.any()
+        },
+        view.present,
+        view.made_of,
+        view.photo,
+    )
+
+
+def _packed_mask(mask: Tensor, side: int) -> NDArray[np.uint8]:
+    return np.packbits((resize_mask(mask[None, None], (side, side))[0, 0] >= 0.5).numpy())

@@ -1,0 +1,232 @@
+"""Augmented pictures to train on: real pictures, with objects of other pictures and cut-outs pasted in."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iir_sdk.data.bounded_cache import BoundedCache
+from iir_sdk.data.dataset import CUTOUT_SET, IGNORE, stored_pixels
+from iir_sdk.data.folder import PictureSet
+from iir_sdk.errors import DatasetNotFoundError
+from iir_sdk.training.bank.augment import Augmented, change_light, paste, random_view
+from iir_sdk.training.config import TrainingConfig
+
+ClassKey = tuple[str, str]
+"""(set, class)."""
+
+_SMALLEST_SHARE = 0.008
+_KEPT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One class seen in a view.
+
+    Attributes:
+        set_name: the set whose class it is.
+        name: the class.
+        sources: pictures that its mask shows objects of; an episode never pairs an object with itself.
+        mask: ``(S, S)`` bool.
+        ignore: ``(S, S)`` bool of pixels that count nowhere; None for none.
+    """
+
+    set_name: str
+    name: str
+    sources: frozenset[str]
+    mask: Tensor
+    ignore: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """An augmented picture.
+
+    Attributes:
+        image: ``(3, S, S)`` uint8.
+        objects: those large enough to learn from.
+        present: (set, class) of everything labelled that is seen at all.
+        made_of: (set, class) of the masks that decided its crop, and of those pasted into it.
+        photo: the picture that it is a crop of, as ``set/stem``.
+    """
+
+    image: Tensor
+    objects: tuple[LabelledObject, ...]
+    present: frozenset[ClassKey]
+    made_of: frozenset[ClassKey]
+    photo: str
+
+
+class _Label(NamedTuple):
+    """What a plane of a view's masks says: whose class, and of which pictures; of none where it is to be ignored."""
+
+    set_name: str
+    name: str
+    sources: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> ClassKey:
+        return self.set_name, self.name
+
+
+class _Decoded(NamedTuple):
+    """A picture ``(3, H, W)`` uint8, planes ``(M, H, W)`` bool of its masks, and the classes of the last ones.
+
+    Those say, of the classes ``ignored``, what is to be ignored.
+    """
+
+    image: Tensor
+    masks: Tensor
+    ignored: tuple[str, ...]
+
+
+def _decoded_bytes(decoded: _Decoded) -> int:
+    return decoded.image.nbytes + decoded.masks.nbytes
+
+
+def read_cutouts(root: Path) -> list[Path]:
+    """All WebP or PNG files with alpha below ``root``, sorted.
+
+    Raises:
+        DatasetNotFoundError: there is none.
+    """
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png") and p.name[0] != ".")
+    if not files:
+        raise DatasetNotFoundError(f"no .webp or .png cut-outs below {root}.")
+    return files
+
+
+def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
+    """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
+    weighted = {config.main_set: config.main_weight}
+    if config.cutout_weight and config.main_set != CUTOUT_SET:
+        weighted[CUTOUT_SET] = config.cutout_weight
+    weighted = {name: weight for name, weight in weighted.items() if name in names}
+    others = [name for name in names if name not in weighted]
+    at = rng.random() * (1 if others else sum(weighted.values()))
+    for name, weight in weighted.items():
+        at -= weight
+        if at < 0:
+            return name
+    return rng.choice(others or list(weighted))
+
+
+class ViewMaker:
+    """Makes view number ``i`` from (seed, i) alone.
+
+    Args:
+        sets: pictures with masks.
+        cutouts: files with alpha, each a class of its own; may be empty.
+        config: sizes, shares and the seed.
+    """
+
+    def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
+        self.config = config
+        self.sets = {s.name: s for s in sets}
+        self._classes_of: dict[ClassKey, list[str]] = defaultdict(list)
+        for s in sets:
+            for name, stems in s.classes.items():
+                for stem in stems:
+                    self._classes_of[s.name, stem].append(name)
+        count = min(len(cutouts), config.cutout_classes)
+        self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
+        # Pictures are small and drawn again and again, so the latest ones stay decoded.
+        self._decoded: BoundedCache[tuple[str, str], _Decoded] = BoundedCache(_KEPT_BYTES, _decoded_bytes)
+
+    def make(self, index: int) -> View:
+        """View number ``index``."""
+        rng = random.Random(f"{self.config.seed}/{index}")
+        torch.manual_seed(rng.getrandbits(62))
+        set_name = draw_set(sorted(self.sets), self.config, rng)
+        name, stem = self._draw_object(set_name, rng)
+        image, masks, ignored = self._read(set_name, stem)
+        names = self._classes_of[set_name, stem]
+        base = random_view(image, masks, names.index(name), self.config.view_size, rng)
+        labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
+        labels += [_Label(set_name, n) for n in ignored]
+        made_of = {(set_name, name)}
+        if rng.random() < self.config.paste:
+            for _ in range(rng.randint(1, 3)):
+                base, labels, pasted = self._paste_one(base, labels, rng, index)
+                made_of.add(pasted)
+        planes = list(zip(labels, base.masks, strict=True))
+        ignores = {label.key: mask for label, mask in planes if not label.sources}
+        objects = [LabelledObject(*label, mask, ignores.get(label.key)) for label, mask in planes if label.sources]
+        kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
+        present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
+        return View(change_light(base.image), kept, present, frozenset(made_of), f"{set_name}/{stem}")
+
+    def contents(self) -> dict[str, Any]:
+        """Number of masks by set and class, and of cut-outs: what a run was made of."""
+        sets = {s.name: {name: len(stems) for name, stems in s.classes.items()} for s in self.sets.values()}
+        return {"sets": sets, "cutouts": [f.stem for f in self.cutouts]}
+
+    def classes(self) -> set[ClassKey]:
+        """All that views are made of."""
+        of_sets = {(s.name, name) for s in self.sets.values() for name in s.classes}
+        return of_sets | {(CUTOUT_SET, _cutout_name(file)) for file in self.cutouts}
+
+    def digest(self) -> str:
+        """Sha256 of every file's name and size: the same data give the same."""
+        sizes = [f"{CUTOUT_SET}/{_cutout_name(file)} {file.stat().st_size}" for file in self.cutouts]
+        for s in self.sets.values():
+            for name, stems in s.classes.items():
+                masks = (s.root / "masks" / name / f"{stem}.png" for stem in stems)
+                sizes += [f"{s.name}/{name}/{mask.stem} {mask.stat().st_size}" for mask in masks]
+            sizes += [f"{s.name}/{stem} {image.stat().st_size}" for stem, image in s.images.items()]
+        return hashlib.sha256("\n".join(sorted(sizes)).encode()).hexdigest()
+
+    def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
+        classes = self.sets[set_name].classes
+        name = rng.choice(sorted(classes))
+        return name, rng.choice(classes[name])
+
+    def _read(self, set_name: str, stem: str) -> _Decoded:
+        return self._decoded.get((set_name, stem), lambda: self._decode(set_name, stem))
+
+    def _decode(self, set_name: str, stem: str) -> _Decoded:
+        pictures = self.sets[set_name]
+        image = torch.from_numpy(pictures.picture(stem).copy()).permute(2, 0, 1).contiguous()
+        labels = {n: pictures.mask(n, stem) for n in self._classes_of[set_name, stem]}
+        ignored = tuple(n for n, mask in labels.items() if (mask == IGNORE).any())
+        planes = [mask == 1 for mask in labels.values()] + [labels[n] == IGNORE for n in ignored]
+        return _Decoded(image, torch.from_numpy(np.stack(planes)), ignored)
+
+    def _paste_one(
+        self, base: Augmented, labels: list[_Label], rng: random.Random, index: int
+    ) -> tuple[Augmented, list[_Label], ClassKey]:
+        if self.cutouts and rng.random() < self.config.cutouts:
+            file = rng.choice(self.cutouts)
+            rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
+            # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
+            label = _Label(CUTOUT_SET, _cutout_name(file), frozenset({f"{file.stem}/{index}"}))
+            patch, alpha = rgba[:3], rgba[3:].float() / 255
+        else:
+            set_name = draw_set(sorted(self.sets), self.config, rng)
+            name, stem = self._draw_object(set_name, rng)
+            image, masks, _ = self._read(set_name, stem)
+            mask = masks[self._classes_of[set_name, stem].index(name)]
+            rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+            box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+            patch, alpha = image[(slice(None), *box)], mask[box][None].float()
+            label = _Label(set_name, name, frozenset({f"{set_name}/{stem}"}))
+        base, covered = paste(base, patch, alpha, rng)
+        for i, other in enumerate(labels):
+            if other.key == label.key and other.sources:
+                base.masks[i] |= covered
+                joined = other._replace(sources=other.sources | label.sources)
+                return base, [*labels[:i], joined, *labels[i + 1 :]], label.key
+        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label.key
+
+
+def _cutout_name(file: Path) -> str:
+    return f"{file.parent.name}/{file.stem}"

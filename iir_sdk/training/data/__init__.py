@@ -1,1 +1,0 @@
-"""Pictures with masks, and the episodes drawn from them."""

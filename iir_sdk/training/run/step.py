@@ -1,0 +1,92 @@
+"""One batch of episodes and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from iir_sdk.data.dataset import IGNORE
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.iir import IIR
+from iir_sdk.model.prototypes import resize_mask
+from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.run.losses import auxiliary_loss, mask_loss
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """Episodes of one step.
+
+    Attributes:
+        support: taps of ``B * K`` supports.
+        support_target: ``(B * K, L, L)`` int64 in {0, 1, 255}.
+        query: taps of ``B`` queries.
+        target: ``(B, L, L)`` int64 in {0, 1, 255}.
+        shots: ``K``.
+        own_class: ``(B,)`` int64, each episode's class among the base learner's; None without one.
+    """
+
+    support: Taps
+    support_target: Tensor
+    query: Taps
+    target: Tensor
+    shots: int
+    own_class: Tensor | None = None
+
+    def tensors(self) -> Mapping[str, object]:
+        """All of it as plain tensors by name, to be saved."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: tuple(v) if isinstance(v, Taps) else v for n, v in plain.items()}
+
+
+class TrainingStep(nn.Module):
+    """The loss of a batch as a module's forward pass, which is what data-parallel training wraps.
+
+    Args:
+        model: whose decoder is trained.
+        config: weights of the loss, directional dropout.
+    """
+
+    def __init__(self, model: IIR, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor]:
+        """Loss (method, section 7), and the query logits ``(B, 2, h, w)`` for the log."""
+        size = (batch.query.mid.shape[2], batch.query.mid.shape[3])
+        tasks = len(batch.target)
+        foreground, known = ((t[:, None]).float() for t in (batch.support_target == 1, batch.support_target != IGNORE))
+        encoding = self.model.encode_support_taps(batch.support, foreground, tasks, batch.shots, known)
+        support_share, query_share = known_share(batch.support_target, size), known_share(batch.target, size)
+        query_labels = cell_labels(query_share).flatten(1)
+        if not self.config.directional_dropout:
+            query_labels = torch.full_like(query_labels, IGNORE)
+        prediction = self.model.decode(batch.query, encoding.state, query_labels, batch.own_class)
+        loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.dice)
+        loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
+        return loss + auxiliary_loss(encoding.auxiliary, support_share), prediction.logits
+
+
+def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of foreground among each cell's known pixels, ``(B, *size)``; -1 where none is known."""
+    known = resize_mask((target != IGNORE)[:, None], size)[:, 0]
+    share = resize_mask((target == 1)[:, None], size)[:, 0] / known.clamp_min(1e-6)
+    return share.masked_fill(known == 0, -1)
+
+
+def cell_labels(share: Tensor) -> Tensor:
+    """Labels by :func:`known_share`: 1 where most of a cell is foreground, 255 where nothing of it is known."""
+    return torch.where(share < 0, IGNORE, (share > 0.5).long())
+
+
+def batch_iou(logits: Tensor, target: Tensor) -> float:
+    """Mean foreground IoU of the pictures that hold the object, at the logits' size; ignored cells left out."""
+    share = known_share(target, (logits.shape[2], logits.shape[3]))
+    predicted, truth, known = logits.argmax(1) == 1, share > 0.5, share >= 0
+    inter = (predicted & truth & known).flatten(1).sum(1)
+    union = ((predicted | truth) & known).flatten(1).sum(1)
+    held = truth.flatten(1).any(1)
+    return float((inter / union.clamp_min(1))[held].mean()) if held.any() else 0.0
