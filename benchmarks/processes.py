@@ -63,7 +63,7 @@ def measure(job: Job, repeats: int) -> Processes:
     rows = {
         "python": ["-c", "pass"],
         "import iir_sdk": ["-c", "import iir_sdk"],
-        "iir-sdk --help": ["-m", "iir_sdk.cli.main", "--help"],
+        "iir-sdk --help": ["-m", "iir_sdk.cli", "--help"],
         "import torch, timm": ["-c", IMPORTS],
         "load checkpoint": ["-c", LOAD],
         "cold start": ["-c", COLD_START, *pictures, "torch"],

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iir_sdk.demo.job import read_jobs
-from iir_sdk.engines.base import Segmented
 from iir_sdk.results.competition import contested, weights_of
+from iir_sdk.results.full_size import Segmented
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 
 SURE = 6.0

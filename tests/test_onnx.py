@@ -23,7 +23,7 @@ from iir_sdk.engines.onnx import export as exporting
 from iir_sdk.engines.onnx import kept_exports as opening
 from iir_sdk.engines.onnx import runtime as runtime_module
 from iir_sdk.engines.onnx.export import export_onnx
-from iir_sdk.engines.onnx.export_folder import PREDICTOR, RECORD, read_export
+from iir_sdk.engines.onnx.export_folder import PREDICTOR, read_export
 from iir_sdk.engines.onnx.runtime import OnnxRuntime, OpenVino
 from iir_sdk.errors import (
     ConfigError,
@@ -38,6 +38,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
+from iir_sdk.weights.entry import EXPORT_RECORD
 
 pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
@@ -247,8 +248,8 @@ def test_a_missing_runtime_and_a_broken_graph_say_what_to_do(monkeypatch, librar
 def test_an_export_of_another_version_is_refused(exported, tmp_path):
     for file in exported[1].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    record = json.loads((tmp_path / RECORD).read_text())
-    (tmp_path / RECORD).write_text(json.dumps({**record, "format": "iir_sdk.onnx/1"}))
+    record = json.loads((tmp_path / EXPORT_RECORD).read_text())
+    (tmp_path / EXPORT_RECORD).write_text(json.dumps({**record, "format": "iir_sdk.onnx/1"}))
     with pytest.raises(WeightsError, match="export again"):
         FewShotSegmenter(tmp_path, backend="openvino")
 
@@ -311,7 +312,7 @@ def test_first_uses_at_once_export_a_checkpoint_once(exported, tmp_path, monkeyp
     monkeypatch.setattr(exporting, "compare", lambda *_: {"mask_iou": 1.0, "probability_difference": 0.0})
     first, other = exported[0], save(tmp_path / "other.safetensors", width=8)
     junk = made_folder(tmp_path / read_checkpoint(first).sha256 / "graphs")
-    (junk / RECORD).write_text("no record")
+    (junk / EXPORT_RECORD).write_text("no record")
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda path: FewShotSegmenter(path, backend="onnxruntime"), [first, other, first, first]))
     assert len(made) == 2

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from iir_sdk import FewShotSegmenter, kept_agreements, torch_precision
+from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engines import agreement as agreeing
+from iir_sdk.engines import kept_agreements, torch_precision
 from iir_sdk.engines.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
-from iir_sdk.engines.onnx.export_folder import RECORD
 from iir_sdk.engines.onnx.runtime import OpenVino
 from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError, WeightsError
 from iir_sdk.model.tokens import token_bias
+from iir_sdk.weights.entry import EXPORT_RECORD
 from tests.test_onnx import export
 
 pytest.importorskip("onnxruntime")
@@ -195,9 +196,9 @@ def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fr
 
 def test_an_export_without_what_is_expected_is_refused(graphs, tmp_path):
     copied = shutil.copytree(graphs, tmp_path / "graphs")
-    record = json.loads((copied / RECORD).read_text())
+    record = json.loads((copied / EXPORT_RECORD).read_text())
     for expected in (None, {"grass": {}}, {"grass": {"shape": [3, 3], "float16": "AAAA"}}):
-        (copied / RECORD).write_text(json.dumps({**record, "expected": expected}))
+        (copied / EXPORT_RECORD).write_text(json.dumps({**record, "expected": expected}))
         with pytest.raises(WeightsError, match="export again"):
             FewShotSegmenter(copied, backend="onnxruntime")
 
@@ -247,11 +248,11 @@ def test_weights_just_read_are_not_read_again_to_compare(small_checkpoint, fresh
 def test_a_verdict_holds_only_for_what_was_compared(graphs, small_checkpoint, fresh, tmp_path, monkeypatch):
     FewShotSegmenter(graphs, backend="openvino")
     other = shutil.copytree(graphs, tmp_path / "other")
-    record = json.loads((other / RECORD).read_text())
+    record = json.loads((other / EXPORT_RECORD).read_text())
     sure = [b64encode(np.full(lead["shape"], 20, "<f2").tobytes()).decode() for lead in record["expected"].values()]
     for lead, content in zip(record["expected"].values(), sure, strict=True):
         lead["float16"] = content
-    (other / RECORD).write_text(json.dumps(record))
+    (other / EXPORT_RECORD).write_text(json.dumps(record))
     # The same graphs, of which something else is expected.
     with pytest.raises(PrecisionError):
         FewShotSegmenter(other, backend="openvino")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iir_sdk.engines.base import Segmented
 from iir_sdk.errors import LabelError, OutputError
 from iir_sdk.pictures.save import save_picture
+from iir_sdk.results.full_size import Segmented
 from iir_sdk.results.painting import COLOURS
 from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.results.segmentation import segmentation as made

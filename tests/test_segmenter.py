@@ -16,8 +16,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from iir_sdk import FewShotSegmenter, IirError, engine, torch_engine
+from iir_sdk import FewShotSegmenter, IirError
 from iir_sdk.demo.job import read_jobs
+from iir_sdk.engines import base as engine
+from iir_sdk.engines import pytorch as torch_engine
 from iir_sdk.errors import (
     ConfigError,
     DeviceError,

@@ -18,14 +18,15 @@ def export() -> None:
 def onnx(weights: str | None, out: Path) -> None:
     """Write two ONNX graphs, support encoder and query predictor, and compare them with PyTorch."""
     from iir_sdk.engines.onnx.export import export_onnx
-    from iir_sdk.engines.onnx.export_folder import ENCODER, OPSET, PREDICTOR, RECORD
+    from iir_sdk.engines.onnx.export_folder import ENCODER, OPSET, PREDICTOR
+    from iir_sdk.weights.entry import EXPORT_RECORD
     from iir_sdk.weights.manifest import read_json
     from iir_sdk.weights.resolve import load_checkpoint
 
     export_onnx(load_checkpoint(weights), out)
     for name in (ENCODER, PREDICTOR):
         click.echo(f"{out / name}: {(out / name).stat().st_size / 1e6:.1f} MB, opset {OPSET}")
-    found = read_json(out / RECORD)["against_torch"]
+    found = read_json(out / EXPORT_RECORD)["against_torch"]
     click.echo(
         f"against PyTorch on the demo's pictures: mask IoU at least {found['mask_iou']:.4f}, "
         f"probability differs by at most {found['probability_difference']:.1e}"

@@ -86,7 +86,7 @@ def train(
 ) -> None:
     """Train a decoder by RECIPE: a .toml file or a name, as pascal; default: lite2, the embedded weights'.
 
-    Several processes: torchrun --nproc-per-node 2 -m iir_sdk.cli.main train ...
+    Several processes: torchrun --nproc-per-node 2 -m iir_sdk.cli train ...
     """
     from iir_sdk.data.folder import coco_fold
     from iir_sdk.training.config import find_recipe, read_recipe

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.results.full_size import Segmented
 from iir_sdk.supports.encoded import KeptState
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
@@ -29,22 +30,6 @@ class TaskGroup:
 
     columns: tuple[int, ...]
     state: Any
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """What an engine makes of one picture, for ``L`` labels, at the network's own grid.
-
-    Attributes:
-        leads: float32 ``(L, h, w)``, the foreground's logit minus the background's: log-odds of the foreground.
-        priors: float32 ``(L, h', w')`` in [0, 1].
-        scores: float32 ``(L, 2)`` in [0, 1], how probable it is that the picture shows each label's object, and what
-            share of its mask is right if so; None of a network without a head for them.
-    """
-
-    leads: NDArray[np.float32]
-    priors: NDArray[np.float32]
-    scores: NDArray[np.float32] | None = None
 
 
 @runtime_checkable

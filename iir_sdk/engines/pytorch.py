@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iir_sdk.engines.base import Segmented, TaskGroup, grouped
+from iir_sdk.engines.base import TaskGroup, grouped
 from iir_sdk.engines.devices import computes_in_bfloat16, pick_device
 from iir_sdk.engines.lap_clock import LapClock
 from iir_sdk.errors import ConfigError, IirWarning
@@ -25,6 +25,7 @@ from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.query import QueryFeatures
 from iir_sdk.model.state import SupportState
 from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.results.full_size import Segmented
 from iir_sdk.supports.encoded import KeptState, join_tasks
 from iir_sdk.torch_settings import computing_with, keep_forks_alive
 from iir_sdk.weights.checkpoint_file import Checkpoint

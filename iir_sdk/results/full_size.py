@@ -7,11 +7,28 @@ strips of a few rows, which stay in the cache and need no second map of the pict
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.pictures.preprocess import resized_map
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What an engine makes of one picture, for ``L`` labels, at the network's own grid.
+
+    Attributes:
+        leads: float32 ``(L, h, w)``, the foreground's logit minus the background's: log-odds of the foreground.
+        priors: float32 ``(L, h', w')`` in [0, 1].
+        scores: float32 ``(L, 2)`` in [0, 1], how probable it is that the picture shows each label's object, and what
+            share of its mask is right if so; None of a network without a head for them.
+    """
+
+    leads: NDArray[np.float32]
+    priors: NDArray[np.float32]
+    scores: NDArray[np.float32] | None = None
 
 
 def full_map(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.engines.base import Segmented
 from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.competition import contested, weights_of
-from iir_sdk.results.full_size import full_map, mask_map, probability_map, sigmoid
+from iir_sdk.results.full_size import Segmented, full_map, mask_map, probability_map, sigmoid
 from iir_sdk.results.masks import KeptMasks
 from iir_sdk.results.painting import COLOURS, painted
 
@@ -166,7 +165,8 @@ class Segmentation:
 
         Of one label it is its mask. Several compete, by probability and score: what the picture most likely shows gets
         the pixels that others claim too, and a label that the picture does not show leaves nothing
-        (:mod:`iir_sdk.results.competition`). Masks are not touched by this: each is its label's answer without the others.
+        (:mod:`iir_sdk.results.competition`). Masks are not touched by this: each is its label's answer without the
+        others.
 
         Made at the first reading, and kept: 4 bytes a pixel.
         """

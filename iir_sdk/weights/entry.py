@@ -19,6 +19,8 @@ LARGEST_FILE = 2 * 1024**3
 """Most bytes of a checkpoint file."""
 
 CONFIG_FORMAT = "iir_sdk.config/1"
+EXPORT_RECORD = "export.json"
+"""The file by which a folder is an export of graphs; it holds the checkpoint's entry."""
 UNSTATED = "not stated"
 REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 

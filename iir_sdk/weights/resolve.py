@@ -7,11 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from iir_sdk.engines.onnx.export_folder import is_export
 from iir_sdk.errors import IirError, IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.files import is_file, is_folder
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint
-from iir_sdk.weights.entry import REPO_ID, WeightsEntry
+from iir_sdk.weights.entry import EXPORT_RECORD, REPO_ID, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch
 from iir_sdk.weights.manifest import DEFAULT, PACKAGE, did_you_mean, known_weights, parse_json, read_json
 
@@ -84,7 +83,7 @@ def _from_disk(path: Path) -> Checkpoint:
     config = path / CONFIG_FILE
     entry = WeightsEntry.from_config(read_json(config), str(config)) if is_file(config) else None
     file = path / (entry.filename if entry else WEIGHTS_FILE)
-    if is_export(path) and not is_file(file):
+    if is_file(path / EXPORT_RECORD) and not is_file(file):
         raise WeightsNotFoundError(
             f"{str(path)!r} holds exported graphs and no weights; pass backend='onnxruntime' or backend='openvino'."
         )

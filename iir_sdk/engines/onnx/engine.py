@@ -10,14 +10,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.engines.base import Segmented, TaskGroup, grouped
+from iir_sdk.engines.base import TaskGroup, grouped
 from iir_sdk.engines.lap_clock import LapClock
 from iir_sdk.engines.onnx.export_folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
 from iir_sdk.engines.onnx.forks import never_closed_in_forks
 from iir_sdk.engines.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process_lock import ProcessLock
-from iir_sdk.results.full_size import sigmoid
+from iir_sdk.results.full_size import Segmented, sigmoid
 from iir_sdk.supports.encoded import KeptState, join_tasks
 
 

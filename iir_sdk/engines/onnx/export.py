@@ -21,7 +21,6 @@ from iir_sdk.engines.onnx.export_folder import (
     ENCODER,
     OPSET,
     PREDICTOR,
-    RECORD,
     SCORES_OUTPUT,
     OnnxExport,
     read_graphs,
@@ -41,6 +40,7 @@ from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.results.full_size import probability_map
 from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.checkpoint_file import Checkpoint
+from iir_sdk.weights.entry import EXPORT_RECORD
 
 LEAST_IOU = 0.995
 LARGEST_DIFFERENCE = 1e-2
@@ -109,8 +109,8 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
             with _ONE_EXPORT:
                 export = _export(checkpoint, Path(beside))
             # Without a record it is no export, until all of the new one is there.
-            (folder / RECORD).unlink(missing_ok=True)
-            for name in (ENCODER, PREDICTOR, RECORD):
+            (folder / EXPORT_RECORD).unlink(missing_ok=True)
+            for name in (ENCODER, PREDICTOR, EXPORT_RECORD):
                 (Path(beside) / name).replace(folder / name)
     except OSError as error:
         if isinstance(error, IirError):

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 import iir_sdk
 from iir_sdk.errors import IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.files import is_file, write_text_atomically
-from iir_sdk.weights.entry import WeightsEntry
+from iir_sdk.weights.entry import EXPORT_RECORD, WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
 FORMAT = "iir_sdk.onnx/9"
-RECORD = "export.json"
 ENCODER = "support_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
 SCORES_OUTPUT = "scores"
@@ -35,7 +34,8 @@ class OnnxExport:
     Attributes:
         entry: of the checkpoint; kept supports are bound to its sha256.
         graphs: the verified files by name: what is opened later is what was read, whatever becomes of the folder.
-        expected: what PyTorch makes of the compared pictures (:mod:`iir_sdk.engines.agreement`), for runtimes without it.
+        expected: what PyTorch makes of the compared pictures (:mod:`iir_sdk.engines.agreement`), for runtimes without
+            it.
     """
 
     entry: WeightsEntry
@@ -59,7 +59,7 @@ def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]
         "checkpoint": export.entry.to_dict(),
     }
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_text_atomically(folder / RECORD, content)
+    write_text_atomically(folder / EXPORT_RECORD, content)
 
 
 def read_export(folder: Path) -> OnnxExport:
@@ -70,7 +70,7 @@ def read_export(folder: Path) -> OnnxExport:
         IntegrityError: a graph is not the one that was written.
         WeightsError: the record is broken or of another version.
     """
-    path = folder / RECORD
+    path = folder / EXPORT_RECORD
     record: Any = read_json(path)
     if not isinstance(record, Mapping) or record.get("format") != FORMAT:
         raise WeightsError(f"{path} is not an export of this package (format {FORMAT!r}); export again.")
@@ -79,7 +79,7 @@ def read_export(folder: Path) -> OnnxExport:
     graphs = read_graphs(folder)
     for name, content in graphs.items():
         if not isinstance(stated, Mapping) or stated.get(name) != _sha256(content):
-            raise IntegrityError(f"{folder / name} is not the file that {RECORD} beside it names; export again.")
+            raise IntegrityError(f"{folder / name} is not the file that {EXPORT_RECORD} beside it names; export again.")
     return OnnxExport(entry, graphs, _expected(path, record))
 
 
@@ -111,7 +111,7 @@ def read_graphs(folder: Path) -> dict[str, bytes]:
 
 def is_export(folder: Path) -> bool:
     """Whether a folder says it is an export."""
-    return is_file(folder / RECORD)
+    return is_file(folder / EXPORT_RECORD)
 
 
 def _sha256(content: bytes) -> str:
