@@ -310,6 +310,8 @@ def test_first_uses_at_once_export_a_checkpoint_once(exported, tmp_path, monkeyp
 
     monkeypatch.setattr(exporting, "_write", alone)
     monkeypatch.setattr(exporting, "compare", lambda *_: {"mask_iou": 1.0, "probability_difference": 0.0})
+    # Both get the first one's graphs.
+    monkeypatch.setattr(opening, "agreement", lambda *_: 1.0)
     first, other = exported[0], save(tmp_path / "other.safetensors", width=8)
     junk = made_folder(tmp_path / read_checkpoint(first).sha256 / "graphs")
     (junk / EXPORT_RECORD).write_text("no record")
