@@ -94,7 +94,6 @@ def test_fewer_than_no_workers(picture_folder, tmp_path):
         ["evaluate", "--shots", "0"],
         ["evaluate", "--episodes", "0"],
         ["evaluate", "--min-share", "nan"],
-        ["evaluate", "--scale", "nan"],
         ["evaluate", "--token-budget", "0"],
     ],
     ids=" ".join,

@@ -135,7 +135,7 @@ def test_the_command_scores_several_labels(small_checkpoint, picture_folder, tmp
     assert (scored["ways"], scored["episodes"], scored["protocol"]["seeds"]) == (2, 3, [0, 1])
     assert set(scored["per_class"]) <= {"cat", "dog"}
     assert "| coco | 2 |" in (tmp_path / "s.md").read_text()
-    for more in (["--absent"], ["--scale", "2"], ["--figures", tmp_path], ["--output", "prior"]):
+    for more in (["--absent"], ["--figures", tmp_path], ["--output", "prior"]):
         command = [*base, "--data", picture_folder, *more]
         result = CliRunner().invoke(main, [str(a) for a in command])
         assert result.exit_code == 2, result.output

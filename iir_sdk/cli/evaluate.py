@@ -76,14 +76,6 @@ def calibrate(
 @click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
 @click.option("--fold", type=click.IntRange(0, 9), help="Score this fold's classes only (COCO's in one's own folders).")
 @SCORING
-@click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    type=float,
-    default=(1.0,),
-    help="Factor of the input size; repeat.",
-)
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")
 @click.option(
     "--ways",
@@ -108,7 +100,6 @@ def evaluate(
     episodes: int,
     seeds: tuple[int, ...],
     min_share: float | None,
-    scales: tuple[float, ...],
     output: str,
     ways: int | None,
     absent: bool,
@@ -131,9 +122,9 @@ def evaluate(
     from iir_sdk.files import check_writable_place, made_folder
     from iir_sdk.segmenter import FewShotSegmenter
 
-    if (absent or ways) and (figures or episodes_file or output != "mask" or scales != (1.0,) or (absent and ways)):
+    if (absent or ways) and (figures or episodes_file or output != "mask" or (absent and ways)):
         raise click.UsageError(
-            "--absent and --ways go neither with each other nor with --figures, --episodes-file, --output or --scale."
+            "--absent and --ways go neither with each other nor with --figures, --episodes-file or --output."
         )
     if absent and (markdown_file or len(seeds) > 1):
         raise click.UsageError("--absent goes with one --seed, and with --json only.")
@@ -147,7 +138,7 @@ def evaluate(
         made_folder(figures)
     sets = sets_of(data, name, fold, exif)
     share = (0.0 if name else 0.01) if min_share is None else min_share
-    protocol = Protocol(shots, episodes, tuple(seeds), share, tuple(scales), output)  # type: ignore[arg-type]
+    protocol = Protocol(shots, episodes, tuple(seeds), share, output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
     if absent:
         left_out = _score_presence(segmenter, sets, protocol, json_file)

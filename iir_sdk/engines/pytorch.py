@@ -212,10 +212,10 @@ class TorchEngine:
         ]
 
     @_inferring
-    def taps(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Taps:
-        """The backbone's features of pictures ``(H, W, 3)``, at the checkpoint's input size or another."""
+    def taps(self, pictures: Sequence[NDArray[np.uint8]]) -> Taps:
+        """The backbone's features of pictures ``(H, W, 3)``."""
         with self.autocast():
-            return taps_of(self.network.backbone, self._images(pictures, size))
+            return taps_of(self.network.backbone, self._images(pictures))
 
     def decode(self, taps: Taps, tasks: Sequence[TaskGroup]) -> Decoded:
         """Of every query and label."""
@@ -236,8 +236,8 @@ class TorchEngine:
         order = torch.tensor([c for task in tasks for c in task.columns], device=self.device).argsort()
         return Decoded.joined(outcomes, lambda parts: torch.cat(parts)[order])
 
-    def _images(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        images = [torch.from_numpy(self.preprocessing.image(p, size))[None] for p in pictures]
+    def _images(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        images = [torch.from_numpy(self.preprocessing.image(p))[None] for p in pictures]
         # Concatenated and not stacked, since that keeps their layout: channels last.
         joined = images[0] if len(images) == 1 else torch.cat(images)
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)

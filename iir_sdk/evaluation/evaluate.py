@@ -72,7 +72,6 @@ class Protocol:
         episodes: of each seed, classes in turn.
         seeds: of the episodes.
         min_share: smallest share of its picture that an object covers, as support and as query.
-        scales: factors of the input's size, averaged; each made from the picture itself.
         output: what is scored.
     """
 
@@ -80,7 +79,6 @@ class Protocol:
     episodes: int = 1000
     seeds: tuple[int, ...] = (0,)
     min_share: float = 0.01
-    scales: tuple[float, ...] = (1.0,)
     output: Output = "mask"
 
     def __post_init__(self) -> None:
@@ -93,8 +91,6 @@ class Protocol:
             raise ConfigError(f"shots={self.shots} and episodes={self.episodes} must be at least 1.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds={self.seeds} must name at least one, and none twice.")
-        if not self.scales or not all(0.25 <= s <= 4 for s in self.scales):
-            raise ConfigError(f"scales={self.scales} must be factors in [0.25, 4].")
         if not 0 <= self.min_share < 1:
             raise ConfigError(f"min_share={self.min_share} must lie in [0, 1).")
 
@@ -105,44 +101,32 @@ class Evaluator:
     Args:
         segmenter: its supports are neither used nor changed.
         pictures: the set.
-        scales: see :class:`Protocol`; likewise ``output``.
+        output: see :class:`Protocol`.
     """
 
-    def __init__(
-        self,
-        segmenter: FewShotSegmenter,
-        pictures: FewShotDataset,
-        *,
-        scales: Sequence[float] = (1.0,),
-        output: Output = "mask",
-    ) -> None:
+    def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset, *, output: Output = "mask") -> None:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
-        self._sides = [segmenter.preprocessing.scaled_size(scale) for scale in scales]
         self._seen: BoundedCache[str, _Seen] = BoundedCache(_KEPT_BYTES, lambda seen: seen.nbytes)
         self._supports: BoundedCache[tuple[str, str], KeptState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
-        """Foreground probability of the episode's query, ``(H, W)`` at its own size: the mean over the scales."""
+        """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
         engine = self.segmenter.torch_engine
         with torch.inference_mode(), engine.autocast():
             tasks = engine.prepare([self.task(episode.name, episode.supports)])
             query = self._query(episode.query)
-            size, found = query.size, []
-            for taps in query.scales:
-                logits, prior, _ = engine.decode(taps, tasks)
-                if self.output == "prior":
-                    found.append(full_map(prior[0, 0, 0].float().cpu().numpy(), size))
-                else:
-                    found.append(probability_map(leads_of(logits[0])[0], size))
-            return found[0] if len(found) == 1 else np.mean(found, 0)
+            logits, prior, _ = engine.decode(query.taps, tasks)
+            if self.output == "prior":
+                return full_map(prior[0, 0, 0].float().cpu().numpy(), query.size)
+            return probability_map(leads_of(logits[0])[0], query.size)
 
     def task(self, name: str, keys: Sequence[str]) -> KeptState:
         """Supports of a class as one task."""
         return self.segmenter.task([self._support(name, key) for key in keys])
 
     def taps(self, key: str) -> Taps:
-        """A query's features at the first scale."""
-        return self._query(key).scales[0]
+        """A query's features."""
+        return self._query(key).taps
 
     def size(self, key: str) -> tuple[int, int]:
         """A query's own ``(height, width)``."""
@@ -173,22 +157,21 @@ class Evaluator:
     def _query(self, key: str) -> _Seen:
         def look() -> _Seen:
             pixels = self.pictures.picture(key)
-            taps = [self.segmenter.torch_engine.taps([pixels], side) for side in self._sides]
-            return _Seen(taps, (pixels.shape[0], pixels.shape[1]))
+            return _Seen(self.segmenter.torch_engine.taps([pixels]), (pixels.shape[0], pixels.shape[1]))
 
         return self._seen.get(key, look)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A query's features at each scale, and its own size."""
+    """A query's features, and its own size."""
 
-    scales: list[Taps]
+    taps: Taps
     size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for taps in self.scales for t in taps)
+        return sum(t.numel() * t.element_size() for t in self.taps)
 
 
 def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:
@@ -225,7 +208,7 @@ def evaluate_set(
     """
     protocol = protocol or Protocol()
     drawn = draw_episodes(pictures, protocol) if episodes is None else episodes
-    evaluator = Evaluator(segmenter, pictures, scales=protocol.scales, output=protocol.output)
+    evaluator = Evaluator(segmenter, pictures, output=protocol.output)
     runs = [evaluator.score_each(of_seed) for of_seed in drawn.values()]
     scores = [score for score, _ in runs]
     names = sorted({name for score in scores for name in score.per_class})
@@ -238,8 +221,7 @@ def evaluate_set(
         per_class={n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
         miou_of_seeds=mious,
         episodes=len(next(iter(drawn.values()))),
-        protocol=made_by(segmenter, protocol, drawn)
-        | {"scales": list(protocol.scales), "output": protocol.output, "classes": len(names)},
+        protocol=made_by(segmenter, protocol, drawn) | {"output": protocol.output, "classes": len(names)},
         scored=tuple(runs[0][1]),
     )
 

@@ -65,9 +65,8 @@ def write_presence(
 
 def markdown_table(scores: Sequence[SetScore], left_out: Mapping[str, str] | None = None) -> str:
     """Scores by set, by class below, and what was left out."""
-    how = scores[0].protocol
     lines = [
-        f"{_how(scores[0])}, scales {', '.join(f'{s:g}' for s in how['scales'])}.",
+        f"{_how(scores[0])}.",
         "",
         "| set | classes | mIoU | std over seeds | FB-IoU |",
         "|---|---|---|---|---|",
@@ -144,7 +143,7 @@ def draw_episode_figures(
         OutputError: the folder cannot be made, or a sheet not be written.
     """
     made_folder(folder)
-    evaluator = Evaluator(segmenter, pictures, scales=score.protocol["scales"], output=score.protocol["output"])
+    evaluator = Evaluator(segmenter, pictures, output=score.protocol["output"])
     written = []
     for kind, chosen in telling_episodes(score.scored, count).items():
         sheet = Image.new("RGB", (3 * TILE, len(chosen) * TILE), "white")

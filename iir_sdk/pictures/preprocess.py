@@ -96,14 +96,9 @@ class Preprocessing:
         """The plain values, as :meth:`from_dict` takes them."""
         return asdict(self)
 
-    def image(self, pixels: NDArray[np.uint8], size: int | None = None) -> NDArray[np.float32]:
+    def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last."""
-        return self._normalised(resized_picture(pixels, size or self.size, self.interpolation))
-
-    def scaled_size(self, factor: float) -> int:
-        """The query's input size times ``factor``, in steps that keep the size's own divisor of 32, 14 or 8."""
-        step = next((s for s in (32, 14, 8) if self.size % s == 0), 1)
-        return max(64, step * round(self.size * factor / step))
+        return self._normalised(resized_picture(pixels, self.size, self.interpolation))
 
     def support(
         self,
