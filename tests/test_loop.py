@@ -191,11 +191,7 @@ def test_a_real_validation_gives_a_score(picture_folder, tmp_path, random_backbo
     assert [p.name for p in (tmp_path / "run").iterdir() if p.is_dir()] == []
 
 
-def test_tensorboard_is_asked_for_before_the_first_step(picture_folder, tmp_path, random_backbone, monkeypatch):  # noqa: F811
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    trainer = build(replace(PICTURES, tensorboard=True), picture_folder, tmp_path / "run")
-    with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
-        trainer.run()
+def test_matplotlib_is_asked_for_before_the_first_step(picture_folder, tmp_path, random_backbone, monkeypatch):  # noqa: F811
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match="train"):
         build(PICTURES, picture_folder, tmp_path / "run").run()

@@ -316,6 +316,7 @@ def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
     ("override", "reason"),
     [
         ("speed=3", "speed"),
+        ("tensorboard=true", "unknown key 'tensorboard'"),
         ("model.depth=3", "depth"),
         ("steps=many", "steps"),
         ("steps=0", "one must be given"),

@@ -97,7 +97,6 @@ class TrainingConfig:
         validate_episodes: episodes of a validation.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints.
-        tensorboard: also write TensorBoard's events.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -146,7 +145,6 @@ class TrainingConfig:
     validate_episodes: int = 200
     log_every: int = 20
     save_every: int = 200
-    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from iir_sdk.errors import ConfigError, MissingDependencyError
+from iir_sdk.errors import ConfigError
 from iir_sdk.files import made_folder, write_atomically, write_text_atomically
 from iir_sdk.training.config import TrainingConfig
 
@@ -30,7 +30,6 @@ class RunFolder:
         self.path, self.config, self.contents, self.writes = path, config, contents, writes
         if writes:
             made_folder(path)
-        self._events: Any = None
 
     def open(self, *, resume: bool, device: torch.device) -> dict[str, Any] | None:
         """The state to go on from, None for a fresh run; writes recipe and data list.
@@ -67,16 +66,11 @@ class RunFolder:
             write_atomically(self.path / name, lambda beside: torch.save(dict(state), beside))
 
     def log(self, line: Mapping[str, float | int]) -> None:
-        """Add a line to ``log.jsonl``, and to TensorBoard's events if the recipe asks for them."""
+        """Add a line to ``log.jsonl``."""
         if not self.writes:
             return
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        if self.config.tensorboard:
-            for name, value in line.items():
-                if name != "step":
-                    self._writer().add_scalar(name, value, int(line["step"]))
-            self._writer().flush()
 
     def lines(self) -> list[dict[str, float]]:
         """The log; of a step that was logged twice, as after a stop, the later line."""
@@ -89,23 +83,5 @@ class RunFolder:
             of_step[int(line["step"]), "validation_miou" in line] = line
         return [of_step[key] for key in sorted(of_step)]
 
-    def _writer(self) -> Any:
-        if self._events is None:
-            self._events = tensorboard_writer(self.path)
-        return self._events
-
     def _write(self, name: str, text: str) -> None:
         write_text_atomically(self.path / name, text + "\n")
-
-
-def tensorboard_writer(path: Path) -> Any:
-    """A writer of TensorBoard's events.
-
-    Raises:
-        MissingDependencyError: TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingDependencyError("the recipe asks for TensorBoard; run: pip install tensorboard") from error
-    return SummaryWriter(str(path))

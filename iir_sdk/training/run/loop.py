@@ -19,7 +19,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary, require_clustering
 from iir_sdk.training.run.curve import draw_curve, require_matplotlib
-from iir_sdk.training.run.folder import BEST, LAST, RunFolder, tensorboard_writer
+from iir_sdk.training.run.folder import BEST, LAST, RunFolder
 from iir_sdk.training.run.optimisation import autocast, build_average, build_optimizer, build_schedule
 from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.run.step import EpisodeBatch, TrainingStep, batch_iou
@@ -76,15 +76,12 @@ class Trainer:
 
         Raises:
             ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
-            MissingDependencyError: matplotlib is not installed, or what the recipe asks for: TensorBoard, or scipy for
-                a dictionary or regions.
+            MissingDependencyError: matplotlib is not installed, or scipy for the recipe's dictionary or regions.
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
         if self.model.decoder.dictionary is not None or self.config.asks_for_regions:
             require_clustering()
-        if self.config.tensorboard:
-            tensorboard_writer(self.folder.path)
         self._resume(self.folder.open(resume=resume, device=self.device))
         if self.step == 0 and self.model.decoder.dictionary is not None:
             fit_dictionary(self.model.decoder.dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
