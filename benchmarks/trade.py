@@ -20,7 +20,7 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 EVIDENCE = Path(__file__).parent / "evidence"
-RETIRED = {"compiled", "tensorboard"}
+RETIRED = {"compiled", "refresh", "tensorboard"}
 """Settings that recipes had when the evidence was made, and that no architecture depends on."""
 
 

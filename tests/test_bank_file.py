@@ -29,7 +29,7 @@ from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
 __all__ = ["cutouts", "random_backbone"]
 
-STILL = replace(TINY, refresh=0, views=32)
+STILL = replace(TINY, views=32)
 CPU = torch.device("cpu")
 ORIGIN = {"recipe": {}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
 
@@ -198,7 +198,6 @@ def test_a_run_is_resumed_with_its_own_bank_only(picture_folder, cutouts, tmp_pa
         ({"seed": 3}, "seed=0"),
         ({"view_size": 96}, "view_size=64"),
         ({"paste": 0.1}, "paste"),
-        ({"refresh": 1}, "refresh"),
         ({"model": replace(STILL.model, backbone="tf_efficientnet_lite0")}, "model.backbone="),
     ],
 )
@@ -256,7 +255,7 @@ def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
 
 
 def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path, random_backbone):
-    settings = ["views=24", "view_size=64", "label_size=32", "steps=2", "batch=2", "refresh=0", "model.width=16"]
+    settings = ["views=24", "view_size=64", "label_size=32", "steps=2", "batch=2", "model.width=16"]
     given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]

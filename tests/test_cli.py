@@ -48,7 +48,6 @@ _SMALL_RECIPE = (
     "views=16",
     "batch=2",
     "label_size=32",
-    "refresh=0",
     "preprocessing.size=64",
     "view_size=64",
     "log_every=1",

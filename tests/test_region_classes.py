@@ -22,7 +22,7 @@ from tests.test_training import TINY, random_backbone
 __all__ = ["random_backbone"]
 
 PHOTOS, CROPS, GRID = 5, 4, 8
-STILL = replace(TINY, refresh=0, views=PHOTOS * CROPS, label_size=32, regions=0.5, shared_regions=0.25)
+STILL = replace(TINY, views=PHOTOS * CROPS, label_size=32, regions=0.5, shared_regions=0.25)
 LEFT_OUT = ("coco", "left out")
 
 
@@ -175,8 +175,7 @@ def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
     ("change", "reason"),
     [
         ({"regions": 0.7, "shared_regions": 0.4}, "sum to more than 1"),
-        ({"regions": 0.1, "refresh": 2}, "refresh=0, not 'bank' and 2; or set both to 0"),
-        ({"shared_regions": 0.1, "source": "pictures"}, "source='bank'"),
+        ({"shared_regions": 0.1, "source": "pictures"}, "need source='bank', not 'pictures'; or set both to 0"),
         ({"regions": -0.1}, "regions=-0.1 must lie in"),
     ],
 )

@@ -21,7 +21,7 @@ from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.model.backbone import Backbone, Taps
+from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
@@ -46,7 +46,6 @@ TINY = TrainingConfig(
     shots=(1, 2),
     warmup=1,
     views=24,
-    refresh=1,
     label_size=32,
     log_every=2,
     save_every=3,
@@ -126,26 +125,32 @@ def test_pasting_covers_what_lies_below():
     assert not base.image.any()
 
 
-def test_the_bank_replaces_the_oldest(bank, picture_folder):
-    maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
-    assert bank.usable(1)
-    before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
-    (views,) = stream_views(maker, 100, 3, batch=3, workers=0)
-    bank.add(views._replace(taps=Taps(*(torch.rand(3, *t.shape[1:]) for t in before))), TINY.views)
-    after = bank.taps(list(range(TINY.views)))
-    changed = [i for i in range(TINY.views) if not torch.equal(before[0][i], after[0][i])]
-    assert changed == [0, 1, 2]
+def test_a_bank_without_a_file_is_filled_once_with_every_view(picture_folder, cutouts):
+    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
+    torch.manual_seed(0)
+    backbone = IIR(TINY.model).backbone
+    source = BankSource(maker, backbone, TINY, device=torch.device("cpu"), workers=0)
+    bank = source.bank()
+    for number in (0, 15, 16, TINY.views - 1):
+        view = maker.make(number)
+        assert bank.views[number].keys == tuple((o.set_name, o.name) for o in view.objects)
+        taps = frozen_taps(backbone, view.image[None], TINY, torch.device("cpu"))
+        for own, expected in zip(bank.taps([number]), taps, strict=True):
+            torch.testing.assert_close(own, expected.bfloat16().float())
     for key, slots in bank._members.items():
-        assert all(key in bank.views[s].keys for s in slots)
-    assert bank.usable(1) == bank._find_usable(1)
+        assert slots == [slot for slot, view in enumerate(bank.views) if key in view.keys]
+    before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
+    assert len(list(source.batches(0))) == TINY.steps
+    assert source.bank() is bank
+    assert all(torch.equal(a, b) for a, b in zip(before, bank.taps(list(range(TINY.views))), strict=True))
 
 
 def test_workers_make_the_same_views_and_features(picture_folder, cutouts):
     torch.manual_seed(0)
     look = partial(frozen_taps, IIR(TINY.model).backbone, config=TINY, device=torch.device("cpu"))
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
-    (here,) = stream_views(maker, 3, 5, batch=5, workers=0, look=look)
-    there = list(stream_views(maker, 3, 5, batch=2, workers=2, look=look))
+    (here,) = stream_views(maker, 5, batch=5, workers=0, look=look)
+    there = list(stream_views(maker, 5, batch=2, workers=2, look=look))
     for own, others in zip(here.taps, zip(*(t.taps for t in there), strict=True), strict=True):
         assert torch.equal(own, torch.cat(others))
         assert not torch.equal(own[0], own[1])
@@ -317,6 +322,7 @@ def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
     [
         ("speed=3", "speed"),
         ("tensorboard=true", "unknown key 'tensorboard'"),
+        ("refresh=0", "unknown key 'refresh'"),
         ("model.depth=3", "depth"),
         ("steps=many", "steps"),
         ("steps=0", "one must be given"),

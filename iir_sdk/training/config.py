@@ -28,7 +28,7 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
 _AT_LEAST_ZERO = (
-    *("steps", "epochs", "warmup", "refresh", "validate_every", "fold", "dice", "rotation", "weight_decay"),
+    *("steps", "epochs", "warmup", "validate_every", "fold", "dice", "rotation", "weight_decay"),
     *("cutout_classes", "seed"),
 )
 _ABOVE_ZERO = ("learning_rate", "gradient_clip", "poly_power")
@@ -82,7 +82,6 @@ class TrainingConfig:
             little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
             always are.
         views: augmented pictures whose features the bank keeps.
-        refresh: views replaced by new ones at each step.
         paste: share of views with pasted objects.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
@@ -91,7 +90,7 @@ class TrainingConfig:
         main_weight: that share.
         cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
         regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
-            another crop of it; needs a bank whose views are not replaced.
+            another crop of it.
         shared_regions: share of all that asks for a region in another photo, of whatever set.
         validate_every: steps between validations, whose best weights are kept; 0 for none.
         validate_episodes: episodes of a validation.
@@ -132,7 +131,6 @@ class TrainingConfig:
     absent: float = 0.04
     full_share: float = 0.0
     views: int = 8000
-    refresh: int = 3
     paste: float = 0.4
     cutouts: float = 0.5
     cutout_classes: int = 400
@@ -174,10 +172,10 @@ class TrainingConfig:
                 f"recipe: regions={self.regions} and shared_regions={self.shared_regions} sum to more than 1; lower "
                 "one of them."
             )
-        if self.asks_for_regions and (self.refresh or self.source != "bank"):
+        if self.asks_for_regions and self.source != "bank":
             raise ConfigError(
-                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank' and "
-                f"refresh=0, not {self.source!r} and {self.refresh}; or set both to 0."
+                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank', not "
+                f"{self.source!r}; or set both to 0."
             )
         if self.seed >= _SEEDS:
             raise ConfigError(f"recipe: seed={self.seed} must be below {_SEEDS}.")

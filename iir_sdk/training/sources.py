@@ -27,6 +27,9 @@ from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.run.step import EpisodeBatch
 
+_TOGETHER = 16
+"""Views that go through the backbone as one batch where it runs on a device of its own."""
+
 
 class EpisodeSource(Protocol):
     """Gives every step its batches; the same step gets the same ones, whenever a run was resumed."""
@@ -59,7 +62,7 @@ class KeptBank:
 
 
 class BankSource:
-    """Episodes from a :class:`FeatureBank` whose oldest views make way for new ones, or from a kept one.
+    """Episodes from a :class:`FeatureBank` that is filled at the start, or from a kept one.
 
     Args:
         maker: of the views.
@@ -86,7 +89,7 @@ class BankSource:
         self.maker, self.backbone, self.config = maker, backbone, config
         self.device, self.workers, self.processes = device, workers, processes or Processes()
         self.kept = kept
-        self._untouched: FeatureBank | None = None
+        self._bank: FeatureBank | None = None
 
     @property
     def steps(self) -> int:
@@ -98,59 +101,44 @@ class BankSource:
         return self.maker.contents() | ({"bank": self.kept.digest} if self.kept else {})
 
     def first_taps(self, count: int) -> Taps:
-        """Of the bank as it is before the first step, which is kept for it."""
-        self._untouched = self.bank()
-        return self._untouched.first_taps(count)
+        """Of the first views in use."""
+        return self.bank().first_taps(count)
 
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
-        """Fill the bank as it was before step ``first``, then refresh it step by step."""
-        config, bank = self.config, self._untouched if self._untouched and first == 0 else self.bank(first)
-        self._untouched = None
-        # Views go in as the groups they always form, so that a resumed run computes the same features to the last bit.
-        ahead = config.views + first * config.refresh
-        left = max(1, (config.steps - first) * config.refresh)
-        fresh = self._stream(ahead, left, max(1, config.refresh), min(1, self.workers))
-        shown = self.processes.first
+        """Draw each step's episodes from the bank."""
+        config, bank, shown = self.config, self.bank(), self.processes.first
         regions = RegionClasses(bank, config, progress=shown) if config.asks_for_regions else None
         for step in range(first, config.steps):
-            if config.refresh:
-                bank.add(next(fresh), ahead + (step - first) * config.refresh)
             yield self._draw(bank, regions, step)
 
-    def bank(self, first: int = 0) -> FeatureBank:
-        """The bank as it is before step ``first``.
+    def bank(self) -> FeatureBank:
+        """The full bank: filled, or read, when it is first asked for.
 
         Raises:
             DatasetError: a kept one cannot be read.
         """
-        if self.kept:
-            return read_bank(self.kept.path, self.config, self.device, self.maker.classes().__contains__)
+        if self._bank is None and self.kept:
+            self._bank = read_bank(self.kept.path, self.config, self.device, self.maker.classes().__contains__)
+        elif self._bank is None:
+            self._bank = self._filled()
+        return self._bank
+
+    def _filled(self) -> FeatureBank:
         bank = FeatureBank(self.config, self.device)
-        self._fill(bank, first)
+        with tqdm(total=self.config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
+            for batch in self._views():
+                bank.add(batch)
+                bar.update(len(batch.views))
         return bank
 
-    def _fill(self, bank: FeatureBank, first: int) -> None:
-        config, chunk = self.config, 16
-        # The oldest view still kept when step ``first`` begins; whole groups are computed, the older overwritten.
-        oldest = first * config.refresh
-        groups = [(oldest // chunk * chunk, config.views, chunk)] if oldest < config.views else []
-        if oldest:
-            whole = max(0, oldest - config.views) // config.refresh * config.refresh
-            groups.append((config.views + whole, config.views + oldest, config.refresh))
-        with tqdm(total=config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
-            for at, end, size in groups:
-                for batch in self._stream(at, end - at, size, self.workers):
-                    bank.add(batch, at)
-                    at += len(batch.views)
-                    bar.update(len(batch.views))
-
-    def _stream(self, begin: int, count: int, batch: int, workers: int) -> Iterator[ViewBatch]:
+    def _views(self) -> Iterator[ViewBatch]:
         look = partial(frozen_taps, self.backbone, config=self.config, device=self.device)
+        stream = partial(stream_views, self.maker, self.config.views, batch=_TOGETHER, workers=self.workers)
         if self.device.type == "cpu":
             # A core computes as many views a second by itself as two do together.
-            yield from stream_views(self.maker, begin, count, batch=batch, workers=workers, look=look)
+            yield from stream(look=look)
             return
-        for views in stream_views(self.maker, begin, count, batch=batch, workers=workers):
+        for views in stream():
             yield views._replace(images=views.images[:0], taps=look(views.images))
 
     def _draw(self, bank: FeatureBank, regions: RegionClasses | None, step: int) -> list[EpisodeBatch]:

@@ -308,8 +308,6 @@ def _check_bank_options(
         raise DatasetError(
             f"a region that photos share needs {needed} of them, not {photos}; add pictures, or --set shared_regions=0"
         )
-    if bank and config.refresh:
-        raise ConfigError(f"refresh={config.refresh}: the views of a kept bank are not replaced; --set refresh=0")
 
 
 def _check_convention(config: TrainingConfig, bank: Path | None, novel: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ _TRIES = 30
 
 
 class FeatureBank:
-    """Taps and masks of the latest views, replaced oldest first.
+    """Taps and masks of all views, filled once: view by view, or at once from a file.
 
     Args:
         config: number of views, label size, sets' weights, share of absent queries, convention.
@@ -36,9 +36,9 @@ class FeatureBank:
     ) -> None:
         self.config, self.device, self.allowed = config, device, allowed or (lambda key: True)
         self.kept: list[Tensor] = []
-        self.views: list[PackedView | None] = [None] * config.views
-        self._used = [False] * config.views
-        self._members: dict[ClassKey, set[int]] = defaultdict(set)
+        self.views: list[PackedView] = []
+        self._used: list[bool] = []
+        self._members: dict[ClassKey, list[int]] = defaultdict(list)
         self._usable: dict[int, dict[str, list[ClassKey]]] = {}
 
     @property
@@ -53,42 +53,37 @@ class FeatureBank:
 
     def photo(self, slot: int) -> str:
         """The picture that a view is a crop of."""
-        view = self.views[slot]
-        assert view is not None
-        return view.photo
+        return self.views[slot].photo
 
-    def add(self, batch: ViewBatch, number: int) -> None:
-        """Keep views ``number`` and following with their taps ``(B, C, h, w)``, each in place of the oldest."""
+    def add(self, batch: ViewBatch) -> None:
+        """Keep the next views with their taps ``(B, C, h, w)``."""
         assert batch.taps is not None
-        slots = [(number + i) % self.config.views for i in range(len(batch.views))]
         if not self.kept:
             self.kept = [
                 torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device)
                 for t in batch.taps
             ]
-        index = torch.tensor(slots, device=self.device)
+        slots = slice(len(self.views), len(self.views) + len(batch.views))
         for kept, new in zip(self.kept, batch.taps, strict=True):
-            kept.index_copy_(0, index, new.to(torch.bfloat16))
-        for slot, view in zip(slots, batch.views, strict=True):
-            self._replace(slot, view)
+            kept[slots] = new
+        for view in batch.views:
+            self._list(view)
 
     def hold(self, taps: list[Tensor], views: list[PackedView]) -> None:
         """Take all views at once, with their ``taps``, bfloat16 ``(V, C, h, w)`` that are not copied."""
         assert len(views) == self.config.views
         self.kept = taps
-        for slot, view in enumerate(views):
-            self._replace(slot, view)
+        for view in views:
+            self._list(view)
 
-    def _replace(self, slot: int, view: PackedView) -> None:
-        old = self.views[slot]
-        for key in old.keys if old else ():
-            self._members[key].discard(slot)
-        self.views[slot] = view
+    def _list(self, view: PackedView) -> None:
         telling = view.made_of | view.present if self.config.convention == "filtered" else view.made_of
-        self._used[slot] = all(self.allowed(key) for key in telling)
-        for key in view.keys if self._used[slot] else ():
+        used = all(self.allowed(key) for key in telling)
+        for key in view.keys if used else ():
             if self.allowed(key):
-                self._members[key].add(slot)
+                self._members[key].append(len(self.views))
+        self.views.append(view)
+        self._used.append(used)
         self._usable.clear()
 
     def taps(self, slots: list[int]) -> Taps:
@@ -103,7 +98,6 @@ class FeatureBank:
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
         view, side = self.views[slot], self.config.label_size
-        assert view is not None
         if key not in view.keys:
             return np.zeros((side, side), np.uint8)
         place = view.keys.index(key)
@@ -149,7 +143,7 @@ class FeatureBank:
 
     def _plainest_first(self, key: ClassKey) -> Iterator[int]:
         """A class's views, first those of one picture: who takes them in this order finds many that are distinct."""
-        slots = sorted(self._members[key])
+        slots = self._members[key]
         yield from (slot for slot in slots if len(self._sources(slot, key)) == 1)
         yield from (slot for slot in slots if len(self._sources(slot, key)) > 1)
 
@@ -171,14 +165,12 @@ class FeatureBank:
 
     def _share(self, slot: int, key: ClassKey) -> float:
         """Of a view that an object covers; 1 where the view lacks it."""
-        view = self.views[slot]
-        assert view is not None
-        return float((self.mask(slot, key) == 1).mean()) if key in view.keys else 1.0
+        return float((self.mask(slot, key) == 1).mean()) if key in self.views[slot].keys else 1.0
 
     def _draw_any(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         by_set = self.usable(shots)
         key = rng.choice(by_set[draw_set(list(by_set), self.config, rng)])
-        slots = sorted(self._members[key])
+        slots = list(self._members[key])
         rng.shuffle(slots)
         chosen = self._distinct(key, slots, shots + 1)
         if len(chosen) <= shots:
@@ -194,7 +186,7 @@ class FeatureBank:
         for _ in range(20):
             other = rng.randrange(self.config.views)
             view = self.views[other]
-            if not view or not self._used[other] or key in view.present:
+            if not self._used[other] or key in view.present:
                 continue
             # Of sets that do not label the class, neither a photo nor a pasted object says that it is absent.
             if all(name in told_apart for name in (view.photo.split("/")[0], *(k[0] for k in view.keys))):
@@ -203,5 +195,4 @@ class FeatureBank:
 
     def _sources(self, slot: int, key: ClassKey) -> frozenset[str]:
         view = self.views[slot]
-        assert view is not None
         return view.sources[view.keys.index(key)]

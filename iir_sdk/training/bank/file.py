@@ -75,8 +75,8 @@ def save_bank(bank: FeatureBank, path: Path, origin: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    views = [view for view in bank.views if view is not None]
-    assert len(views) == len(bank.views)
+    views = bank.views
+    assert len(views) == bank.config.views
     tensors = dict(zip(Taps._fields, bank.kept, strict=True))
     tensors["masks"] = torch.from_numpy(np.concatenate([view.masks for view in views]))
     ignores = [mask for view in views for mask in view.ignores.values()]

@@ -59,7 +59,7 @@ class RegionClasses:
     """Regions of the views that a bank's episodes are drawn from.
 
     Args:
-        bank: full; its views are not replaced.
+        bank: full.
         config: seed, shots and weights of the sets.
         progress: whether to show how far it is.
 

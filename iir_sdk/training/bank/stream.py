@@ -59,13 +59,12 @@ class ViewBatch(NamedTuple):
 
 
 def stream_views(
-    maker: ViewMaker, first: int, count: int, *, batch: int, workers: int, look: Look | None = None
+    maker: ViewMaker, count: int, *, batch: int, workers: int, look: Look | None = None
 ) -> Iterator[ViewBatch]:
-    """Views ``first`` .. ``first + count - 1`` in order.
+    """Views ``0`` .. ``count - 1`` in order.
 
     Args:
         maker: of the views.
-        first: number of the first.
         count: how many.
         batch: views that come together.
         workers: processes that make them; 0 makes them here.
@@ -78,19 +77,19 @@ def stream_views(
     Raises:
         DatasetError: a mask does not fit its picture.
     """
-    made = _Views(maker, first, count, look)
+    made = _Views(maker, count, look)
     yield from DataLoader(made, batch_size=batch, num_workers=workers, collate_fn=_joined)
 
 
 class _Views(Dataset[ViewBatch]):
-    def __init__(self, maker: ViewMaker, first: int, count: int, look: Look | None) -> None:
-        self.maker, self.first, self.count, self.look = maker, first, count, look
+    def __init__(self, maker: ViewMaker, count: int, look: Look | None) -> None:
+        self.maker, self.count, self.look = maker, count, look
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> ViewBatch:
-        view = self.maker.make(self.first + index)
+        view = self.maker.make(index)
         packed, image = _packed(view, self.maker.config.label_size), view.image[None]
         if self.look is None:
             return ViewBatch([packed], image, None)
