@@ -278,7 +278,37 @@ def test_a_mask_in_lossless_webp_keeps_its_values(tmp_path, options):
     mask = np.zeros((40, 40), np.uint8)
     mask[10:20, 5:30] = 1
     Image.fromarray(mask).convert("RGB").save(tmp_path / "mask.webp", lossless=True, **options)
-    assert np.array_equal(mask_labels(tmp_path / "mask.webp", page=0).labels, mask > 0)
+    path = tmp_path / "mask.webp"
+    assert np.array_equal(mask_labels(path, page=0).labels, mask > 0)
+    mask[20:30] = 255
+    Image.fromarray(mask).convert("RGB").save(path, lossless=True, **options)
+    for source in (path, path.read_bytes(), Image.open(path), Image.open(io.BytesIO(path.read_bytes()))):
+        assert np.array_equal(mask_labels(source, page=0).labels, mask)
+    mask[:5] = 2
+    Image.fromarray(mask).convert("RGB").save(path, lossless=True, **options)
+    with pytest.raises(MaskError, match="name the object's: value=2"):
+        mask_labels(path, page=0)
+    assert np.array_equal(mask_labels(path, page=0, value=2).labels == 1, mask == 2)
+
+
+def test_a_webp_whose_file_is_gone_counts_as_lossy_and_the_cure_works(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:20, 5:30] = 255
+    images = []
+    for brightest in (255, 3):
+        Image.fromarray(np.minimum(mask, brightest)).convert("RGB").save(tmp_path / "mask.webp", lossless=True)
+        images.append(Image.open(tmp_path / "mask.webp"))
+        images[-1].load()
+        (tmp_path / "mask.webp").unlink()
+    white, small = images
+    assert np.array_equal(mask_labels(white).labels, mask > 0)
+    picture = load_picture(np.zeros((40, 40, 3), np.uint8))
+    with pytest.raises(MaskError, match=r"a lossy file: half the scale or more.* save as PNG"):
+        load_mask(small, picture)
+    with pytest.raises(MaskError, match="save a grey PNG of them"):
+        load_mask(small, picture, value=3)
+    small.convert("L").save(tmp_path / "mask.png")
+    assert np.array_equal(load_mask(tmp_path / "mask.png", picture, value=3), mask > 0)
 
 
 def test_a_sparse_mask_is_refused():
