@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -330,6 +331,34 @@ def test_check_counts_a_copy_and_finds_what_is_missing(name, tmp_path):
     assert missing_files(name, root) == []
     (root / TAKEN_AWAY[name]).unlink()
     assert missing_files(name, root) == [root / TAKEN_AWAY[name]]
+
+
+def places_of(pattern: str) -> list[str]:
+    """Patterns for ``glob`` of a line of a layout."""
+    if alternatives := re.search(r"\{([^{}]*)\}", pattern):
+        before, after = pattern[: alternatives.start()], pattern[alternatives.end() :]
+        return [place for each in alternatives[1].split(",") for place in places_of(before + each + after)]
+    return [re.sub("<.*?>", "*", pattern).rstrip("/")]
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_layouts_say_where_everything_lies(name, tmp_path):
+    root = TREES[name](tmp_path)
+    lines = BENCHMARKS[name].layout
+    assert all(list(root.glob(place)) for line in lines for place in places_of(line))
+    described = [file for line in lines for place in places_of(line) for file in root.glob(place)]
+    for file in BENCHMARKS[name].files(root):
+        assert any(file.is_relative_to(place) for place in described), file
+
+
+def test_data_list_names_every_benchmark_with_layout_and_counts():
+    result = CliRunner().invoke(main, ["data", "list"])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == list(BENCHMARKS)
+    assert "pascal       10,582 training pictures, 1,449 test pictures, 20 classes, 4 folds" in lines
+    assert "suim         110 pictures, 7 classes, to test on only" in lines
+    assert "             masks/<class>/<id>.png" in lines
 
 
 def test_data_check_names_what_differs_and_draws_the_sheet(tmp_path):

@@ -1,4 +1,4 @@
-"""``iir-sdk data``: verify copies of the benchmarks."""
+"""``iir-sdk data``: which benchmarks there are, and whether a copy is the published one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import click
 
 @click.group()
 def data() -> None:
-    """Datasets: whether a copy is the published one."""
+    """Datasets: which there are, and whether a copy is the published one."""
+
+
+@data.command("list")
+def list_benchmarks() -> None:
+    """Name the benchmarks, with their folds, published counts and what lies where in a copy."""
+    from iir_sdk.data.registry import BENCHMARKS
+
+    for name, known in BENCHMARKS.items():
+        counts = [f"{count:,} {what}" for what, count in known.published.items()] or ["one set of your own"]
+        folds = [f"{known.folds} folds"] if known.folds > 1 else []
+        click.echo(f"{name:12} {', '.join([*counts, *folds, *(['to test on only'] if known.cross_domain else [])])}")
+        for places in known.layout:
+            click.echo(f"{'':12} {places}")
 
 
 @data.command()
