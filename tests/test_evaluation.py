@@ -66,7 +66,7 @@ def test_hand_made_predictions_score_as_worked_out_by_hand(small_segmenter, monk
     evaluator = Evaluator(small_segmenter, HandMade(masks))
     monkeypatch.setattr(evaluator, "probability", lambda e: found[e.query].astype(np.float32))
     episodes = [Episode("a", ("q",), "p"), Episode("a", ("p",), "q"), Episode("b", ("s",), "r")]
-    score, each = evaluator.score_each(episodes)
+    score, each = evaluator.score(episodes)
     assert [e.iou for e in each] == pytest.approx([2 / 4, 1 / 2, 0])
     assert score.per_class == pytest.approx({"a": 3 / 6, "b": 0})
     assert score.miou == pytest.approx(0.25)

@@ -78,7 +78,7 @@ def test_labels_and_shots(small_segmenter):
     small_segmenter.add_support(*b, label="dog")
     small_segmenter.add_support(*c, label="cat")
     assert small_segmenter.supports.labels == ("cat", "dog")
-    assert small_segmenter.supports.state_of("cat").shots == 2
+    assert small_segmenter.task([s.state for s in small_segmenter.supports.of_label("cat")]).shots == 2
     both = small_segmenter.predict(query[0])
     assert both.labels == ("cat", "dog")
     for label in both.labels:

@@ -132,18 +132,12 @@ class Evaluator:
         """A query's own ``(height, width)``."""
         return self._query(key).size
 
-    def score(self, episodes: Sequence[Episode], *, threshold: float = 0.5) -> SegmentationScore:
-        """Score episodes by thresholded probability."""
-        return self.score_each(episodes, threshold=threshold)[0]
-
-    def score_each(
-        self, episodes: Sequence[Episode], *, threshold: float = 0.5
-    ) -> tuple[SegmentationScore, list[EpisodeScore]]:
-        """As :meth:`score`, and each episode's own IoU."""
+    def score(self, episodes: Sequence[Episode]) -> tuple[SegmentationScore, list[EpisodeScore]]:
+        """Score episodes by where probability is above one half: all together, and each by its IoU."""
         score, each = SegmentationScore(), []
         for episode in tqdm(episodes, desc=self.pictures.name, unit="episode"):
             target = self.pictures.mask(episode.name, episode.query)
-            iou = score.add(episode.name, self.probability(episode) > threshold, target)
+            iou = score.add(episode.name, self.probability(episode) > 0.5, target)
             each.append(EpisodeScore(episode, iou))
         return score, each
 
@@ -209,7 +203,7 @@ def evaluate_set(
     protocol = protocol or Protocol()
     drawn = draw_episodes(pictures, protocol) if episodes is None else episodes
     evaluator = Evaluator(segmenter, pictures, output=protocol.output)
-    runs = [evaluator.score_each(of_seed) for of_seed in drawn.values()]
+    runs = [evaluator.score(of_seed) for of_seed in drawn.values()]
     scores = [score for score, _ in runs]
     names = sorted({name for score in scores for name in score.per_class})
     mious = tuple(score.miou for score in scores)

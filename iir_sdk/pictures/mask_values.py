@@ -127,7 +127,7 @@ def _read(image: Image.Image, lossy: bool, what: str) -> MaskValues:
         brightness = _shades(rgb) if rgb.max(initial=0) >= _DARKEST else rgb.max(axis=2)
         return MaskValues(brightness, brightness, soft=True, of="comes from a lossy file (JPEG, ...)")
     if image.mode == "P":
-        return _of_palette(image, what)
+        return _of_palette(image)
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return _of_array(np.asarray(image), what)
     return _of_colours(np.asarray(image.convert("RGB")), what)
@@ -140,7 +140,7 @@ def _of_cut_out(image: Image.Image, alpha: NDArray[np.uint8], what: str) -> Mask
         indices = np.asarray(image)
         few = len(np.unique(indices)) <= _FEW_COLOURS
         if few and np.array_equal(indices != 0, visible) and flat_share(indices, visible) > 0.5:
-            return _of_palette(image, what)
+            return _of_palette(image)
     packed = _packed(np.asarray(image.convert("RGBA"))[..., :3])
     colours, counts = np.unique(packed[visible], return_counts=True)
     few = np.sort(counts)[-_FLAT_COLOURS:].sum() > 0.95 * counts.sum()
@@ -152,7 +152,7 @@ def _of_cut_out(image: Image.Image, alpha: NDArray[np.uint8], what: str) -> Mask
     return MaskValues(alpha, alpha, soft=faint, of="is a cut-out by transparency")
 
 
-def _of_palette(image: Image.Image, what: str) -> MaskValues:
+def _of_palette(image: Image.Image) -> MaskValues:
     """Indices, and what they show where the colours in use are greys, or black and one other."""
     indices = np.asarray(image)
     entries = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)

@@ -60,7 +60,6 @@ def load_mask(
     source: ImageSource,
     picture: Picture,
     *,
-    what: str = "mask",
     value: Value | None = None,
     exif: Exif = "auto",
     page: int | None = None,
@@ -73,7 +72,6 @@ def load_mask(
     Args:
         source: a path, a file's bytes, an open binary file, a PIL image, an array or a tensor ``(H, W)``.
         picture: the picture it belongs to.
-        what: its name in error messages.
         value: which number is the object, where the mask holds several classes.
         exif: what it was drawn on, the picture as ``shown`` or as ``stored``; ``auto`` as said above.
         page: which one of a file of several pages; a file of one serves for all.
@@ -86,27 +84,27 @@ def load_mask(
         MaskError: wrong size, empty, all foreground, or not a mask.
     """
     check_exif(exif)
-    mask = mask_labels(source, what=what, value=value, page=page)
+    mask = mask_labels(source, value=value, page=page)
     frame = picture.frame
-    labels = in_shown_frame(mask.labels, frame, exif="shown" if mask.turned else exif, what=what)
+    labels = in_shown_frame(mask.labels, frame, exif="shown" if mask.turned else exif, what="mask")
     if not (labels == 1).any():
         raise MaskError(
-            f"{what} is empty: no pixel is nonzero (of soft edges or a lossy file: half the scale or more). "
+            "mask is empty: no pixel is nonzero (of soft edges or a lossy file: half the scale or more). "
             "Mark the object with any nonzero value, and save as PNG."
         )
     if not (labels == 0).any():
         raise MaskError(
-            f"{what} covers the whole image, so nothing tells the object from its background. "
+            "mask covers the whole image, so nothing tells the object from its background. "
             "Mark the object only, and set background to 0: 255 beside another value is unknown, not background."
         )
-    _warn_of_a_full_border(labels, what)
+    _warn_of_a_full_border(labels)
     return labels
 
 
-def _warn_of_a_full_border(labels: NDArray[np.uint8], what: str) -> None:
+def _warn_of_a_full_border(labels: NDArray[np.uint8]) -> None:
     if all((side == 1).all() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])):
         warnings.warn(
-            f"{what} marks every pixel of the image's border as object. Is it inverted? Then pass np.array(mask) == 0; "
+            "mask marks every pixel of the image's border as object. Is it inverted? Then pass np.array(mask) == 0; "
             "of a file, np.array(Image.open(path)) == 0.",
             IirWarning,
             stacklevel=3,

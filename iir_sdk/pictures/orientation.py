@@ -64,14 +64,14 @@ def oriented_pixels(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.u
     return np.asarray(oriented(Image.fromarray(pixels), orientation)) if orientation in _METHODS else pixels
 
 
-def frame_of(path: str | os.PathLike[str], *, what: str = "image") -> Frame:
+def frame_of(path: str | os.PathLike[str]) -> Frame:
     """Of a picture file, from its header.
 
     Raises:
         PictureNotFoundError: the path does not exist.
         ImageError: it is no picture.
     """
-    with opened(path, what, ImageError, page=0) as image:
+    with opened(path, "image", ImageError, page=0) as image:
         orientation = orientation_of(image)
         if image.format == "TIFF":
             # PIL turns TIFFs itself as it loads them; before, its size may be that of either.

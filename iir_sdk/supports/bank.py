@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.files import is_file, write_atomically
-from iir_sdk.supports.encoded import KeptState, join_shots
+from iir_sdk.supports.encoded import KeptState
 
 FORMAT = "iir_sdk.supports/5"
 
@@ -83,14 +83,6 @@ class SupportBank:
         if not found:
             raise LabelError(f"no support has label {label!r}; labels: {', '.join(map(repr, self.labels)) or 'none'}.")
         return found
-
-    def state_of(self, label: str) -> KeptState:
-        """One task with all shots of a label.
-
-        Raises:
-            LabelError: there is no such label.
-        """
-        return join_shots([s.state for s in self.of_label(label)])
 
     def adding(self, *supports: Support) -> SupportBank:
         """A bank with further supports; those it holds already are not added twice."""

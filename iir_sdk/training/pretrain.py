@@ -190,12 +190,12 @@ def adapt_classifier(
     return losses
 
 
-def adaptation_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def adaptation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """``CE(student, argmax teacher) + T^2 KL(teacher / T || student / T)`` of logits ``(B, C)``."""
     entropy = F.cross_entropy(student, teacher.argmax(1))
-    softened = F.log_softmax(student / temperature, 1)
-    divergence = F.kl_div(softened, F.log_softmax(teacher / temperature, 1), log_target=True, reduction="batchmean")
-    return entropy + temperature**2 * divergence
+    softened = F.log_softmax(student / TEMPERATURE, 1)
+    divergence = F.kl_div(softened, F.log_softmax(teacher / TEMPERATURE, 1), log_target=True, reduction="batchmean")
+    return entropy + TEMPERATURE**2 * divergence
 
 
 def save_part(part: torch.nn.Module, path: Path, classes: Sequence[str] = ()) -> Path:

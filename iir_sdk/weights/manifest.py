@@ -97,15 +97,16 @@ def write_entry(path: Path, entry: WeightsEntry) -> None:
     write_text_atomically(path, content)
 
 
-def read_json(path: Path, largest: int = _LARGEST_JSON) -> Any:
+def read_json(path: Path) -> Any:
     """A JSON file's value.
 
     Raises:
         WeightsError: it is not there, too large, or not JSON.
     """
     try:
-        if path.stat().st_size > largest:
-            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, more than the {largest:,} it may have.")
+        size = path.stat().st_size
+        if size > _LARGEST_JSON:
+            raise WeightsError(f"{path} has {size:,} bytes, more than the {_LARGEST_JSON:,} it may have.")
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}.") from error

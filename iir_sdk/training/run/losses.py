@@ -24,19 +24,18 @@ def mask_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -> Te
     return entropy + dice_weight * dice_loss((full[:, 1] - full[:, 0]).sigmoid(), target)
 
 
-def dice_loss(probability: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
-    """``1 - 2 |P T| / (|P| + |T|)``, mean over the pictures that hold the object (Milletari et al., 2016).
+def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """``1 - (2 |P T| + 1) / (|P| + |T| + 1)``, mean over the pictures that hold the object (Milletari et al., 2016).
 
     Args:
         probability: ``(B, H, W)`` in [0, 1].
         target: ``(B, H, W)`` in {0, 1, 255}; 255 counts nowhere.
-        smooth: added to both sides of the fraction.
     """
     known = (target != IGNORE).float()
     truth = (target == 1).float()
     both = (probability * truth).sum((1, 2))
     total = (probability * known).sum((1, 2)) + truth.sum((1, 2))
-    dice = 1 - (2 * both + smooth) / (total + smooth)
+    dice = 1 - (2 * both + 1) / (total + 1)
     present = (truth.sum((1, 2)) > 0).float()
     return (dice * present).sum() / present.sum().clamp_min(1)
 
