@@ -22,16 +22,14 @@ from iir_sdk.data.episodes import Episode
 from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError
 from iir_sdk.evaluation.evaluate import Protocol, draw_episodes
-from iir_sdk.model.attention import Attention, inconsistent_pairs
+from iir_sdk.model.attention import Attention, inconsistent_pairs, support_labels
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, resize_map
-from iir_sdk.model.cross_step import support_labels
+from iir_sdk.model.companions import similarity_prior
+from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.prior import similarity_prior
+from iir_sdk.model.prior import query_prior, similarities
 from iir_sdk.model.prototypes import grid_size, resize_mask
-from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.query_priors import iir_prior, similarities
-from iir_sdk.model.state import SupportState
 from iir_sdk.training.run.step import cell_labels, known_share
 
 Figures = dict[str, float]
@@ -61,7 +59,7 @@ def dual_figures(
     core_share = float((share * activated).sum() / share.sum())
     prototypes = torch.cat([state.core_high, state.foreground_high, state.background_high], 1)
     core, whole, background = resize_map(similarities(query, "high", prototypes), size).chunk(3, 1)
-    regions = iir_prior(query, state, activated_query, torch.ones(1, 1))
+    regions = query_prior(query, state, activated_query, torch.ones(1, 1))
     return {
         "the activated region covers all of the support's mask": float(core_share > 0.99),
         "it covers none of it": float(core_share < 0.01),
@@ -99,7 +97,7 @@ def best_iou(soft: Tensor, truth: Tensor, known: Tensor) -> float:
 
 def dropout_figures(model: IIR, state: SupportState, query: QueryFeatures, labels: Tensor) -> Figures:
     """How much of cross attention the cut pairs hold, and how much of it goes astray; ``labels (1, h*w)``."""
-    of_support = support_labels(state)
+    of_support = support_labels(state.side, state.mass)
     seen: list[tuple[Attention, Tensor, Tensor, Tensor]] = []
 
     def keep(attention: Attention, inputs: tuple) -> None:  # type: ignore[type-arg]

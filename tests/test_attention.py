@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iir_sdk.model.attention import Attention, CrossAttention, inconsistent_pairs
-from iir_sdk.model.cross_step import Labels, _without_conflicts
+from iir_sdk.model.attention import Attention, CrossAttention, Labels, directional_dropout, inconsistent_pairs
 
 
 def brute_force(affinity: np.ndarray, query: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -80,7 +79,7 @@ def test_dropped_pairs_get_no_attention_and_others_keep_theirs(rng):
     kept = cross.keys_values(support)
     query_labels, support_labels = torch.tensor([[0, 1, 1, 0, 1]]), torch.tensor([[1, 0, 0, 1, 1, 0]])
     none = torch.zeros(1, 1, 6, dtype=torch.float64)
-    bias = _without_conflicts(cross, tokens, kept.keys, none, Labels(query_labels, support_labels))
+    bias = directional_dropout(cross, tokens, kept.keys, none, Labels(query_labels, support_labels))
     drop = cross.inconsistent(tokens, kept.keys, query_labels, support_labels)
     assert drop.any()
     assert torch.equal(bias == -torch.inf, drop)

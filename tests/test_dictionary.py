@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.model.backbone import Taps
+from iir_sdk.model.companions import dense_prior
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.prior import dense_prior
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
 from tests.test_iir import JOINT, episode
 from tests.test_loop import WORDS, build
@@ -66,7 +66,7 @@ def test_the_prior_is_foregrounds_share_among_tokens_and_words(near_scale, weigh
         dictionary.weight_log.fill_(weight)
         found = dictionary_prior(**inputs, dictionary=dictionary)
     assert torch.equal(inputs["bias"].isinf().any(2), torch.tensor([[True], [False]]))
-    torch.testing.assert_close(found.own, dense_prior(inputs["affinity"], inputs["side"], inputs["bias"]))
+    torch.testing.assert_close(found.among_tokens, dense_prior(inputs["affinity"], inputs["side"], inputs["bias"]))
     for task, row, column in np.ndindex(2, 2, 2):
         expected = by_loops(inputs, near_scale, weight, (task, row, column))
         assert found.among_words[task, 0, row, column] == pytest.approx(expected, abs=1e-5)
@@ -78,7 +78,7 @@ def test_words_without_weight_leave_the_supports_own_prior():
     with torch.no_grad():
         dictionary.weight_log.fill_(-80)
         found = dictionary_prior(**inputs, dictionary=dictionary)
-    torch.testing.assert_close(found.among_words, found.own)
+    torch.testing.assert_close(found.among_words, found.among_tokens)
 
 
 def test_words_that_win_everywhere_keep_the_ranking_and_finite_odds():

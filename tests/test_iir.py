@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.iir import IIR, Prediction
-from iir_sdk.model.state import SupportState
 from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
 from tests import small_vgg  # noqa: F401
 

@@ -27,12 +27,11 @@ from iir_sdk.evaluation.calibration import (
     present_and_absent,
 )
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
-from iir_sdk.model.backbone import Taps
-from iir_sdk.model.build_backbone import build_backbone
+from iir_sdk.model.backbone import Taps, build_backbone
+from iir_sdk.model.companions import self_support_priors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import class_agreement, score_logits
-from iir_sdk.model.self_support import self_support_priors
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 

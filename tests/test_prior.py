@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.model import prior as priors
+from iir_sdk.model.companions import dense_prior, similarity_prior, token_affinity
+from iir_sdk.model.tokens import vector_lengths
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,13 +52,13 @@ def test_dense_prior_equals_loops(rng):
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     mass = rng.uniform(0.5, 4, size=5)
     maps = torch.tensor(query).float()[None]
-    affinity = priors.token_affinity(
+    affinity = token_affinity(
         maps,
-        priors.vector_lengths(maps),
+        vector_lengths(maps),
         torch.tensor(support).float()[None],
         torch.tensor(0.1),
     )
-    found = priors.dense_prior(affinity, torch.tensor(mask)[None], torch.tensor(mass).float().log()[None, None])
+    found = dense_prior(affinity, torch.tensor(mask)[None], torch.tensor(mass).float().log()[None, None])
     for y in range(2):
         for x in range(3):
             weights = mass * np.exp([cosine(query[:, y, x], s) / 0.1 for s in support])
@@ -91,6 +93,6 @@ def test_a_mean_over_equal_shots_is_the_shot(rng):
 def test_similarity_priors_span_each_map_and_flat_ones_are_zero(rng):
     maps = torch.tensor(rng.uniform(-1, 1, (2, 3, 4, 5)), dtype=torch.float32)
     maps[1, 2] = 0.3
-    found = priors.similarity_prior(maps)
+    found = similarity_prior(maps)
     torch.testing.assert_close(found, priors.min_max(maps, torch.ones_like(maps, dtype=torch.bool)))
     assert not found[1, 2].any()

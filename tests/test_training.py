@@ -21,8 +21,7 @@ from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.model.backbone import Backbone
-from iir_sdk.model.build_backbone import build_backbone
+from iir_sdk.model.backbone import Backbone, build_backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing

@@ -20,10 +20,9 @@ from iir_sdk.engines.devices import computes_in_bfloat16, pick_device
 from iir_sdk.engines.lap_clock import LapClock
 from iir_sdk.errors import ConfigError, IirWarning
 from iir_sdk.model.backbone import Taps, taps_of
+from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR, Prediction
-from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.state import SupportState
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.results.full_size import Segmented
 from iir_sdk.supports.encoded import KeptState, join_tasks

@@ -1,4 +1,4 @@
-"""Self and cross attention, and directional dropout (method, sections 4 and 5)."""
+"""Self attention, cross attention over all shots' tokens, and directional dropout in it (method, sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iir_sdk.model.config import ShotFusion
+from iir_sdk.model.tokens import token_bias
+
+IGNORE = 255
+
 
 class KeysValues(NamedTuple):
     """What a query needs of the other side: projected ``keys`` and ``values``, each ``(B, S, d)``."""
 
     keys: Tensor
     values: Tensor
+
+
+class Attended(NamedTuple):
+    """Over which tokens one attention runs, and how much its outcome counts.
+
+    Attributes:
+        bias: ``(N, 1, T)`` added to the attention logits; ``-inf`` at tokens that are no part of it.
+        weight: ``(N, 1, 1)``, of several attentions' outcomes; they sum to 1. None for a single one.
+    """
+
+    bias: Tensor
+    weight: Tensor | None = None
+
+
+class Labels(NamedTuple):
+    """What directional dropout compares: ``query (N, P)`` and ``support (N, T)`` labels in {0, 1, 255}."""
+
+    query: Tensor
+    support: Tensor
 
 
 class Attention(nn.Module):
@@ -72,7 +96,7 @@ def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: T
     """
     match = affinity.argmax(1)
     matched_labels = query_labels.gather(1, match)
-    known = (matched_labels != 255) & (support_labels != 255)
+    known = (matched_labels != IGNORE) & (support_labels != IGNORE)
     conflict = known & (matched_labels != support_labels)
     drop = torch.zeros_like(affinity, dtype=torch.bool)
     # Every column is written at its own match, marked or not, so no default index is ever hit.
@@ -148,3 +172,61 @@ class CrossAttention(nn.Module):
         """The residual attention step without the feed-forward."""
         attended: Tensor = tokens + self.attention(self.query_norm(tokens), support, bias)
         return attended
+
+
+def attended_tokens(mass: Tensor, weights: Tensor, bias: Tensor, fusion: ShotFusion) -> list[Attended]:
+    """All shots' tokens at once for ``concat``, those of each shot by itself for ``average``.
+
+    Args:
+        mass: ``(N, K, T)`` of the tokens.
+        weights: ``(N, K)`` of the shots, each row sums to 1.
+        bias: ``(N, 1, T)`` that they give the tokens of all shots.
+        fusion: which of the two.
+    """
+    if fusion == "concat" or weights.shape[1] == 1:
+        return [Attended(bias)]
+    one = torch.eye(weights.shape[1], device=weights.device)
+    return [
+        Attended(token_bias(one[k].expand_as(weights), mass), weights[:, k, None, None])
+        for k in range(weights.shape[1])
+    ]
+
+
+def support_labels(side: Tensor, mass: Tensor) -> Tensor:
+    """``(N, T)`` int64: 1 where a token is mostly foreground, 255 where it stands for nothing known.
+
+    Args:
+        side: ``(N, T)`` share of foreground in each token.
+        mass: ``(N, K, T)`` >= 0.
+    """
+    return torch.where(mass.sum(1) > 0, (side > 0.5).long(), IGNORE)
+
+
+def cross_step(
+    cross: CrossAttention, tokens: Tensor, support: KeysValues, attended: list[Attended], labels: Labels | None
+) -> Tensor:
+    """``tokens (N, P, d)`` refined by a support's keys and values ``(N, T, d)``.
+
+    Args:
+        cross: the layers.
+        tokens: of the queries.
+        support: what they attend to.
+        attended: from :func:`attended_tokens`.
+        labels: turn directional dropout on.
+    """
+    outcomes = []
+    for bias, weight in attended:
+        if labels is not None:
+            bias = directional_dropout(cross, tokens, support.keys, bias, labels)
+        outcome = cross.attend(tokens, support, bias)
+        outcomes.append(outcome if weight is None else weight.to(tokens.dtype) * outcome)
+    refined: Tensor = cross.feed_forward(sum(outcomes[1:], start=outcomes[0]))
+    return refined
+
+
+def directional_dropout(cross: CrossAttention, tokens: Tensor, keys: Tensor, bias: Tensor, labels: Labels) -> Tensor:
+    """``bias (N, 1, T)`` of query tokens ``(N, P, d)`` as ``(N, P, T)``, ``-inf`` at similar but inconsistent pairs."""
+    drop = cross.inconsistent(tokens, keys, *labels)
+    cut = bias.expand(drop.shape).masked_fill(drop, -torch.inf)
+    # A row left without any token has no softmax; it keeps what it had.
+    return torch.where(cut.isneginf().all(2, keepdim=True), bias, cut)

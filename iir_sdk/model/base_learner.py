@@ -78,8 +78,8 @@ class BaseLearner(nn.Module):
         total = probability.sum(1, keepdim=True)
         if own_class is None:
             return total
-        own = probability.gather(1, own_class[:, None, None, None].expand(-1, 1, *probability.shape[2:]))
-        return (total - own).clamp_min(0)
+        asked_for = probability.gather(1, own_class[:, None, None, None].expand(-1, 1, *probability.shape[2:]))
+        return (total - asked_for).clamp_min(0)
 
 
 class BackgroundMerge(nn.Module):

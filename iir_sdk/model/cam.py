@@ -28,6 +28,10 @@ class ProxyClass:
     index: Tensor
     weight: Tensor
 
+    def of_one_shot(self) -> ProxyClass:
+        """Of ``N`` tasks with one shot each: ``index (N, 1)`` and ``weight (N, 1, C)``."""
+        return ProxyClass(self.index[:, None], self.weight[:, None])
+
 
 def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass:
     """Classify the support through its masked ``mid`` map (method, section 2, step 1).
@@ -101,8 +105,8 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
         source = mid.detach().clone().requires_grad_()
         classes = index.clone()
         logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(source)))
-        own = backbone.map_channels
-        maps = [_channel_weighted(source, logits, classes[:, k], own) for k in range(classes.shape[1])]
+        channels = backbone.map_channels
+        maps = [_channel_weighted(source, logits, classes[:, k], channels) for k in range(classes.shape[1])]
         return torch.stack(maps, 1).relu()
 
 

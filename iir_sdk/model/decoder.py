@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import CrossAttention, KeysValues, SelfAttention
+from iir_sdk.model.attention import Attended, CrossAttention, KeysValues, Labels, SelfAttention, cross_step
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.cross_step import Attended, Labels, cross_step
 from iir_sdk.model.dictionary import Dictionary
 from iir_sdk.model.light import LightBlock, LightHead
 from iir_sdk.model.presence import EVIDENCE, SCORES

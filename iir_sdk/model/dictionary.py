@@ -21,9 +21,6 @@ _NEAR = 10.0
 _LOGIT_SCALE = 8.0
 _SMALLEST = 1e-4
 
-DICTIONARY_PRIORS = 2
-"""Maps that the words add to the priors."""
-
 
 class Dictionary(nn.Module):
     """``M`` words, each a unit vector of ``mid`` and one of ``high``, and how much they count.
@@ -50,12 +47,12 @@ class DictionaryPriors(NamedTuple):
     """Maps ``(N, 1, h, w)`` float32.
 
     Attributes:
-        own: in [0, 1], by the support's tokens alone, as :func:`iir_sdk.model.prior.dense_prior` gives it.
+        among_tokens: in [0, 1], by the support's tokens alone: :func:`iir_sdk.model.companions.dense_prior`.
         among_words: in [0, 1], with the words as further background.
         odds: an eighth of the logarithm of the latter's odds, its ends cut off at one in ten thousand.
     """
 
-    own: Tensor
+    among_tokens: Tensor
     among_words: Tensor
     odds: Tensor
 
@@ -74,13 +71,13 @@ def dictionary_prior(
         bias: ``(N, 1, T)`` of the tokens' masses.
         dictionary: how much words count.
     """
-    own = map_to_tokens(affinity) + bias
     foreground = side.float()[:, :, None]
     resembles = (near + bias).softmax(2) @ foreground
     # Together the words weigh as much as all of a support's positions.
     weight = _exponentials(bias).log_sum - math.log(near.shape[1]) + dictionary.weight_log
     weight = weight - dictionary.near_scale_log.exp() * resembles
-    tokens, words = _exponentials(own), _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
+    tokens = _exponentials(map_to_tokens(affinity) + bias)
+    words = _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
     both = tokens.relative @ torch.cat([foreground, 1 - foreground], 2) / tokens.relative.sum(2, keepdim=True)
     share, rest = both.chunk(2, 2)
     lead = tokens.log_sum - words.log_sum

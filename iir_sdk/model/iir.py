@@ -1,4 +1,8 @@
-"""IIR: a support is encoded once, then any number of queries is segmented from the kept state."""
+"""IIR: a support is encoded once, then any number of queries is segmented from the kept state.
+
+Comments begin with the method's sections and steps: 1 backbone; 2 inter-image refinement (2.1 proxy class, 2.2 class
+activation, 2.3 threshold, 2.4 prototypes, 2.5 prior map); 3 shots; 4 decoder; 5 directional dropout; 6 base learner.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.model import prior as priors
-from iir_sdk.model.backbone import Taps
+from iir_sdk.model.attention import Attended, Labels, attended_tokens, support_labels
+from iir_sdk.model.backbone import Taps, build_backbone
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
-from iir_sdk.model.build_backbone import build_backbone
 from iir_sdk.model.cam import (
     ProxyClass,
     adaptive_threshold,
@@ -22,24 +25,21 @@ from iir_sdk.model.cam import (
     proxy_class,
     resize_map,
 )
-from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.cross_step import Attended, Labels, attended_tokens, support_labels
-from iir_sdk.model.decoder import Decoder
-from iir_sdk.model.dictionary import DICTIONARY_PRIORS
-from iir_sdk.model.presence import prediction_evidence, score_logits
-from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
-from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.query_priors import (
+from iir_sdk.model.companions import (
     Temperatures,
-    by_task,
     companion_priors,
     companion_prototypes,
-    for_queries,
-    iir_prior,
+    joined,
+    prior_maps,
+    self_support_priors,
     similarity_priors,
 )
-from iir_sdk.model.self_support import self_support_priors
-from iir_sdk.model.state import SupportState
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.decoder import Decoder
+from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
+from iir_sdk.model.presence import prediction_evidence, score_logits
+from iir_sdk.model.prior import gram, query_prior, shot_weights, support_prior
+from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
 from iir_sdk.model.tokens import (
     TokenLayout,
     every_position,
@@ -48,6 +48,7 @@ from iir_sdk.model.tokens import (
     sides_of_cells,
     token_bias,
     tokens_to_map,
+    vector_lengths,
 )
 
 
@@ -84,13 +85,6 @@ class SupportEncoding(NamedTuple):
     auxiliary: tuple[Tensor, ...]
 
 
-class _SupportMaps(NamedTuple):
-    proxy: ProxyClass
-    threshold: Tensor
-    activated: Tensor
-    mask: Tensor
-
-
 class IIR(nn.Module):
     """Few-shot segmentation by Inter- and Intra-image Refinement (Fu et al., arXiv 2507.05838).
 
@@ -113,10 +107,9 @@ class IIR(nn.Module):
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
                 "so no closed-form CAM exists; use cam='grad'."
             )
-        of_query = 2 if config.self_support else 0
-        companions = (8 if config.companion_priors else 0) + (3 if config.joint_priors else 0) + of_query
-        companions += DICTIONARY_PRIORS if config.dictionary else 0
-        self.decoder = Decoder(config, self.backbone.channels, 1 + companions, (3 if companions else 1) + of_query)
+        self.prior_maps = prior_maps(config)
+        channels = [sum(maps.values()) for maps in self.prior_maps]
+        self.decoder = Decoder(config, self.backbone.channels, *channels)
         self.base_learner: BaseLearner | None = None
         if config.base_classes:
             self.base_learner = BaseLearner(self.backbone.channels, config.base_classes)
@@ -155,39 +148,46 @@ class IIR(nn.Module):
         ``known (N, 1, H, W)`` in [0, 1] is 0 where a support's label is to be ignored: no part of the background.
         """
         size = grid_size(taps.mid)
-        pooled_map = self._pooled_map(taps.high)
+        mask = resize_mask(masks, size)
         known = torch.ones_like(masks) if known is None else known
-        maps = self._support_maps(taps, pooled_map, masks, known, size)
+        pooled_map = self._pooled_map(taps.high)
+        with torch.no_grad():
+            # 2.1 Proxy class: the classifier's own class that stands for the object.
+            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks).of_one_shot()
+            # 2.2 Where that class is active in the support; decode asks the same of the query.
+            cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, proxy), size)
+            # 2.3 The threshold by which the activation fits the mask best binarises both.
+            threshold = self._threshold(cam, mask, resize_mask(known, size))
+        activated = (cam > threshold[:, None, None, None]).float()
+
+        # 2.4 Core, local and whole prototypes: of high for the prior, of the decoder's features for the fusion.
         high = resize_map(taps.high.float(), size)
-        dual_high = dual_prototypes(high, maps.mask, maps.activated)
-        # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
-        alike = priors.cosine_map(taps.high, torch.stack([dual_high.core, dual_high.local], 1))
-        core_alike, local_alike = resize_map(alike, size).chunk(2, 1)
-        prior = priors.region_prior(core_alike, local_alike, maps.activated.bool())
+        dual_high = dual_prototypes(high, mask, activated)
         features = self.decoder.support_features(taps)
-        dual = dual_prototypes(features, maps.mask, maps.activated)
-        chosen = _core_or_local(
-            maps.activated, dual.core[:, None], dual.local[:, None], torch.ones_like(maps.threshold)[:, None]
-        )
-        fused = self.decoder.fuse_support(
-            _concat(features, _spread(dual.whole, size), chosen, torch.cat([prior, maps.mask], 1))
-        )
-        layout, at_high = self._token_layouts(taps, masks, known)
+        dual = dual_prototypes(features, mask, activated)
+
+        # 2.5 The support's own prior map.
+        prior = support_prior(taps.high, dual_high, activated)
+
+        # 4 Fusion and the support branch, which never looks at the query: its keys and values are made once.
+        fused = self._fused_support(features, dual, activated, torch.cat([prior, mask], 1))
+        layout, layout_high = self._token_layouts(taps, masks, known)
         keys, values, auxiliary = self._support_branch(fused, layout)
         state = SupportState(
-            proxy_index=maps.proxy.index[:, None],
-            proxy_weight=maps.proxy.weight[:, None],
-            threshold=maps.threshold[:, None],
+            proxy_index=proxy.index,
+            proxy_weight=proxy.weight,
+            threshold=threshold[:, None],
             core_high=F.normalize(dual_high.core, dim=1)[:, None],
             local_high=F.normalize(dual_high.local, dim=1)[:, None],
             **companion_prototypes(taps, pooled_map, masks, known),
+            gram_low=gram(taps.low)[:, None],
             **self._fused_prototypes(dual),
             dense_mid=_pooled_units(layout, taps.mid),
-            dense_high=_pooled_units(at_high, high if at_high is layout else taps.high),
+            dense_high=_pooled_units(layout_high, high if layout_high is layout else taps.high),
             side=layout.side,
             mass=layout.mass[:, None],
-            side_high=at_high.side,
-            mass_high=at_high.mass[:, None],
+            side_high=layout_high.side,
+            mass_high=layout_high.mass[:, None],
             keys=keys,
             values=values,
         )
@@ -202,9 +202,9 @@ class IIR(nn.Module):
         pooled_map = self._pooled_map(taps.high)
         return QueryFeatures(
             taps=taps,
-            lengths=Taps(*(priors.vector_lengths(tap) for tap in taps)),
+            lengths=Taps(*(vector_lengths(tap) for tap in taps)),
             pooled_map=pooled_map,
-            pooled_lengths=None if pooled_map is None else priors.vector_lengths(pooled_map),
+            pooled_lengths=None if pooled_map is None else vector_lengths(pooled_map),
             fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
             detail=self.decoder.head.detail(taps.low),
             base=base,
@@ -230,20 +230,33 @@ class IIR(nn.Module):
             query = self.read_query(query, own_class)
         if state.tasks == 1 and query.queries > 1:
             state = state.expand(query.queries)
-        size = grid_size(query.taps.mid)
+
+        # 3 How much each shot counts: the nearer its style is to the query's, the more.
         weights = self._shot_weights(query, state)
-        activated = self._query_activation(query, state, size)
-        prior = iir_prior(query, state, activated, weights)
+
+        # 2.2, 2.3 Where the supports' proxy classes are active in the query, by the supports' thresholds.
+        activated = self._query_activation(query, state)
+
+        # 2.5 The prior map, and its companions beside it.
+        prior = query_prior(query, state, activated, weights)
         bias = token_bias(weights, state.mass)
-        token_priors, head_priors = self._all_priors(prior, query, state, weights, bias)
-        x = self._fused(query, state, weights, activated, token_priors)
-        x, auxiliary = self._refined(
-            x, state, attended_tokens(state, weights, bias, self.config.shot_fusion), query_labels
-        )
+        fused_priors, head_priors = self._with_companions(prior, query, state, weights, bias)
+
+        # 4 Fusion: features, whole prototype, core where activated and local elsewhere, priors.
+        x = self._fused_query(query, state, weights, activated, fused_priors)
+
+        # 4, 5 Blocks of self and cross attention; in training, labels turn directional dropout on.
+        labels = None if query_labels is None else Labels(query_labels, support_labels(state.side, state.mass))
+        attended = attended_tokens(state.mass, weights, bias, self.config.shot_fusion)
+        x, auxiliary = self._query_branch(x, state, attended, labels)
+
+        # 4 The mask head, with what low adds at stride 8.
         logits = self.decoder.head(x, query.detail, head_priors)
+
+        # 6 Base classes are no part of the object.
         if query.base is not None:
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
-        return Prediction(logits, prior, weights, self._scores(query, state, weights, logits), tuple(auxiliary))
+        return Prediction(logits, prior, weights, self._scores(query, state, weights, logits), auxiliary)
 
     def evidence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
         """What speaks for a prediction, ``(B, 6)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""
@@ -258,18 +271,38 @@ class IIR(nn.Module):
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:
             return torch.ones_like(state.threshold, dtype=torch.float32)
-        return priors.shot_weights(priors.gram(query.taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
+        return shot_weights(gram(query.taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
 
-    def _fused(
-        self, query: QueryFeatures, state: SupportState, weights: Tensor, activated: Tensor, token_priors: Tensor
+    def _threshold(self, cam: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+        threshold = adaptive_threshold(cam, mask, known)
+        # With a single prototype all counts as activated, so core is the whole mask and local falls back to it.
+        return torch.full_like(threshold, -1) if self.config.prototypes == "single" else threshold
+
+    def _query_activation(self, query: QueryFeatures, state: SupportState) -> Tensor:
+        """``(N, K, h, w)`` bool at ``mid``'s grid."""
+        proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
+        with torch.no_grad():
+            cam = by_task(query, class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy), state.tasks)
+            return normalised_at(cam, grid_size(query.taps.mid)) > state.threshold.float()[:, :, None, None]
+
+    def _fused_support(self, features: Tensor, dual: DualPrototypes, activated: Tensor, maps: Tensor) -> Tensor:
+        """The 1x1 fusion of features, whole prototype, core or local prototype, and ``maps``: prior and mask."""
+        whole = dual.whole[:, :, None, None].expand(-1, -1, *grid_size(features))
+        one_shot = activated.new_ones(len(activated), 1)
+        chosen = _core_or_local(activated, dual.core[:, None], dual.local[:, None], one_shot)
+        fused: Tensor = self.decoder.fuse_support(
+            torch.cat([part.to(features.dtype) for part in (features, whole, chosen, maps)], 1)
+        )
+        return fused
+
+    def _fused_query(
+        self, query: QueryFeatures, state: SupportState, weights: Tensor, activated: Tensor, maps: Tensor
     ) -> Tensor:
-        """The 1x1 fusion of features, whole prototype, core or local prototype and priors, group by group."""
+        """The same of a query, where ``maps`` are its priors, as the sum of what each group of inputs adds."""
         whole = (weights[:, None] @ state.whole.float())[:, 0, :, None, None]
         x = query.fused + whole + _core_or_local(activated, state.core, state.local, weights)
-        priors_part = self.decoder.fuse_query_part(
-            "priors", laid_out_like(query.fused, token_priors.to(query.fused.dtype))
-        )
-        return x.to(query.fused.dtype) + priors_part
+        added = self.decoder.fuse_query_part("priors", laid_out_like(query.fused, maps.to(query.fused.dtype)))
+        return x.to(query.fused.dtype) + added
 
     def _fused_prototypes(self, dual: DualPrototypes) -> dict[str, Tensor]:
         """What the decoder's prototypes ``(N, d)`` add to the query's fusion, ``(N, 1, d)``.
@@ -282,16 +315,16 @@ class IIR(nn.Module):
             for name, part in parts.items()
         }
 
-    def _refined(
-        self, x: Tensor, state: SupportState, attended: list[Attended], query_labels: Tensor | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        labels = None if query_labels is None else Labels(query_labels, support_labels(state))
+    def _query_branch(
+        self, x: Tensor, state: SupportState, attended: list[Attended], labels: Labels | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The query after all blocks, and with labels the auxiliary heads' logits."""
         auxiliary = [self.decoder.query_start(x)] if labels else []
         for i, block in enumerate(self.decoder.blocks):
             x = block.query_step(x, state.cross(i), attended, labels)  # type: ignore[operator]
             if labels:
                 auxiliary.append(block.query_aux(x))  # type: ignore[operator]
-        return x, auxiliary
+        return x, tuple(auxiliary)
 
     @torch.no_grad()
     def _pooled_map(self, high: Tensor) -> Tensor | None:
@@ -306,21 +339,8 @@ class IIR(nn.Module):
             return layout, layout
         return every_position(*at_mid), every_position(*at_high)
 
-    def _support_maps(
-        self, taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor, size: tuple[int, int]
-    ) -> _SupportMaps:
-        mask = resize_mask(masks, size)
-        with torch.no_grad():
-            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
-            shot = ProxyClass(proxy.index[:, None], proxy.weight[:, None])
-            cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, shot), size)
-            threshold = adaptive_threshold(cam, mask, resize_mask(known, size))
-            if self.config.prototypes == "single":
-                # Everything counts as activated, so core is the whole mask and local falls back to it.
-                threshold = torch.full_like(threshold, -1)
-        return _SupportMaps(proxy, threshold, (cam > threshold[:, None, None, None]).float(), mask)
-
     def _support_branch(self, fused: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Keys and values ``(N, L, T, d)`` of each cross attention, and the auxiliary heads' logits."""
         # Blocks without cross attention take nothing from the support, so its branch ends with the last that does.
         x, keys, values, auxiliary = fused, [], [], [self.decoder.support_start(fused)]
         for block in self.decoder.blocks[: self.config.cross_blocks]:
@@ -334,47 +354,29 @@ class IIR(nn.Module):
             return none, none, tuple(auxiliary)
         return torch.stack(keys, 1), torch.stack(values, 1), tuple(auxiliary)
 
-    def _all_priors(
+    def _with_companions(
         self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """IIR's prior and its companions: at ``mid``'s grid for the tokens, at ``low``'s for the head."""
+        """All prior maps that the decoder reads: at ``mid``'s grid for the fusion, at ``low``'s for the head."""
         size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
-        if self.decoder.temperature_log is None:
-            return prior, resize_map(prior, fine)
-        # The light decoder's two lists of tokens are one.
-        bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
-        temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
-        low = similarity_priors(query, "low", state, weights)
-        companions, surest = companion_priors(
-            query, state, weights, (bias, bias_high), temperatures, self.decoder.dictionary
-        )
-        tokens, head = [prior, area_average(low, size), *companions], [resize_map(prior, fine), low]
+        at_mid, at_low = {"iir": prior}, {"iir": resize_map(prior, fine)}
+        if self.decoder.temperature_log is not None:
+            # The light decoder's two lists of tokens are one.
+            bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
+            temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
+            at_low["low"] = similarity_priors(query, "low", state, weights)
+            at_mid["low"] = area_average(at_low["low"], size)
+            at_mid |= companion_priors(query, state, weights, (bias, bias_high), temperatures, self.decoder.dictionary)
         if self.config.self_support:
-            assert surest is not None
-            of_tokens, of_head = self_support_priors(query, surest)
-            tokens.append(of_tokens)
-            head.append(of_head)
-        return torch.cat(tokens, 1), torch.cat(head, 1)
-
-    def _query_activation(self, query: QueryFeatures, state: SupportState, size: tuple[int, int]) -> Tensor:
-        proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
-        with torch.no_grad():
-            cam = class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy)
-            return normalised_at(by_task(query, cam, state.tasks), size) > state.threshold.float()[:, :, None, None]
+            surest = at_mid.get("among_words", at_mid["joint"])
+            at_mid["self_support"], at_low["self_support"] = self_support_priors(query, surest)
+        return joined(at_mid, self.prior_maps.at_mid), joined(at_low, self.prior_maps.at_low)
 
 
 def _pooled_units(layout: TokenLayout, maps: Tensor) -> Tensor:
     """Unit vector of each token, the mean of its positions' unit vectors: ``(N, T, C)`` float32."""
     maps = maps.float()
-    return F.normalize(layout.pool(maps / priors.vector_lengths(maps)), dim=2)
-
-
-def _spread(prototype: Tensor, size: tuple[int, int]) -> Tensor:
-    return prototype[:, :, None, None].expand(-1, -1, *size)
-
-
-def _concat(features: Tensor, whole: Tensor, chosen: Tensor, maps: Tensor) -> Tensor:
-    return torch.cat([t.to(features.dtype) for t in (features, whole, chosen, maps)], 1)
+    return F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2)
 
 
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import Attention, CrossAttention, KeysValues
+from iir_sdk.model.attention import Attended, Attention, CrossAttention, KeysValues, Labels, cross_step
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.cross_step import Attended, Labels, cross_step
 from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
 

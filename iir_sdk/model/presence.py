@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iir_sdk.model.companions import mean_units
+from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prior import similarities
 from iir_sdk.model.prototypes import area_average, grid_size
-from iir_sdk.model.query import QueryFeatures
-from iir_sdk.model.query_priors import similarities
-from iir_sdk.model.self_support import mean_units
-from iir_sdk.model.state import SupportState
 
 EVIDENCE = ("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead")
 """What speaks for a prediction; see :func:`prediction_evidence`."""
@@ -32,10 +31,10 @@ def score_logits(evidence: Tensor, head: nn.Linear) -> Tensor:
 def prediction_evidence(
     query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor, class_weight: Tensor | None
 ) -> Tensor:
-    """Does what was found look like the support's object, and how far is it from what was not found?
+    """Does the predicted object look like the support's, and how far is it from the rest of the query?
 
-    Every position counts by its foreground probability for the mean of what was found, so that something is compared
-    where no mask is found, too.
+    Every position counts by its foreground probability for the mean of the predicted object, so that something is
+    compared where the mask is empty, too.
 
     Args:
         query: of ``N`` queries, or of one that all tasks ask for.
@@ -50,8 +49,8 @@ def prediction_evidence(
         :func:`class_agreement`; and the mean lead of the foreground inside the mask, >= 0.
     """
     lead = (logits[:, 1:] - logits[:, :1]).float()
-    found, inside = lead.sigmoid(), lead > 0
-    high, pooled = (_mean_found(query, name, found) for name in ("high", "pooled"))
+    foreground, inside = lead.sigmoid(), lead > 0
+    high, pooled = (_predicted_object(query, name, foreground) for name in ("high", "pooled"))
     alike = similarities(query, "high", state.foreground_high).float().amax((2, 3))
     by_shot = [
         (high * state.foreground_high.float()).sum(2),
@@ -65,11 +64,11 @@ def prediction_evidence(
 
 
 @full_precision
-def class_agreement(found: Tensor, objects: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """How alike two pooled vectors are in the classifier's own vocabulary.
 
     Args:
-        found: ``(N, 1, C)`` unit vectors.
+        predicted: ``(N, 1, C)`` unit vectors.
         objects: ``(N, K, C)`` unit vectors.
         class_weight: ``(1000, C)``; None compares the vectors themselves.
 
@@ -77,13 +76,14 @@ def class_agreement(found: Tensor, objects: Tensor, class_weight: Tensor | None)
         Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
         vectors of length 4, each ``(N, K)`` float32.
     """
-    vectors = torch.cat([found.float(), objects.float()], 1)
+    vectors = torch.cat([predicted.float(), objects.float()], 1)
     scores = vectors if class_weight is None else vectors @ class_weight.float().T
     centred = F.normalize(scores - scores.mean(2, keepdim=True), dim=2)
     roots = (_LENGTH * scores).softmax(2).sqrt()
     return (centred[:, :1] * centred[:, 1:]).sum(2), (roots[:, :1] * roots[:, 1:]).sum(2)
 
 
-def _mean_found(query: QueryFeatures, name: str, found: Tensor) -> Tensor:
-    shares = area_average(found, grid_size(query.compared(name)[0]))
+def _predicted_object(query: QueryFeatures, name: str, foreground: Tensor) -> Tensor:
+    """Mean unit vector ``(N, 1, C)`` of a map, each position weighted by ``foreground (N, 1, h, w)`` in [0, 1]."""
+    shares = area_average(foreground, grid_size(query.compared(name)[0]))
     return F.normalize(mean_units(query, name, shares), dim=2)

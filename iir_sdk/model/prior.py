@@ -1,4 +1,4 @@
-"""Prior maps: where in the query is the support's object, by similarity alone (method, section 2, step 5)."""
+"""IIR's prior map, of a query and of a support (method, section 2, step 5), and what each shot counts (section 3)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iir_sdk.model.cam import resize_map
+from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
 from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import grid_size
-from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+from iir_sdk.model.prototypes import DualPrototypes, grid_size
+from iir_sdk.model.tokens import vector_lengths
+
+
+def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, weights: Tensor) -> Tensor:
+    """IIR's prior of a query, mean over the shots: ``(N, 1, h, w)`` float32 in [0, 1].
+
+    Args:
+        query: of ``N`` queries, or of one that all tasks ask for.
+        state: of ``N`` tasks.
+        activated: ``(N, K, h, w)`` bool, at the grid of the outcome.
+        weights: ``(N, K)`` of the shots.
+    """
+    cosines = similarities(query, "high", torch.cat([state.core_high, state.local_high], 1))
+    core, local = resize_map(cosines, grid_size(activated)).chunk(2, 1)
+    return mean_over_shots(region_prior(core, local, activated), weights)
+
+
+def support_prior(high: Tensor, prototypes: DualPrototypes, activated: Tensor) -> Tensor:
+    """The same of supports by their own prototypes: ``(N, 1, h, w)`` float32 in [0, 1].
+
+    Args:
+        high: ``(N, C, h', w')``.
+        prototypes: in these features, each ``(N, C)``.
+        activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
+    """
+    # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
+    cosines = cosine_map(high, torch.stack([prototypes.core, prototypes.local], 1))
+    core, local = resize_map(cosines, grid_size(activated)).chunk(2, 1)
+    return region_prior(core, local, activated.bool())
+
+
+def similarities(query: QueryFeatures, name: str, prototypes: Tensor) -> Tensor:
+    """Cosines of a map of :meth:`QueryFeatures.compared` with unit prototypes ``(N, M, C)``: ``(N, M, h, w)``."""
+    cosines = similarity_map(*query.compared(name), for_queries(query, prototypes))
+    return by_task(query, cosines, len(prototypes))
 
 
 @full_precision
@@ -28,15 +64,8 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
 @full_precision
 def similarity_map(features: Tensor, lengths: Tensor, prototypes: Tensor) -> Tensor:
     """As :func:`cosine_map`, where ``lengths`` are known, of :func:`vector_lengths`, and prototypes have length 1."""
-    found = prototypes.float() @ features.float().flatten(2)
-    return found.reshape(*found.shape[:2], *features.shape[2:]) / lengths
-
-
-@full_precision
-def vector_lengths(maps: Tensor) -> Tensor:
-    """Length of each position's vector of ``(N, C, h, w)``, ``(N, 1, h, w)`` float32, at least 1e-12."""
-    # A sum of squares: torch's own norm along the channels is ten times slower.
-    return maps.float().square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
+    products = prototypes.float() @ features.float().flatten(2)
+    return products.reshape(*products.shape[:2], *features.shape[2:]) / lengths
 
 
 def min_max(values: Tensor, region: Tensor) -> Tensor:
@@ -67,49 +96,6 @@ def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: T
     regions = torch.cat([activated, ~activated], 1)
     core, local = min_max(torch.cat([core_similarity, local_similarity], 1), regions).chunk(2, 1)
     return core + local
-
-
-def similarity_prior(similarity: Tensor) -> Tensor:
-    """Min-max over each whole map: ``(N, K, h, w)`` to [0, 1]."""
-    low, high = similarity.amin((2, 3), keepdim=True), similarity.amax((2, 3), keepdim=True)
-    spread = high - low
-    return torch.where(spread > 1e-6, (similarity - low) / spread.clamp_min(1e-6), 0)
-
-
-@full_precision
-def token_affinity(features: Tensor, lengths: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
-    """Cosine over temperature of each query position with each support token.
-
-    Args:
-        features: ``(N, C, h, w)`` of the queries, or of one query for all.
-        lengths: ``(N, 1, h, w)``, of :func:`vector_lengths`.
-        tokens: ``(N, T, C)`` unit vectors.
-        temperature: scalar > 0.
-
-    Returns:
-        ``(N, T, h, w)`` float32, channels last in memory: a softmax over the tokens reads them in a row.
-    """
-    affinity = map_to_tokens(features.float()) @ (tokens.float() / temperature).transpose(1, 2)
-    return tokens_to_map(affinity / map_to_tokens(lengths), grid_size(features))
-
-
-@full_precision
-def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
-    """Share of foreground among the support tokens that each query position resembles.
-
-    A softmax over the tokens of their affinity, summed over their sides (the dense attention of DCAMA, Shi et al.,
-    ECCV 2022, without learned projections).
-
-    Args:
-        affinity: ``(N, T, h, w)``, of :func:`token_affinity` or the sum of several.
-        side: ``(N, T)`` foreground share of each token, in [0, 1].
-        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
-
-    Returns:
-        ``(N, 1, h, w)`` float32 in [0, 1].
-    """
-    attention = (map_to_tokens(affinity) + bias).softmax(2)
-    return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
 
 
 @full_precision

@@ -1,4 +1,4 @@
-"""Which of a support state's arrays list tokens, and how."""
+"""Which of a support state's arrays list tokens, and how; apart from the state, for engines without torch."""
 
 from __future__ import annotations
 

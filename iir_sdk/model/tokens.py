@@ -1,4 +1,4 @@
-"""A support's positions as tokens that a query is compared with."""
+"""A picture's positions as tokens, and those of a support that a query is compared with."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def tokens_to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """The inverse of :func:`map_to_tokens`; a view whose channels lie last."""
     # Not a transpose and a reshape: of a single map that makes strides which torch takes for the plain layout's.
     return tokens.reshape(tokens.shape[0], *size, tokens.shape[2]).permute(0, 3, 1, 2)
+
+
+@full_precision
+def vector_lengths(maps: Tensor) -> Tensor:
+    """Length of each position's vector of ``(N, C, h, w)``, ``(N, 1, h, w)`` float32, at least 1e-12."""
+    # A sum of squares: torch's own norm along the channels is ten times slower.
+    return maps.float().square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
 def laid_out_like(other: Tensor, maps: Tensor) -> Tensor:

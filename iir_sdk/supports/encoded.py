@@ -19,7 +19,7 @@ Arrays = Mapping[str, NDArray[Any]]
 @dataclass(frozen=True, eq=False)
 class KeptState:
     """One task with ``K`` shots and ``T`` tokens, or several tasks: the arrays of a
-    :class:`iir_sdk.model.state.SupportState`, floats in float16. Equal only to itself, as arrays have no one truth.
+    :class:`iir_sdk.model.encodings.SupportState`, floats in float16. Equal only to itself, as arrays have no one truth.
 
     Attributes:
         arrays: by that class's names.

@@ -18,8 +18,8 @@ from iir_sdk.engines.devices import pick_device
 from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.evaluation.evaluate import Protocol, draw_episodes, evaluate_set
 from iir_sdk.files import check_writable_place
+from iir_sdk.model.backbone import VitBackbone
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.vit_backbone import VitBackbone
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.bank.file import bank_origin, check_bank, save_bank
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts

@@ -31,8 +31,8 @@ from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, WeightsError
 from iir_sdk.files import made_folder, write_atomically
 from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.state import SupportState
 from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask

@@ -1,14 +1,16 @@
-"""What is kept of a support: everything prediction needs, so that its picture is never looked at again."""
+"""What is kept of a support and read of a query: all that prediction needs, so that no picture is seen twice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iir_sdk.model.attention import KeysValues
+from iir_sdk.model.backbone import Taps
 from iir_sdk.model.token_lists import TOKEN_AXIS, TOKEN_LISTS, TokenList
 
 
@@ -113,11 +115,11 @@ class SupportState:
     def _regrouped(self, tokens: TokenList, tasks: int, shots: int) -> dict[str, Tensor]:
         side, features, mass = (getattr(self, name) for name in (tokens.side, tokens.features, tokens.mass))
         count = side.shape[1]
-        own = torch.eye(shots, device=mass.device, dtype=mass.dtype)[None, :, :, None]
+        shot_itself = torch.eye(shots, device=mass.device, dtype=mass.dtype)[None, :, :, None]
         grouped = {
             tokens.side: side.reshape(tasks, shots * count),
             tokens.features: features.reshape(tasks, shots * count, features.shape[2]),
-            tokens.mass: (mass.reshape(tasks, 1, shots, count) * own).reshape(tasks, shots, shots * count),
+            tokens.mass: (mass.reshape(tasks, 1, shots, count) * shot_itself).reshape(tasks, shots, shots * count),
         }
         for name in tokens.carried:
             carried = getattr(self, name)
@@ -129,3 +131,57 @@ class SupportState:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel() * t.element_size() for t in self.tensors().values())
+
+
+class QueryFeatures(NamedTuple):
+    """What is read of ``N`` queries once, whatever their supports and labels.
+
+    Attributes:
+        taps: the backbone's.
+        lengths: ``(N, 1, h, w)`` each, of the vectors at the taps' positions.
+        pooled_map: ``(N, C, h', w')``, the map that the classifier pools; None for Grad-CAM.
+        pooled_lengths: ``(N, 1, h', w')``, of its vectors; None likewise.
+        fused: ``(N, d, h, w)`` at ``mid``'s grid, what the decoder's features add to the fusion.
+        detail: ``(N, m, 2h, 2w)``, what ``low`` adds in the mask head.
+        base: ``(N, 1, h, w)``, summed probability of the base classes; None without a base learner.
+    """
+
+    taps: Taps
+    lengths: Taps
+    pooled_map: Tensor | None
+    pooled_lengths: Tensor | None
+    fused: Tensor
+    detail: Tensor
+    base: Tensor | None
+
+    @property
+    def queries(self) -> int:
+        """``N``."""
+        return len(self.detail)
+
+    def compared(self, name: str) -> tuple[Tensor, Tensor]:
+        """The map ``low``, ``mid``, ``high`` or ``pooled``, and the lengths of its vectors."""
+        if name != "pooled":
+            return getattr(self.taps, name), getattr(self.lengths, name)
+        assert self.pooled_map is not None
+        assert self.pooled_lengths is not None
+        return self.pooled_map, self.pooled_lengths
+
+    def one(self, index: int) -> QueryFeatures:
+        """One query's, still with a batch axis."""
+        keep = slice(index, index + 1)
+        return QueryFeatures(
+            Taps(*(t[keep] for t in self.taps)),
+            Taps(*(t[keep] for t in self.lengths)),
+            *(None if t is None else t[keep] for t in self[2:]),  # type: ignore[arg-type]
+        )
+
+
+def for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
+    """Vectors ``(N, K, ...)`` of all tasks as those of the one query they ask for, ``(1, N * K, ...)``."""
+    return vectors.flatten(0, 1)[None] if query.queries == 1 else vectors
+
+
+def by_task(query: QueryFeatures, maps: Tensor, tasks: int) -> Tensor:
+    """The inverse, of what they were compared to: ``(1, N * K, ...)`` as ``(N, K, ...)``."""
+    return maps.reshape(tasks, -1, *maps.shape[2:]) if query.queries == 1 else maps

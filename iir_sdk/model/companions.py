@@ -1,0 +1,231 @@
+"""Prior maps beside IIR's own, all ours: similarities, dense priors, and the query as a support of its own.
+
+Which of them a network has, and with how many channels, :func:`prior_maps` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iir_sdk.model.backbone import Taps
+from iir_sdk.model.cam import resize_map
+from iir_sdk.model.config import ModelConfig
+from iir_sdk.model.dictionary import Dictionary, dictionary_prior
+from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
+from iir_sdk.model.precision import full_precision
+from iir_sdk.model.prior import mean_over_shots, similarities
+from iir_sdk.model.prototypes import area_average, grid_size, masked_average, resize_mask
+from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+
+_SIDES = ("foreground", "background")
+_SHARPNESS = 4
+
+
+class PriorMaps(NamedTuple):
+    """Channels of each prior map by its name, in the order in which the decoder reads them.
+
+    Attributes:
+        at_mid: at ``mid``'s grid, for the query's fusion.
+        at_low: at ``low``'s grid, for the mask head.
+    """
+
+    at_mid: dict[str, int]
+    at_low: dict[str, int]
+
+
+def prior_maps(config: ModelConfig) -> PriorMaps:
+    """The maps of an architecture: IIR's own first, then its companions."""
+    at_mid, at_low = {"iir": 1}, {"iir": 1}
+    if config.companion_priors:
+        at_mid |= {"low": 2, "mid": 2, "high": 2, "dense_mid": 1, "dense_high": 1}
+        at_low |= {"low": 2}
+    if config.joint_priors:
+        at_mid |= {"joint": 1, "pooled": 2}
+    if config.dictionary:
+        at_mid |= {"among_words": 1, "odds": 1}
+    if config.self_support:
+        at_mid |= {"self_support": 2}
+        at_low |= {"self_support": 2}
+    return PriorMaps(at_mid, at_low)
+
+
+def joined(maps: Mapping[str, Tensor], channels: Mapping[str, int]) -> Tensor:
+    """Maps ``(N, C, h, w)`` by name as one tensor, in the order of the list that counts their ``channels``."""
+    return torch.cat([maps[name] for name in channels], 1)
+
+
+class Temperatures(NamedTuple):
+    """Logarithms of what divides the cosines of the dense priors.
+
+    Attributes:
+        dense: ``(2,)``, at ``mid`` and at ``high``.
+        joint: ``(2,)``, of the two in the prior that sums them; None where none does.
+    """
+
+    dense: Tensor
+    joint: Tensor | None
+
+
+def companion_priors(
+    query: QueryFeatures,
+    state: SupportState,
+    weights: Tensor,
+    biases: tuple[Tensor, Tensor],
+    temperatures: Temperatures,
+    dictionary: Dictionary | None = None,
+) -> dict[str, Tensor]:
+    """Similarities and dense priors at ``mid``'s grid by :func:`prior_maps`' names, each ``(N, C, h, w)`` float32.
+
+    Args:
+        query: of ``N`` queries, or of one that all tasks ask for.
+        state: of ``N`` tasks.
+        weights: ``(N, K)`` of the shots.
+        biases: of the two lists of tokens, ``(N, 1, T)`` and ``(N, 1, T')``.
+        temperatures: of the dense ones.
+        dictionary: of further background for the joint one.
+    """
+    size = grid_size(query.taps.mid)
+    dense = temperatures.dense.exp()
+    at_mid = token_affinity(*query.compared("mid"), state.dense_mid, dense[0])
+    at_high = token_affinity(*query.compared("high"), state.dense_high, dense[1])
+    maps = {
+        "mid": similarity_priors(query, "mid", state, weights),
+        "high": resize_map(similarity_priors(query, "high", state, weights), size),
+        "dense_mid": dense_prior(at_mid, state.side, biases[0]),
+        "dense_high": resize_map(dense_prior(at_high, state.side_high, biases[1]), size),
+    }
+    if temperatures.joint is None:
+        return maps
+    maps["pooled"] = resize_map(similarity_priors(query, "pooled", state, weights), size)
+    share = dense / temperatures.joint.exp()
+    affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
+    if dictionary is None:
+        return maps | {"joint": dense_prior(affinity, state.side, biases[0])}
+    of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
+    by_words = dictionary_prior(affinity, of_words, near, state.side, biases[0], dictionary)
+    return maps | {"joint": by_words.among_tokens, "among_words": by_words.among_words, "odds": by_words.odds}
+
+
+@full_precision
+def _compared_with_words(
+    query: QueryFeatures, state: SupportState, dictionary: Dictionary, temperatures: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Affinity of the words with each position of the queries, and with each token of the supports."""
+    words = {"mid": dictionary.mid, "high": dictionary.high}
+    maps, near = [], []
+    for (name, word), temperature in zip(words.items(), temperatures, strict=True):
+        maps.append(token_affinity(*query.compared(name), word[None], temperature))
+        near.append(word.float() / temperature @ getattr(state, f"dense_{name}").float().transpose(1, 2))
+    return maps[0] + resize_map(maps[1], grid_size(maps[0])), near[0] + near[1]
+
+
+def similarity_priors(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:
+    """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``.
+
+    ``name`` says of which map: ``low``, ``mid``, ``high`` or ``pooled``.
+    """
+    cosines = similarities(query, name, torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1))
+    foreground, background = cosines.chunk(2, 1)
+    pair = (similarity_prior(foreground), foreground - background)
+    return torch.cat([mean_over_shots(maps, weights) for maps in pair], 1)
+
+
+def similarity_prior(similarity: Tensor) -> Tensor:
+    """Min-max over each whole map: ``(N, K, h, w)`` to [0, 1]."""
+    low, high = similarity.amin((2, 3), keepdim=True), similarity.amax((2, 3), keepdim=True)
+    spread = high - low
+    return torch.where(spread > 1e-6, (similarity - low) / spread.clamp_min(1e-6), 0)
+
+
+@full_precision
+def token_affinity(features: Tensor, lengths: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
+    """Cosine over temperature of each query position with each support token.
+
+    Args:
+        features: ``(N, C, h, w)`` of the queries, or of one query for all.
+        lengths: ``(N, 1, h, w)``, of :func:`vector_lengths`.
+        tokens: ``(N, T, C)`` unit vectors.
+        temperature: scalar > 0.
+
+    Returns:
+        ``(N, T, h, w)`` float32, channels last in memory: a softmax over the tokens reads them in a row.
+    """
+    affinity = map_to_tokens(features.float()) @ (tokens.float() / temperature).transpose(1, 2)
+    return tokens_to_map(affinity / map_to_tokens(lengths), grid_size(features))
+
+
+@full_precision
+def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
+    """Share of foreground among the support tokens that each query position resembles.
+
+    A softmax over the tokens of their affinity, summed over their sides (the dense attention of DCAMA, Shi et al.,
+    ECCV 2022, without learned projections).
+
+    Args:
+        affinity: ``(N, T, h, w)``, of :func:`token_affinity` or the sum of several.
+        side: ``(N, T)`` foreground share of each token, in [0, 1].
+        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
+
+    Returns:
+        ``(N, 1, h, w)`` float32 in [0, 1].
+    """
+    attention = (map_to_tokens(affinity) + bias).softmax(2)
+    return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
+
+
+def companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Unit prototypes that the companion priors compare with, by their names in the state, ``(N, 1, C)``."""
+    prototypes = {}
+    pooled = taps.high if pooled_map is None else pooled_map
+    for name, tap in {**taps._asdict(), "pooled": pooled}.items():
+        mask = resize_mask(masks, grid_size(tap))
+        whole = resize_mask(known, grid_size(tap))
+        prototypes[f"foreground_{name}"] = F.normalize(masked_average(tap, mask), dim=1)
+        prototypes[f"background_{name}"] = F.normalize(masked_average(tap, (whole - mask).clamp_min(0)), dim=1)
+    return {name: tensor[:, None] for name, tensor in prototypes.items()}
+
+
+def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """How much more each position resembles the query's own foreground than its own background.
+
+    The query is a support of its own: one picture's object is more like itself than like another picture's
+    (self-support matching, Fan et al., ECCV 2022).
+
+    Every position counts for the two prototypes by the fourth power of the prior, relative to its largest value, and
+    of what it lacks to it. They are means of unit vectors of ``mid`` and ``high`` together, and at ``low`` of ``low``
+    alone.
+
+    Args:
+        query: of ``N`` queries, or of one that all tasks ask for.
+        prior: ``(N, 1, h, w)`` in [0, 1] at ``mid``'s grid.
+
+    Returns:
+        ``(N, 2, h, w)`` float32, min-max similarity to the foreground and its lead over the background, and
+        ``(N, 2, 2h, 2w)``, the lead at ``low``'s grid and that of ``low``'s own prototypes.
+    """
+    size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
+    relative = prior / prior.amax((2, 3), keepdim=True).clamp_min(1e-6)
+    shares = torch.cat([relative, 1 - relative], 1) ** _SHARPNESS
+    mid = mean_units(query, "mid", shares)
+    high = mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
+    low = mean_units(query, "low", resize_map(shares, fine))
+    mid, high = F.normalize(torch.cat([mid, high], 2), dim=2).split([mid.shape[2], high.shape[2]], 2)
+    cosines = similarities(query, "mid", mid) + resize_map(similarities(query, "high", high), size)
+    of_low = similarities(query, "low", F.normalize(low, dim=2))
+    lead, lead_of_low = (maps[:, :1] - maps[:, 1:] for maps in (cosines, of_low))
+    at_mid = torch.cat([similarity_prior(cosines[:, :1]), lead], 1)
+    return at_mid, torch.cat([resize_map(lead, fine), lead_of_low], 1)
+
+
+@full_precision
+def mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
+    """Means ``(N, M, C)`` of a map's unit vectors with the weights ``shares (N, M, h, w)``."""
+    features, lengths = query.compared(name)
+    rows = for_queries(query, (shares / lengths).flatten(2))
+    sums = by_task(query, rows @ map_to_tokens(features.float()), len(shares))
+    return sums / shares.sum((2, 3)).clamp_min(1e-6)[..., None]
