@@ -14,7 +14,7 @@ def data() -> None:
 
 @data.command("list")
 def list_benchmarks() -> None:
-    """Name the benchmarks, with their folds, published counts and what lies where in a copy."""
+    """Name the benchmarks, with published counts and what lies where in a copy: {a,b} are both, <id> is any name."""
     from iir_sdk.data.registry import BENCHMARKS
 
     for name, known in BENCHMARKS.items():
