@@ -40,6 +40,7 @@ from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_qu
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prior import gram, query_prior, shot_weights, support_prior
 from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
+from iir_sdk.model.token_lists import HIGH, MID, TokenList
 from iir_sdk.model.tokens import (
     TokenLayout,
     every_position,
@@ -182,12 +183,8 @@ class IIR(nn.Module):
             **companion_prototypes(taps, pooled_map, masks, known),
             gram_low=gram(taps.low)[:, None],
             **self._fused_prototypes(dual),
-            dense_mid=_pooled_units(layout, taps.mid),
-            dense_high=_pooled_units(layout_high, high if layout_high is layout else taps.high),
-            side=layout.side,
-            mass=layout.mass[:, None],
-            side_high=layout_high.side,
-            mass_high=layout_high.mass[:, None],
+            **_listed(MID, layout, taps.mid),
+            **_listed(HIGH, layout_high, high if layout_high is layout else taps.high),
             keys=keys,
             values=values,
         )
@@ -373,10 +370,14 @@ class IIR(nn.Module):
         return joined(at_mid, self.prior_maps.at_mid), joined(at_low, self.prior_maps.at_low)
 
 
-def _pooled_units(layout: TokenLayout, maps: Tensor) -> Tensor:
-    """Unit vector of each token, the mean of its positions' unit vectors: ``(N, T, C)`` float32."""
+def _listed(names: TokenList, layout: TokenLayout, maps: Tensor) -> dict[str, Tensor]:
+    """A list of tokens by its names in the state; features are means of the positions' unit vectors, made units."""
     maps = maps.float()
-    return F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2)
+    return {
+        names.side: layout.side,
+        names.mass: layout.mass[:, None],
+        names.features: F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2),
+    }
 
 
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:
