@@ -231,3 +231,8 @@ def test_a_notebook_shows_the_overlay_at_a_bounded_size(size, shown):
         left, right = (png.convert("RGB").getpixel((x, shown[0] // 2)) for x in (0, shown[1] - 1))
     assert left[0] > left[2]
     assert right[2] > right[0]
+
+
+@pytest.mark.parametrize("number", [0, 0.5, np.float32(0.5), np.int64(1)])
+def test_numbers_of_any_kind_are_thresholds(number):
+    assert Cut(number).threshold == number

@@ -276,6 +276,7 @@ def test_a_refused_support_leaves_the_bank_alone(small_segmenter, scene):
         (lambda s, q: s.predict(q, labels=["object", "object"]), LabelError, "twice"),
         (lambda s, q: s.predict(q, labels=[["object"]]), LabelError, "string"),
         (lambda s, q: s.predict(q, threshold=None), ConfigError, r"\[0, 1\]"),
+        (lambda s, q: s.predict(q, threshold=True), ConfigError, r"\[0, 1\]"),
         (lambda s, q: s.predict(q, absent_below=-0.1), ConfigError, "absent_below"),
         (lambda s, q: s.predict_many([q], batch_size=0), ConfigError, "batch_size"),
         (lambda s, q: s.predict_many([q], batch_size=2.5), ConfigError, "batch_size"),

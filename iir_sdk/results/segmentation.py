@@ -302,7 +302,8 @@ class Cut:
             ConfigError: naming the value.
         """
         for name, value in (("threshold", self.threshold), ("absent_below", self.absent_below)):
-            if not isinstance(value, (int, float, np.floating)) or not 0 <= value <= 1:
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= 1:
                 raise ConfigError(f"{name}={value!r} must be a number in [0, 1].")
 
 
