@@ -45,7 +45,11 @@ def check_source(path: Path) -> None:
     """The manifest at the top, where the wheel build looks for it."""
     with tarfile.open(path) as archive:
         names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
-    missing = [n for n in ("weights_manifest.json", "setup.cfg", "pyproject.toml", "LICENSE") if n not in names]
+    missing = [
+        n
+        for n in ("weights_manifest.json", "tools/manifest_in_wheel.py", "setup.cfg", "pyproject.toml", "LICENSE")
+        if n not in names
+    ]
     assert not missing, f"{path.name} lacks {missing}"
     print(f"{path.name}: {len(names)} files")
 

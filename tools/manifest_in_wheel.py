@@ -11,6 +11,7 @@ from pathlib import Path
 from setuptools.command.build_py import build_py
 
 MANIFEST = "weights_manifest.json"
+STEP = "tools/manifest_in_wheel.py"
 
 
 class BuildWithManifest(build_py):
@@ -23,9 +24,9 @@ class BuildWithManifest(build_py):
             shutil.copyfile(MANIFEST, Path(self.build_lib) / "iir_sdk" / MANIFEST)
 
     def get_source_files(self) -> list[str]:
-        """What a source archive holds: the manifest too, at its top."""
+        """What a source archive holds: the manifest too, at its top, and this step, which builds the wheel from it."""
         files: list[str] = super().get_source_files()  # type: ignore[no-untyped-call]
-        return [*files, MANIFEST]
+        return [*files, MANIFEST, STEP]
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Everything this step writes, the copy included."""
