@@ -66,7 +66,7 @@ def _inferring(
 
     @wraps(method)
     def inferring(engine: TorchEngine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
-        _check_unchanged(engine.network)
+        _check_unchanged(engine)
         with torch.inference_mode(), computing_with(engine.threads):
             return method(engine, *args, **kwargs)
 
@@ -108,6 +108,8 @@ class TorchEngine:
         # What runs; the model itself stays as it was loaded, which is what is saved.
         with computing_with(threads):
             self.network = with_folded_norms(self.model)
+        # Listed once: to walk through the network at every prediction takes longer than some of its steps.
+        self.parts = tuple(self.network.modules())
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -251,15 +253,15 @@ def leads_of(logits: Tensor) -> NDArray[np.float32]:
     return _numpy(logits[:, 1] - logits[:, 0])
 
 
-def _check_unchanged(network: IIR) -> None:
+def _check_unchanged(engine: TorchEngine) -> None:
     """Refuse a network that its owner has put into training mode, whose dropout spoils masks, or into other numbers.
 
     Raises:
         ConfigError: naming what was changed and what changes it back.
     """
-    if any(part.training for part in network.modules()):
+    if any(part.training for part in engine.parts):
         raise ConfigError("the network is in training mode, whose dropout spoils masks: call segmenter.model.eval().")
-    numbers = next(network.decoder.parameters()).dtype
+    numbers = next(engine.network.decoder.parameters()).dtype
     if numbers != torch.float32:
         raise ConfigError(
             f"the network's weights are {numbers} now; they stay torch.float32: call segmenter.model.float(), and open "
