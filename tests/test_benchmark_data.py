@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
 
 import numpy as np
@@ -12,11 +13,13 @@ from PIL import Image
 
 from iir_sdk.cli.main import main
 from iir_sdk.data.benchmarks import coco, pascal, pascal_part
-from iir_sdk.data.benchmarks.colour_coded import read_colour_labels
-from iir_sdk.data.check import check_counts, contact_sheet, missing_files
-from iir_sdk.data.dataset import Selection, block_fold, interleaved_fold, read_white_mask, select
+from iir_sdk.data.benchmarks.coco_format import image_areas
+from iir_sdk.data.benchmarks.part import block_fold, interleaved_fold, select
+from iir_sdk.data.benchmarks.stored_files import read_colour_labels, read_white_mask
+from iir_sdk.data.dataset import Selection
 from iir_sdk.data.folder import COCO_CLASSES, coco_fold
 from iir_sdk.data.registry import BENCHMARKS, benchmark
+from iir_sdk.data.sheet import contact_sheet
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from tests import benchmark_trees as trees
 from tests.benchmark_trees import BOX, boxed
@@ -126,7 +129,7 @@ def test_words_that_are_not_choices(bad):
 @pytest.mark.parametrize("name", TREES)
 def test_a_fold_that_does_not_exist(name, tmp_path):
     with pytest.raises(DatasetError, match="folds 0 to"):
-        read(name, TREES[name](tmp_path), fold=BENCHMARKS[name].folds)
+        read(name, TREES[name](tmp_path), fold=BENCHMARKS[name].reader.FOLDS)
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -138,12 +141,14 @@ def test_what_is_missing_is_named(name, tmp_path):
 @pytest.mark.parametrize("name", TREES)
 def test_pictures_and_masks_fit_and_the_sheet_shows_them(name, tmp_path):
     root = TREES[name](tmp_path)
-    for fold in range(BENCHMARKS[name].folds):
+    for fold in range(BENCHMARKS[name].reader.FOLDS):
         try:
             dataset = read(name, root, fold)
         except DatasetError:
             # These trees hold a few classes, not one of every fold.
             continue
+        # As data loaders' processes get it.
+        dataset = pickle.loads(pickle.dumps(dataset))
         for label, keys in dataset.classes.items():
             for key in keys:
                 pixels, mask = dataset.picture(key), dataset.mask(label, key)
@@ -205,7 +210,7 @@ def test_coco(tmp_path):
     # A base learner must know of objects too small for an episode.
     assert read("coco", root, 1, "train").seen == {"2": ("car",)}
     assert read("coco", root, 3, "train").seen == {"1": ("bicycle",), "2": ("car",)}
-    assert coco.image_areas(coco.read_part(root, "test"), 7) == {"person": 3600}
+    assert image_areas(coco.COCO.annotations(root, "test"), 7) == {"person": 3600}
 
 
 def test_lvis(tmp_path):
@@ -327,10 +332,10 @@ TAKEN_AWAY = {
 @pytest.mark.parametrize("name", TREES)
 def test_check_counts_a_copy_and_finds_what_is_missing(name, tmp_path):
     root = TREES[name](tmp_path)
-    assert {c.what: c.found for c in check_counts(name, root)} == COUNTED[name]
-    assert missing_files(name, root) == []
+    assert {c.what: c.found for c in benchmark(name).counts(root)} == COUNTED[name]
+    assert benchmark(name).missing_files(root) == []
     (root / TAKEN_AWAY[name]).unlink()
-    assert missing_files(name, root) == [root / TAKEN_AWAY[name]]
+    assert benchmark(name).missing_files(root) == [root / TAKEN_AWAY[name]]
 
 
 def places_of(pattern: str) -> list[str]:
@@ -347,7 +352,7 @@ def test_layouts_say_where_everything_lies(name, tmp_path):
     lines = BENCHMARKS[name].layout
     assert all(list(root.glob(place)) for line in lines for place in places_of(line))
     described = [file for line in lines for place in places_of(line) for file in root.glob(place)]
-    for file in BENCHMARKS[name].files(root):
+    for file in BENCHMARKS[name].reader.files(root):
         assert any(file.is_relative_to(place) for place in described), file
 
 

@@ -19,7 +19,7 @@ def list_benchmarks() -> None:
 
     for name, known in BENCHMARKS.items():
         counts = [f"{count:,} {what}" for what, count in known.published.items()] or ["one set of your own"]
-        folds = [f"{known.folds} folds"] if known.folds > 1 else []
+        folds = [f"{known.reader.FOLDS} folds"] if known.reader.FOLDS > 1 else []
         click.echo(f"{name:12} {', '.join([*counts, *folds, *(['to test on only'] if known.cross_domain else [])])}")
         for places in known.layout:
             click.echo(f"{'':12} {places}")
@@ -31,16 +31,18 @@ def list_benchmarks() -> None:
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw it; default: NAME_sheet.png.")
 def check(name: str, root: Path, sheet: Path | None) -> None:
     """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
-    from iir_sdk.data.check import check_counts, missing_files, sheet_of_every_part
+    from iir_sdk.data.registry import benchmark
+    from iir_sdk.data.sheet import sheet_of_every_part
     from iir_sdk.pictures.save import check_picture_place, save_picture
 
     sheet = sheet or Path(f"{name}_sheet.png")
     check_picture_place(sheet)
-    counts = check_counts(name, root)
+    known = benchmark(name)
+    counts = known.counts(root)
     for count in counts:
         published = "" if count.published is None else f"   published {count.published:,}"
         click.echo(f"{count.what:20} {count.found:8,}{published}{'   differs' if count.differs else ''}")
-    missing = missing_files(name, root)
+    missing = known.missing_files(root)
     click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
     if missing:
         raise click.ClickException(f"this copy of {name} is not complete.")

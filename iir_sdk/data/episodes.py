@@ -32,10 +32,10 @@ def large_enough(pictures: FewShotDataset, min_share: float) -> dict[str, tuple[
     """Pictures by class whose object covers at least ``min_share`` of them and not all; all of them for 0."""
     if min_share == 0:
         return dict(pictures.classes)
-    kept: dict[str, tuple[str, ...]] = {}
-    for name, keys in pictures.classes.items():
-        kept[name] = tuple(k for k in keys if min_share <= (pictures.mask(name, k) == 1).mean() < 1)
-    return kept
+    return {
+        name: tuple(key for key in keys if min_share <= (pictures.mask(name, key) == 1).mean() < 1)
+        for name, keys in pictures.classes.items()
+    }
 
 
 def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: int, seed: int) -> list[Episode]:

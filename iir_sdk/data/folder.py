@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.dataset import CUTOUT_SET
+from iir_sdk.data.dataset import CUTOUT_SET, Selection
 from iir_sdk.errors import DatasetError, DatasetNotFoundError, MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import mask_labels
@@ -144,6 +144,26 @@ def read_picture_sets(root: str | os.PathLike[str], *, exif: Exif = "auto") -> l
     return [read_picture_set(folder, exif=exif) for folder in folders]
 
 
+FOLDS = 1
+
+
+def read(root: Path, selection: Selection) -> PictureSet:
+    """A folder of one's own as a benchmark, all of it; raises as :func:`read_picture_set` does."""
+    selection.check_fold(FOLDS)
+    return read_picture_set(root)
+
+
+def census(root: Path) -> dict[str, int]:
+    """What a folder counts."""
+    pictures = read_picture_set(root)
+    return {"pictures": len(pictures.images), "classes": len(pictures.classes)}
+
+
+def files(root: Path) -> Iterable[Path]:
+    """Every picture of a folder."""
+    return read_picture_set(root).images.values()
+
+
 def coco_fold(fold: int) -> tuple[str, ...]:
     """COCO-20i's novel classes of fold 0..3: every fourth category, from ``fold`` on.
 
@@ -178,13 +198,13 @@ class JoinedSets:
 
     def picture(self, key: str) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""
-        name, _, own = key.partition("/")
-        return self.sets[name].picture(own)
+        set_name, _, stem = key.partition("/")
+        return self.sets[set_name].picture(stem)
 
     def mask(self, name: str, key: str) -> NDArray[np.uint8]:
         """``(H, W)`` uint8 in {0, 1, 255}."""
-        set_name, _, own = key.partition("/")
-        return self.sets[set_name].mask(name.partition("/")[2], own)
+        set_name, _, stem = key.partition("/")
+        return self.sets[set_name].mask(name.partition("/")[2], stem)
 
 
 def join_sets(sets: Sequence[PictureSet]) -> PictureSet | JoinedSets:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from iir_sdk.data.dataset import FewShotDataset
-from iir_sdk.data.mask_tile import GREEN, RED, mask_tile
+from iir_sdk.data.sheet import GREEN, RED, mask_tile
 from iir_sdk.evaluation.calibration import PresenceScore
 from iir_sdk.evaluation.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
 from iir_sdk.evaluation.ways import WaysSetScore

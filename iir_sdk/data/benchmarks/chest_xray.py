@@ -7,57 +7,44 @@ Shenzhen sets (free for research with attribution) and their masks: ``CXR_png/<i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.colour_coded import only_for_tests
-from iir_sdk.data.dataset import Selection, read_picture, read_white_mask, require
+from iir_sdk.data.benchmarks.part import BenchmarkPart
+from iir_sdk.data.benchmarks.stored_files import read_picture, read_white_mask, require
+from iir_sdk.data.dataset import Selection
 from iir_sdk.errors import DatasetError
 
+FOLDS = 1
 _WHAT = "the Montgomery and Shenzhen chest X-rays with masks (CXR_png, masks)"
 
 
-@dataclass(frozen=True)
-class ChestXray:
-    """Chest X-rays, a :class:`FewShotDataset`.
-
-    Attributes:
-        root: holds ``CXR_png`` and ``masks``.
-        classes: pictures of the one class.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "chest_xray"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        return read_picture(self.root / "CXR_png" / f"{key}.png", _WHAT)
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1."""
-        return read_white_mask(_mask_file(self.root, key), _WHAT)
-
-
-def read_chest_xray(root: Path, selection: Selection) -> ChestXray:
+def read(root: Path, selection: Selection) -> BenchmarkPart:
     """The X-rays that have a mask.
 
     Raises:
         DatasetNotFoundError: a folder is missing; the message says which.
         DatasetError: a training split was asked for, or no picture has a mask.
     """
-    only_for_tests(selection, "Chest X-ray")
+    selection.only_for_tests("Chest X-ray")
     folder = require(root / "CXR_png", _WHAT, folder=True)
     require(root / "masks", _WHAT, folder=True)
     stems = tuple(sorted(p.stem for p in folder.glob("*.png") if _mask_file(root, p.stem).is_file()))
     if not stems:
         raise DatasetError(f"no picture in {folder} has a mask in {root / 'masks'}.")
-    return ChestXray(root, {"lung": stems})
+    return BenchmarkPart("chest_xray", {"lung": stems}, partial(_picture, root), partial(_mask, root))
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    return read_picture(root / "CXR_png" / f"{key}.png", _WHAT)
+
+
+def _mask(root: Path, _: str, key: str) -> NDArray[np.uint8]:
+    return read_white_mask(_mask_file(root, key), _WHAT)
 
 
 def _mask_file(root: Path, key: str) -> Path:
@@ -67,7 +54,7 @@ def _mask_file(root: Path, key: str) -> Path:
 
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
-    return {"pictures": len(read_chest_xray(root, Selection()).classes["lung"]), "classes": 1}
+    return {"pictures": len(read(root, Selection()).classes["lung"]), "classes": 1}
 
 
 def files(root: Path) -> Iterator[Path]:

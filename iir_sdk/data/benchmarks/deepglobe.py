@@ -9,18 +9,18 @@ out. A key is ``<id>#<row>,<column>``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.area_index import indexed_areas
-from iir_sdk.data.benchmarks.colour_coded import Colour, only_for_tests, read_colour_labels
-from iir_sdk.data.dataset import Selection, label_areas, mask_of, read_picture, require, select
+from iir_sdk.data.benchmarks.part import BenchmarkPart, areas_of_crops, indexed_areas, label_areas, select
+from iir_sdk.data.benchmarks.stored_files import Colour, mask_of, read_colour_labels, read_picture, require
+from iir_sdk.data.dataset import Selection
 
+FOLDS = 1
 COLOURS: dict[str, Colour] = {
     "urban": (0, 1, 1),
     "agriculture": (1, 1, 0),
@@ -34,50 +34,33 @@ _VALUES = {name: i + 1 for i, name in enumerate(COLOURS)}
 _WHAT = "DeepGlobe land cover's train folder (<id>_sat.jpg, <id>_mask.png)"
 
 
-@dataclass(frozen=True)
-class DeepGlobe:
-    """DeepGlobe's tiles, a :class:`FewShotDataset`.
-
-    Attributes:
-        root: holds ``train``.
-        classes: tiles by class.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "deepglobe"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        stem = key.split("#")[0]
-        whole = _whole_picture(self.root, stem)
-        return whole[_tile(key, (whole.shape[0], whole.shape[1]))]
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1."""
-        labels = read_labels(self.root, key.split("#")[0])
-        return mask_of(labels[_tile(key, (labels.shape[0], labels.shape[1]))], _VALUES[name])
-
-
-def read_deepglobe(root: Path, selection: Selection) -> DeepGlobe:
+def read(root: Path, selection: Selection) -> BenchmarkPart:
     """DeepGlobe's tiles by class.
 
     Raises:
         DatasetNotFoundError: a file is missing; the message says which.
         DatasetError: a training split was asked for, or nothing is left.
     """
-    only_for_tests(selection, "DeepGlobe")
+    selection.only_for_tests("DeepGlobe")
     folder = require(root / "train", _WHAT, folder=True)
     stems = sorted(p.name.removesuffix("_mask.png") for p in folder.glob("*_mask.png"))
-    by_picture = indexed_areas(root, "deepglobe", stems, lambda stem: _areas(root, stem))
-    areas: dict[str, dict[str, int]] = {}
-    for stem, seen in by_picture.items():
-        for place, area in seen.items():
-            tile, name = place.split("#")
-            areas.setdefault(f"{stem}#{tile}", {})[name] = area
-    kept = {key: seen for key, seen in areas.items() if len(seen) > 1 and "unknown" not in seen}
-    return DeepGlobe(root, select(kept, tuple(COLOURS), COLOURS, selection))
+    areas = areas_of_crops(indexed_areas(root, "deepglobe", stems, lambda stem: _areas(root, stem)))
+    varied = {key: seen for key, seen in areas.items() if len(seen) > 1 and "unknown" not in seen}
+    classes = select(varied, tuple(COLOURS), COLOURS, selection)
+    return BenchmarkPart("deepglobe", classes, partial(_picture, root), partial(_mask, root))
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    return _tile(_whole_picture(root, key.split("#")[0]), key)
+
+
+def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:
+    return mask_of(_tile(read_labels(root, key.split("#")[0]), key), _VALUES[name])
+
+
+@lru_cache(maxsize=8)
+def _whole_picture(root: Path, stem: str) -> NDArray[np.uint8]:
+    return read_picture(root / "train" / f"{stem}_sat.jpg", _WHAT)
 
 
 @lru_cache(maxsize=8)
@@ -86,33 +69,29 @@ def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
     return read_colour_labels(root / "train" / f"{stem}_mask.png", _WHAT, COLOURS)
 
 
-@lru_cache(maxsize=8)
-def _whole_picture(root: Path, stem: str) -> NDArray[np.uint8]:
-    return read_picture(root / "train" / f"{stem}_sat.jpg", _WHAT)
-
-
-def _tile(key: str, size: tuple[int, int]) -> tuple[slice, slice]:
+def _tile(pixels: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
+    """The tile of a key, out of a picture or of its labels."""
     row, column = (int(n) for n in key.split("#")[1].split(","))
-    height, width = size[0] // TILES, size[1] // TILES
-    return slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width)
+    height, width = pixels.shape[0] // TILES, pixels.shape[1] // TILES
+    return pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
 
 
 def _areas(root: Path, stem: str) -> dict[str, int]:
-    labels = read_labels(root, stem)
-    size = (labels.shape[0], labels.shape[1])
-    found: dict[str, int] = {}
-    for row in range(TILES):
-        for column in range(TILES):
-            seen = label_areas(labels[_tile(f"#{row},{column}", size)], {"unknown": 0, **_VALUES})
-            found |= {f"{row},{column}#{name}": area for name, area in seen.items()}
-    return found
+    """``row,column#class`` -> pixels, for all tiles of a picture."""
+    labels, values = read_labels(root, stem), {"unknown": 0, **_VALUES}
+    return {
+        f"{row},{column}#{name}": area
+        for row in range(TILES)
+        for column in range(TILES)
+        for name, area in label_areas(_tile(labels, f"#{row},{column}"), values).items()
+    }
 
 
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
-    found = read_deepglobe(root, Selection()).classes
-    tiles = {key for keys in found.values() for key in keys}
-    return {"pictures": len(list((root / "train").glob("*_mask.png"))), "tiles": len(tiles), "classes": len(found)}
+    classes = read(root, Selection()).classes
+    tiles = {key for keys in classes.values() for key in keys}
+    return {"pictures": len(list((root / "train").glob("*_mask.png"))), "tiles": len(tiles), "classes": len(classes)}
 
 
 def files(root: Path) -> Iterator[Path]:

@@ -10,17 +10,19 @@ A picture whose diagnosis is in none of the lists is left out. There is no small
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.colour_coded import only_for_tests
-from iir_sdk.data.dataset import Selection, read_picture, read_white_mask, require
+from iir_sdk.data.benchmarks.part import BenchmarkPart
+from iir_sdk.data.benchmarks.stored_files import read_picture, read_white_mask, require
+from iir_sdk.data.dataset import Selection
 from iir_sdk.errors import DatasetError
 
+FOLDS = 1
 CLASSES = ("melanoma", "nevus", "seborrheic_keratosis")
 PICTURES, MASKS = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"
 LISTS = tuple(f"ISIC-2017_{part}_Part3_GroundTruth.csv" for part in ("Training", "Validation", "Test_v2"))
@@ -28,61 +30,47 @@ _WHAT = "ISIC 2018 task 1's training pictures and ground truth"
 _LIST_WHAT = "ISIC 2017's part 3 ground truth (three .csv files)"
 
 
-@dataclass(frozen=True)
-class Isic2018:
-    """ISIC 2018's lesions, a :class:`FewShotDataset`.
-
-    Attributes:
-        root: holds the two folders and the lists.
-        classes: pictures by diagnosis.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "isic2018"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        return read_picture(self.root / PICTURES / f"{key}.jpg", _WHAT)
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1."""
-        return read_white_mask(self.root / MASKS / f"{key}_segmentation.png", _WHAT)
-
-
-def read_isic2018(root: Path, selection: Selection) -> Isic2018:
+def read(root: Path, selection: Selection) -> BenchmarkPart:
     """ISIC 2018's pictures by diagnosis.
 
     Raises:
         DatasetNotFoundError: a file is missing; the message says which.
         DatasetError: a training split was asked for, or nothing is left.
     """
-    only_for_tests(selection, "ISIC 2018")
+    selection.only_for_tests("ISIC 2018")
     folder = require(root / PICTURES, _WHAT, folder=True)
     diagnosis = _diagnoses(root)
-    stems = sorted(p.stem for p in folder.glob("*.jpg"))
-    classes = {c: tuple(s for s in stems if diagnosis.get(s) == c) for c in CLASSES}
-    classes = {c: found for c, found in classes.items() if found}
+    classes: dict[str, tuple[str, ...]] = {}
+    for name in CLASSES:
+        if stems := tuple(sorted(p.stem for p in folder.glob("*.jpg") if diagnosis.get(p.stem) == name)):
+            classes[name] = stems
     if not classes:
         raise DatasetError(f"no picture in {folder} has a diagnosis in {', '.join(LISTS)}.")
-    return Isic2018(root, classes)
+    return BenchmarkPart("isic2018", classes, partial(_picture, root), partial(_mask, root))
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    return read_picture(root / PICTURES / f"{key}.jpg", _WHAT)
+
+
+def _mask(root: Path, _: str, key: str) -> NDArray[np.uint8]:
+    return read_white_mask(root / MASKS / f"{key}_segmentation.png", _WHAT)
 
 
 def _diagnoses(root: Path) -> dict[str, str]:
-    found = {}
+    diagnosis = {}
     for name in LISTS:
         with require(root / name, _LIST_WHAT).open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 melanoma, keratosis = (float(row[c]) > 0 for c in ("melanoma", "seborrheic_keratosis"))
-                found[row["image_id"]] = CLASSES[0] if melanoma else CLASSES[2] if keratosis else CLASSES[1]
-    return found
+                diagnosis[row["image_id"]] = CLASSES[0] if melanoma else CLASSES[2] if keratosis else CLASSES[1]
+    return diagnosis
 
 
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
-    found = read_isic2018(root, Selection()).classes
-    return {"pictures": sum(map(len, found.values())), "classes": len(found)}
+    classes = read(root, Selection()).classes
+    return {"pictures": sum(map(len, classes.values())), "classes": len(classes)}
 
 
 def files(root: Path) -> Iterator[Path]:

@@ -9,117 +9,94 @@ A key is ``<picture id>#<object's annotation id>``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.area_index import indexed_areas
-from iir_sdk.data.benchmarks.coco_masks import Annotations, decode, read_annotations
-from iir_sdk.data.dataset import Selection, Split, interleaved_fold, read_picture, select
+from iir_sdk.data.benchmarks.coco_format import AnnotatedPictures, Record, decode
+from iir_sdk.data.benchmarks.part import BenchmarkPart, indexed_areas, interleaved_fold, select
+from iir_sdk.data.dataset import Selection, Split
 
 FOLDS = 4
-_WHAT = "PACO-LVIS v1 (paco_lvis_v1_train.json, paco_lvis_v1_val.json) and COCO 2017's pictures (train2017, val2017)"
-_FILE = {"train": "paco_lvis_v1_train.json", "test": "paco_lvis_v1_val.json"}
 
 
-@dataclass(frozen=True)
-class PacoPart:
-    """One part of PACO-Part, a :class:`FewShotDataset` of crops.
-
-    Attributes:
-        root: holds the annotation files and the pictures' folders.
-        split: which annotation file.
-        classes: crops by class.
-        name: of the set.
-    """
-
-    root: Path
-    split: Split
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "paco_part"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB, the object's box."""
-        image, rows, columns = _crop(self.root, self.split, key)
-        file = str(read_part(self.root, self.split).images[image]["file_name"])
-        return read_picture(self.root / file, _WHAT)[rows, columns]
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1, the object's box."""
-        return part_mask(self.root, self.split, key, name)
+def _picture_file(_: Split, record: Record) -> str:
+    return str(record["file_name"])
 
 
-def read_paco_part(root: Path, selection: Selection) -> PacoPart:
-    """PACO-Part's part of a selection.
+PACO = AnnotatedPictures(
+    "PACO-LVIS v1 (paco_lvis_v1_train.json, paco_lvis_v1_val.json) and COCO 2017's pictures (train2017, val2017)",
+    {"train": "paco_lvis_v1_train.json", "test": "paco_lvis_v1_val.json"},
+    _picture_file,
+)
+
+
+def read(root: Path, selection: Selection) -> BenchmarkPart:
+    """PACO-Part's part of a selection, of crops.
 
     Raises:
         DatasetNotFoundError: a file is missing; the message says which.
         DatasetError: no such fold, a broken annotation file, or nothing is left.
     """
     selection.check_fold(FOLDS)
+    fold, split = selection.fold, selection.split
     classes = benchmark_classes(root)
-    keys = sorted(_parts(root, selection.split))
-    areas = indexed_areas(root, f"paco-{selection.split}", keys, lambda k: _areas(root, selection.split, k))
-    novel = interleaved_fold(classes, selection.fold, FOLDS)
-    found = select(areas, classes, novel, selection)
-    return PacoPart(root, selection.split, found, f"paco_part-fold{selection.fold}")
+    areas = indexed_areas(root, f"paco-{split}", sorted(_parts(root, split)), lambda k: _areas(root, split, k))
+    selected = select(areas, classes, interleaved_fold(classes, fold, FOLDS), selection)
+    picture, mask = partial(_picture, root, split), partial(part_mask, root, split)
+    return BenchmarkPart(f"paco_part-fold{fold}", selected, picture, mask)
 
 
 def benchmark_classes(root: Path) -> tuple[str, ...]:
     """Part categories that the training file's crops show, by id."""
     shown = {int(p["category_id"]) for parts in _parts(root, "train").values() for p in parts}
-    return tuple(name for i, name in read_part(root, "train").categories.items() if i in shown)
+    return tuple(name for i, name in PACO.annotations(root, "train").categories.items() if i in shown)
 
 
-def read_part(root: Path, split: Split) -> Annotations:
-    """Annotations of a split."""
-    return read_annotations(root / _FILE[split], _WHAT)
-
-
-def part_mask(root: Path, split: Split, key: str, name: str) -> NDArray[np.uint8]:
-    """``(H, W)`` of one part in the crop of its object."""
-    image, rows, columns = _crop(root, split, key)
-    annotations = read_part(root, split)
-    size = (int(annotations.images[image]["height"]), int(annotations.images[image]["width"]))
+def part_mask(root: Path, split: Split, name: str, key: str) -> NDArray[np.uint8]:
+    """``(H, W)`` of one part in the crop of its object: 0 and 1."""
+    annotations = PACO.annotations(root, split)
+    record = annotations.images[int(key.split("#")[0])]
+    size = (int(record["height"]), int(record["width"]))
     mask = np.zeros(size, np.bool_)
     for part in _parts(root, split)[key]:
         if annotations.categories[int(part["category_id"])] == name:
             mask |= decode(part["segmentation"], size)
-    return mask[rows, columns].astype(np.uint8)
+    return mask[_box(root, split, key)].astype(np.uint8)
+
+
+def _picture(root: Path, split: Split, key: str) -> NDArray[np.uint8]:
+    return PACO.picture(root, split, key.split("#")[0])[_box(root, split, key)]
 
 
 @lru_cache(maxsize=2)
-def _parts(root: Path, split: Split) -> Mapping[str, list[Mapping[str, Any]]]:
+def _parts(root: Path, split: Split) -> Mapping[str, list[Record]]:
     """Part annotations of each crop; an object's own annotation is one whose id is not another object's part."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for image, of_one in read_part(root, split).of_image.items():
+    parts: dict[str, list[Record]] = {}
+    for image, of_one in PACO.annotations(root, split).of_image.items():
         for a in of_one:
             if a.get("obj_ann_id", a["id"]) != a["id"]:
-                found.setdefault(f"{image}#{a['obj_ann_id']}", []).append(a)
-    return found
+                parts.setdefault(f"{image}#{a['obj_ann_id']}", []).append(a)
+    return parts
 
 
-def _crop(root: Path, split: Split, key: str) -> tuple[int, slice, slice]:
+def _box(root: Path, split: Split, key: str) -> tuple[slice, slice]:
+    """Rows and columns of a crop's object."""
     image, instance = (int(part) for part in key.split("#"))
-    own = next(a for a in read_part(root, split).of_image[image] if a["id"] == instance)
-    x, y, width, height = own["bbox"]
+    of_object = next(a for a in PACO.annotations(root, split).of_image[image] if a["id"] == instance)
+    x, y, width, height = of_object["bbox"]
     top, left = int(y), int(x)
-    return (
-        image,
-        slice(top, max(top + 1, int(np.ceil(y + height)))),
-        slice(left, max(left + 1, int(np.ceil(x + width)))),
-    )
+    bottom, right = max(top + 1, int(np.ceil(y + height))), max(left + 1, int(np.ceil(x + width)))
+    return slice(top, bottom), slice(left, right)
 
 
 def _areas(root: Path, split: Split, key: str) -> dict[str, int]:
-    categories = read_part(root, split).categories
+    categories = PACO.annotations(root, split).categories
     names = sorted({categories[int(p["category_id"])] for p in _parts(root, split)[key]})
-    return {name: int(part_mask(root, split, key, name).sum()) for name in names}
+    return {name: int(part_mask(root, split, name, key).sum()) for name in names}
 
 
 def census(root: Path) -> dict[str, int]:
@@ -127,9 +104,4 @@ def census(root: Path) -> dict[str, int]:
     return {"classes": len(benchmark_classes(root))}
 
 
-def files(root: Path) -> Iterator[Path]:
-    """Every file that a copy must have."""
-    splits: tuple[Split, ...] = ("train", "test")
-    for split in splits:
-        for record in read_part(root, split).images.values():
-            yield root / str(record["file_name"])
+files = PACO.files

@@ -13,26 +13,16 @@ validation pictures (1,449). Object borders, which VOC leaves open, are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.area_index import indexed_areas
-from iir_sdk.data.benchmarks.matlab_file import read_matlab
-from iir_sdk.data.dataset import (
-    Selection,
-    block_fold,
-    label_areas,
-    mask_of,
-    read_lines,
-    read_picture,
-    seen_classes,
-    select,
-    stored_pixels,
-)
+from iir_sdk.data.benchmarks.part import DensePart, block_fold, indexed_areas, label_areas, seen_classes, select
+from iir_sdk.data.benchmarks.stored_files import mask_of, read_lines, read_matlab, read_picture, stored_pixels
+from iir_sdk.data.dataset import Selection
 
 CLASSES = tuple(
     """
@@ -48,32 +38,7 @@ _SBD_WHAT = "the Semantic Boundaries Dataset (benchmark.tgz, unpacked)"
 _VALUES = {name: i + 1 for i, name in enumerate(CLASSES)}
 
 
-@dataclass(frozen=True)
-class Pascal5i:
-    """One part of PASCAL-5i, a :class:`FewShotDataset`.
-
-    Attributes:
-        root: holds the two archives' folders.
-        classes: pictures by class.
-        seen: all classes of the split that a picture shows, however small.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    seen: Mapping[str, tuple[str, ...]]
-    name: str = "pascal"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        return read_picture(self.root / VOC / "JPEGImages" / f"{key}.jpg", _VOC_WHAT)
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0, 1, and 255 on objects' borders."""
-        return mask_of(read_labels(self.root, key), _VALUES[name])
-
-
-def read_pascal(root: Path, selection: Selection) -> Pascal5i:
+def read(root: Path, selection: Selection) -> DensePart:
     """PASCAL-5i's part of a selection.
 
     Raises:
@@ -86,7 +51,16 @@ def read_pascal(root: Path, selection: Selection) -> Pascal5i:
         root, f"pascal-{selection.split}", stems, lambda s: label_areas(read_labels(root, s), _VALUES)
     )
     classes = select(areas, CLASSES, block_fold(CLASSES, selection.fold, FOLDS), selection)
-    return Pascal5i(root, classes, seen_classes(areas, classes), f"pascal-fold{selection.fold}")
+    seen = seen_classes(areas, classes)
+    return DensePart(f"pascal-fold{selection.fold}", classes, partial(_picture, root), partial(_mask, root), seen)
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    return read_picture(root / VOC / "JPEGImages" / f"{key}.jpg", _VOC_WHAT)
+
+
+def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:
+    return mask_of(read_labels(root, key), _VALUES[name])
 
 
 def split_stems(root: Path) -> dict[str, tuple[str, ...]]:
@@ -101,11 +75,15 @@ def split_stems(root: Path) -> dict[str, tuple[str, ...]]:
 
 def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
     """``(H, W)`` class numbers, 0 background, 255 ignore: VOC's own mask where there is one, else SBD's."""
-    own = root / VOC / "SegmentationClass" / f"{stem}.png"
-    if own.is_file():
-        return stored_pixels(own, _VOC_WHAT)
-    content = read_matlab(root / SBD / "cls" / f"{stem}.mat", _SBD_WHAT)
-    return np.asarray(content["GTcls"].Segmentation, np.uint8)
+    file = _labels_file(root, stem)
+    if file.suffix == ".png":
+        return stored_pixels(file, _VOC_WHAT)
+    return np.asarray(read_matlab(file, _SBD_WHAT)["GTcls"].Segmentation, np.uint8)
+
+
+def _labels_file(root: Path, stem: str) -> Path:
+    of_voc = root / VOC / "SegmentationClass" / f"{stem}.png"
+    return of_voc if of_voc.is_file() else root / SBD / "cls" / f"{stem}.mat"
 
 
 def census(root: Path) -> dict[str, int]:
@@ -118,5 +96,4 @@ def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have."""
     for stem in sorted({s for stems in split_stems(root).values() for s in stems}):
         yield root / VOC / "JPEGImages" / f"{stem}.jpg"
-        own = root / VOC / "SegmentationClass" / f"{stem}.png"
-        yield own if own.is_file() else root / SBD / "cls" / f"{stem}.mat"
+        yield _labels_file(root, stem)

@@ -11,18 +11,17 @@ each: ``lfpa`` and ``rbpa`` of a cat are ``cat:paw``, ``wheel_2`` of a bus is ``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.area_index import indexed_areas
-from iir_sdk.data.benchmarks.matlab_file import read_matlab
-from iir_sdk.data.dataset import Selection, read_lines, read_picture, require, select
+from iir_sdk.data.benchmarks.part import BenchmarkPart, areas_of_crops, indexed_areas, select
+from iir_sdk.data.benchmarks.stored_files import read_lines, read_matlab, read_picture, require
+from iir_sdk.data.dataset import Selection
 
 KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("animals", ("bird", "cat", "cow", "dog", "horse", "sheep")),
@@ -32,6 +31,7 @@ KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Folds, each with its objects."""
 
+FOLDS = len(KINDS)
 VOC = "VOCdevkit/VOC2010"
 _WHAT = "PASCAL-Part's Annotations_Part (trainval.tar.gz, unpacked)"
 _VOC_WHAT = "VOC 2010 (VOCtrainval_03-May-2010.tar, unpacked)"
@@ -60,54 +60,36 @@ def merged_part(name: str) -> str:
     return plain
 
 
-@dataclass(frozen=True)
-class PascalPart:
-    """One part of PASCAL-Part, a :class:`FewShotDataset` of crops.
-
-    Attributes:
-        root: holds the two archives' folders.
-        classes: crops by class.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "pascal_part"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB, the object's box."""
-        stem, number = key.split("#")
-        rows, columns, _ = read_objects(self.root, stem)[int(number)]
-        return read_picture(self.root / VOC / "JPEGImages" / f"{stem}.jpg", _VOC_WHAT)[rows, columns]
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1, the object's box."""
-        stem, number = key.split("#")
-        rows, columns, parts = read_objects(self.root, stem)[int(number)]
-        return parts.get(name, np.zeros((rows.stop, columns.stop), np.uint8))[rows, columns]
-
-
-def read_pascal_part(root: Path, selection: Selection) -> PascalPart:
-    """PASCAL-Part's part of a selection.
+def read(root: Path, selection: Selection) -> BenchmarkPart:
+    """PASCAL-Part's part of a selection, of crops.
 
     Raises:
         DatasetNotFoundError: a file is missing; the message says which.
         DatasetError: no such fold, or nothing is left.
     """
-    selection.check_fold(len(KINDS))
-    stems = read_lines(root / VOC / "ImageSets" / "Main" / _LIST[selection.split], _VOC_WHAT)
-    held = [s for s in sorted(stems) if (root / "Annotations_Part" / f"{s}.mat").is_file()]
-    if not held:
-        require(root / "Annotations_Part" / f"{sorted(stems)[0]}.mat", _WHAT)
-    by_stem = indexed_areas(root, f"pascal-part-{selection.split}", held, lambda s: _areas(root, s))
-    areas: dict[str, dict[str, int]] = {}
-    for stem, seen in by_stem.items():
-        for place, area in seen.items():
-            number, name = place.split("#")
-            areas.setdefault(f"{stem}#{number}", {})[name] = area
+    selection.check_fold(FOLDS)
+    stems = sorted(read_lines(root / VOC / "ImageSets" / "Main" / _LIST[selection.split], _VOC_WHAT))
+    annotated = [s for s in stems if (root / "Annotations_Part" / f"{s}.mat").is_file()]
+    if not annotated:
+        require(root / "Annotations_Part" / f"{stems[0]}.mat", _WHAT)
+    index = indexed_areas(root, f"pascal-part-{selection.split}", annotated, lambda s: _areas(root, s))
+    areas = areas_of_crops(index)
+    kind, objects = KINDS[selection.fold]
     classes = sorted({name for seen in areas.values() for name in seen})
-    novel = [c for c in classes if c.split(":")[0] in KINDS[selection.fold][1]]
-    return PascalPart(root, select(areas, classes, novel, selection), f"pascal_part-{KINDS[selection.fold][0]}")
+    selected = select(areas, classes, [c for c in classes if c.split(":")[0] in objects], selection)
+    return BenchmarkPart(f"pascal_part-{kind}", selected, partial(_picture, root), partial(_mask, root))
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    stem, number = key.split("#")
+    rows, columns, _ = read_objects(root, stem)[int(number)]
+    return read_picture(root / VOC / "JPEGImages" / f"{stem}.jpg", _VOC_WHAT)[rows, columns]
+
+
+def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:
+    stem, number = key.split("#")
+    rows, columns, parts = read_objects(root, stem)[int(number)]
+    return parts.get(name, np.zeros((rows.stop, columns.stop), np.uint8))[rows, columns]
 
 
 @lru_cache(maxsize=64)

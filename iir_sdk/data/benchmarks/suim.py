@@ -7,17 +7,18 @@ itself is background.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.area_index import indexed_areas
-from iir_sdk.data.benchmarks.colour_coded import Colour, only_for_tests, read_colour_labels
-from iir_sdk.data.dataset import Selection, label_areas, mask_of, read_picture, require, select
+from iir_sdk.data.benchmarks.part import BenchmarkPart, indexed_areas, label_areas, select
+from iir_sdk.data.benchmarks.stored_files import Colour, mask_of, read_colour_labels, read_picture, require
+from iir_sdk.data.dataset import Selection
 
+FOLDS = 1
 COLOURS: dict[str, Colour] = {
     "human_diver": (0, 0, 1),
     "plant": (0, 1, 0),
@@ -31,41 +32,27 @@ _VALUES = {name: i + 1 for i, name in enumerate(COLOURS)}
 _WHAT = "SUIM's TEST folder (images, masks)"
 
 
-@dataclass(frozen=True)
-class Suim:
-    """SUIM's test pictures, a :class:`FewShotDataset`.
-
-    Attributes:
-        root: holds ``TEST``.
-        classes: pictures by class.
-        name: of the set.
-    """
-
-    root: Path
-    classes: Mapping[str, tuple[str, ...]]
-    name: str = "suim"
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        return read_picture(self.root / "TEST" / "images" / f"{key}.jpg", _WHAT)
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)``: 0 and 1."""
-        return mask_of(read_labels(self.root, key), _VALUES[name])
-
-
-def read_suim(root: Path, selection: Selection) -> Suim:
+def read(root: Path, selection: Selection) -> BenchmarkPart:
     """SUIM's test pictures by class.
 
     Raises:
         DatasetNotFoundError: a file is missing; the message says which.
         DatasetError: a training split was asked for, or nothing is left.
     """
-    only_for_tests(selection, "SUIM")
+    selection.only_for_tests("SUIM")
     folder = require(root / "TEST" / "masks", _WHAT, folder=True)
     stems = sorted(p.stem for p in folder.glob("*.bmp"))
     areas = indexed_areas(root, "suim", stems, lambda s: label_areas(read_labels(root, s), _VALUES))
-    return Suim(root, select(areas, tuple(COLOURS), COLOURS, selection))
+    classes = select(areas, tuple(COLOURS), COLOURS, selection)
+    return BenchmarkPart("suim", classes, partial(_picture, root), partial(_mask, root))
+
+
+def _picture(root: Path, key: str) -> NDArray[np.uint8]:
+    return read_picture(root / "TEST" / "images" / f"{key}.jpg", _WHAT)
+
+
+def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:
+    return mask_of(read_labels(root, key), _VALUES[name])
 
 
 def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
@@ -75,8 +62,8 @@ def read_labels(root: Path, stem: str) -> NDArray[np.uint8]:
 
 def census(root: Path) -> dict[str, int]:
     """What a copy counts."""
-    found = read_suim(root, Selection()).classes
-    return {"pictures": len(list((root / "TEST" / "masks").glob("*.bmp"))), "classes": len(found)}
+    classes = read(root, Selection()).classes
+    return {"pictures": len(list((root / "TEST" / "masks").glob("*.bmp"))), "classes": len(classes)}
 
 
 def files(root: Path) -> Iterator[Path]:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iir_sdk.data.benchmarks.stored_files import stored_pixels
 from iir_sdk.data.bounded_cache import BoundedCache
-from iir_sdk.data.dataset import CUTOUT_SET, IGNORE, stored_pixels
+from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.data.folder import PictureSet
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.bank.augment import Augmented, change_light, paste, random_view
