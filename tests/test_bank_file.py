@@ -18,10 +18,12 @@ from iir_sdk.cli.main import main
 from iir_sdk.data.dataset import CUTOUT_SET
 from iir_sdk.data.folder import read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
+from iir_sdk.model.backbone import Taps
 from iir_sdk.training import start
+from iir_sdk.training.bank import file
 from iir_sdk.training.bank.features import FeatureBank
-from iir_sdk.training.bank.file import check_bank, read_bank, save_bank
-from iir_sdk.training.bank.stream import PackedView
+from iir_sdk.training.bank.file import check_bank, read_bank, views_kept, write_parts
+from iir_sdk.training.bank.stream import PackedView, ViewBatch
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.run.loop import Trainer
 from iir_sdk.training.sources import BankSource
@@ -31,7 +33,14 @@ __all__ = ["cutouts", "random_backbone"]
 
 STILL = replace(TINY, views=32)
 CPU = torch.device("cpu")
-ORIGIN = {"recipe": {}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
+ORIGIN = {"recipe": {"views": 32}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
+
+
+def save_bank(bank: FeatureBank, folder: Path, origin: dict[str, Any]) -> None:
+    """All of a bank, as it would have come."""
+    folder.mkdir()
+    taps = bank.taps(list(range(len(bank.views))))
+    write_parts(folder, origin, [ViewBatch(bank.views, torch.zeros(0), Taps(*taps))], 0)
 
 
 @pytest.fixture
@@ -48,13 +57,13 @@ def bank(maker: ViewMaker) -> FeatureBank:
 
 def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
     bank.views[3].ignores[0] = bank.views[3].masks[0] ^ 255
-    save_bank(bank, tmp_path / "bank.safetensors", ORIGIN)
-    again = read_bank(tmp_path / "bank.safetensors", STILL, CPU)
+    save_bank(bank, tmp_path / "bank", ORIGIN)
+    again = read_bank(tmp_path / "bank", STILL, CPU)
     slots = list(range(STILL.views))
     for own, expected in zip(again.taps(slots), bank.taps(slots), strict=True):
         assert torch.equal(own, expected)
     for own, expected in zip(again.views, bank.views, strict=True):
-        for what in ("keys", "sources", "present", "made_of", "photo"):
+        for what in ("keys", "sources", "present", "made_of", "photo", "pasted"):
             assert getattr(own, what) == getattr(expected, what)
         assert np.array_equal(own.masks, expected.masks)
         assert own.ignores.keys() == expected.ignores.keys()
@@ -66,7 +75,7 @@ def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
 
 
 def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
-    path = tmp_path / "bank.safetensors"
+    path = tmp_path / "bank"
     save_bank(bank, path, ORIGIN)
     left_out = {("coco", "cat"), (CUTOUT_SET, f"{maker.cutouts[0].parent.name}/cat")}
     config = replace(STILL, absent=1.0)
@@ -82,7 +91,7 @@ def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
 
 
 def test_by_the_filtered_convention_no_view_shows_a_left_out_class(bank, tmp_path):
-    path = tmp_path / "bank.safetensors"
+    path = tmp_path / "bank"
     cat = ("coco", "cat")
     for i, view in enumerate(bank.views[:8]):
         bank.views[i] = replace(view, present=view.present | {cat})
@@ -122,20 +131,80 @@ def test_what_made_a_view_is_known(maker):
         made_of = pasting.make(i).made_of
         assert len([key for key in made_of if key[0] != CUTOUT_SET]) == 1
         assert any(key[0] == CUTOUT_SET for key in made_of)
+        assert {f"{CUTOUT_SET}/{key[1]}" for key in made_of if key[0] == CUTOUT_SET} == pasting.make(i).pasted
     plain = ViewMaker(list(maker.sets.values()), [], replace(STILL, paste=0.0))
+    assert plain.make(0).pasted == frozenset()
     assert all(len(plain.make(i).made_of) == 1 for i in range(20))
 
 
 def test_a_run_from_a_kept_bank_is_the_run_that_fills_its_own(picture_folder, cutouts, tmp_path, random_backbone):
-    assert start.fill_bank(STILL, picture_folder, tmp_path / "bank.safetensors", cutouts=cutouts, workers=0) == 32
+    assert start.fill_bank(STILL, picture_folder, tmp_path / "bank", cutouts=cutouts, workers=0) == 32
     weights = []
-    for name, bank in (("own", None), ("kept", tmp_path / "bank.safetensors")):
+    for name, bank in (("own", None), ("kept", tmp_path / "bank")):
         trainer = start.build_trainer(
             STILL, picture_folder, tmp_path / name, cutouts=cutouts, bank=bank, workers=0, device="cpu"
         )
         trainer.run()
         weights.append(trainer.model.decoder.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class Stopped(Exception):
+    """As by a signal."""
+
+
+def stopped_after(views: int, maker: ViewMaker) -> Any:
+    """A maker's ``make`` that stops the filling at a view."""
+    make = ViewMaker.make
+
+    def stopping(self: ViewMaker, index: int) -> Any:
+        if index == views:
+            raise Stopped
+        return make(self, index)
+
+    return stopping
+
+
+def test_a_stopped_filling_is_gone_on_with(picture_folder, cutouts, tmp_path, random_backbone, monkeypatch):
+    monkeypatch.setattr(file, "PART_VIEWS", 16)
+
+    def fill(folder: str, resume: bool = False) -> int:
+        return start.fill_bank(STILL, picture_folder, tmp_path / folder, cutouts=cutouts, workers=0, resume=resume)
+
+    fill("whole")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(ViewMaker, "make", stopped_after(20, ViewMaker))
+        fill("bank")
+    assert [part.name for part in sorted((tmp_path / "bank").iterdir())] == ["000000.safetensors"]
+    with pytest.raises(DatasetError, match=r"16 of 32 views.*--resume"):
+        build(picture_folder, tmp_path / "run", tmp_path / "bank", cutouts=cutouts)
+    with pytest.raises(ConfigError, match="--resume"):
+        fill("bank")
+    with pytest.raises(ConfigError, match="seed=0"):
+        start.fill_bank(replace(STILL, seed=1), picture_folder, tmp_path / "bank", cutouts=cutouts, resume=True)
+    for _ in range(2):
+        # The second finds nothing left to do.
+        assert fill("bank", resume=True) == 32
+        whole, gone_on = (read_bank(tmp_path / name, STILL, CPU) for name in ("whole", "bank"))
+        slots = list(range(STILL.views))
+        assert all(torch.equal(a, b) for a, b in zip(whole.taps(slots), gone_on.taps(slots), strict=True))
+        assert [v.keys for v in whole.views] == [v.keys for v in gone_on.views]
+    (tmp_path / "bank/000000.safetensors").unlink()
+    with pytest.raises(DatasetError, match="lacks the file of view 0"):
+        fill("bank", resume=True)
+
+
+def test_no_views_are_kept_where_no_folder_is(tmp_path):
+    assert views_kept(tmp_path / "none", ORIGIN, resume=True) == 0
+
+
+def test_runs_that_read_one_bank_map_its_files(bank, tmp_path):
+    save_bank(bank, tmp_path / "bank", ORIGIN)
+    one, two = (read_bank(tmp_path / "bank", STILL, CPU) for _ in range(2))
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert maps.read_text().count(str(tmp_path / "bank/000000.safetensors")) >= 2
+    assert all(torch.equal(a, b) for a, b in zip(one.taps([1]), two.taps([1]), strict=True))
 
 
 def other_weights(module: torch.nn.Module) -> None:
@@ -155,7 +224,7 @@ def build(picture_folder: Path, folder: Path, bank: Path | None, **options: Any)
 
 @pytest.fixture
 def kept(picture_folder: Path, cutouts: Path, tmp_path: Path, random_backbone: None) -> Path:
-    path = tmp_path / "bank.safetensors"
+    path = tmp_path / "bank"
     start.fill_bank(STILL, picture_folder, path, cutouts=cutouts, workers=0)
     return path
 
@@ -225,31 +294,37 @@ def test_a_bank_of_other_data_or_another_backbone_is_refused(picture_folder, cut
 
 def test_files_that_are_no_banks_are_refused(bank, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="iir-sdk bank"):
-        check_bank(tmp_path / "none.safetensors", ORIGIN)
-    (tmp_path / "text.safetensors").write_text("no bank")
-    save_file({"low": torch.zeros(1)}, tmp_path / "other.safetensors")
-    save_file({"low": torch.zeros(1)}, tmp_path / "cut.safetensors", {"format": "iir_sdk.bank/3", "origin": "{"})
+        check_bank(tmp_path / "none", ORIGIN)
+    (tmp_path / "file").write_text("a bank of an older version")
+    with pytest.raises(DatasetError, match="is a file"):
+        check_bank(tmp_path / "file", ORIGIN)
+    for name in ("text", "other", "cut"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "text/000000.safetensors").write_text("no bank")
+    save_file({"low": torch.zeros(1)}, tmp_path / "other/000000.safetensors")
+    save_file({"low": torch.zeros(1)}, tmp_path / "cut/000000.safetensors", {"format": file._FORMAT, "origin": "{"})
     for name, reason in (("text", "cannot be read"), ("other", "has format None"), ("cut", "cannot be read")):
         with pytest.raises(DatasetError, match=reason):
-            check_bank(tmp_path / f"{name}.safetensors", ORIGIN)
+            check_bank(tmp_path / name, ORIGIN)
         with pytest.raises(DatasetError):
-            read_bank(tmp_path / f"{name}.safetensors", STILL, CPU)
-    path = tmp_path / "bank.safetensors"
+            read_bank(tmp_path / name, STILL, CPU)
+    path = tmp_path / "bank"
     save_bank(bank, path, ORIGIN)
     with pytest.raises(DatasetError, match="leaves out"):
         read_bank(path, STILL, CPU, lambda key: False)
     # The weights of sets may differ: episodes are drawn by the run's.
     reweighted = replace(STILL, main_weight=1.0, cutout_weight=0.0)
     assert {key[0] for key in drawn_classes(read_bank(path, reweighted, CPU))} == {"coco"}
-    with pytest.raises(OutputError, match="no folder"):
-        start.fill_bank(STILL, tmp_path, tmp_path / "nowhere/bank.safetensors")
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="cannot make folder"):
+        start.fill_bank(STILL, tmp_path, tmp_path / "taken/bank")
 
 
 def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
     pictures = replace(TINY, source="pictures")
     with pytest.raises(ConfigError, match="source='bank'"):
-        start.fill_bank(pictures, picture_folder, tmp_path / "bank.safetensors")
-    for options in ({"bank": tmp_path / "bank.safetensors"}, {"leave_out": [CUTOUT_SET]}):
+        start.fill_bank(pictures, picture_folder, tmp_path / "bank")
+    for options in ({"bank": tmp_path / "bank"}, {"leave_out": [CUTOUT_SET]}):
         with pytest.raises(ConfigError, match="source='bank'"):
             start.build_trainer(pictures, picture_folder, tmp_path / "run", **options)
 
@@ -259,7 +334,7 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
     given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]
-    kept = str(tmp_path / "bank.safetensors")
+    kept = str(tmp_path / "bank")
     filled = CliRunner().invoke(main, ["bank", "lite2", *given, "--out", kept])
     assert filled.exit_code == 0, filled.output
     assert "24 views" in filled.output

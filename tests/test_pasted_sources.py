@@ -13,10 +13,10 @@ from iir_sdk.data.folder import read_picture_sets
 from iir_sdk.errors import DatasetError
 from iir_sdk.training.bank import views
 from iir_sdk.training.bank.features import FeatureBank
-from iir_sdk.training.bank.file import read_bank, save_bank
+from iir_sdk.training.bank.file import read_bank
 from iir_sdk.training.bank.stream import PackedView
 from iir_sdk.training.bank.views import ViewMaker
-from tests.test_bank_file import CPU, ORIGIN
+from tests.test_bank_file import CPU, ORIGIN, save_bank
 from tests.test_training import TINY
 
 COIN = ("coins", "coin")
@@ -49,8 +49,10 @@ def test_a_pasted_object_of_a_class_already_shown_keeps_its_source(picture_folde
     monkeypatch.setattr(maker, "_draw_object", noted)
     for i in range(20):
         drawn.clear()
-        (coin,) = maker.make(i).objects
+        made = maker.make(i)
+        (coin,) = made.objects
         assert coin.sources == frozenset(drawn)
+        assert {made.photo} | made.pasted == frozenset(drawn)
         assert len(drawn) >= 2
 
 
@@ -76,8 +78,8 @@ def test_views_of_several_pictures_never_make_an_episode_too_short():
 def test_a_kept_bank_knows_all_sources(tmp_path):
     config = replace(TINY, views=2)
     bank = bank_of(view("coins/a", "coins/b"), view("coins/c"))
-    save_bank(bank, tmp_path / "bank.safetensors", ORIGIN)
-    again = read_bank(tmp_path / "bank.safetensors", config, CPU)
+    save_bank(bank, tmp_path / "bank", ORIGIN)
+    again = read_bank(tmp_path / "bank", config, CPU)
     assert [v.sources for v in again.views] == [v.sources for v in bank.views]
 
 

@@ -148,8 +148,8 @@ def test_workers_make_the_same_views_and_features(picture_folder, cutouts):
     torch.manual_seed(0)
     look = partial(frozen_taps, IIR(TINY.model).backbone, config=TINY, device=torch.device("cpu"))
     maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(cutouts), TINY)
-    (here,) = stream_views(maker, 5, batch=5, workers=0, look=look)
-    there = list(stream_views(maker, 5, batch=2, workers=2, look=look))
+    (here,) = stream_views(maker, range(5), batch=5, workers=0, look=look)
+    there = list(stream_views(maker, range(5), batch=2, workers=2, look=look))
     for own, others in zip(here.taps, zip(*(t.taps for t in there), strict=True), strict=True):
         assert torch.equal(own, torch.cat(others))
         assert not torch.equal(own[0], own[1])

@@ -45,7 +45,7 @@ WORKERS = click.option(
     help="Processes that read and augment pictures; 0: none but the command's own.",
 )
 CUTOUTS = click.option("--cutouts", type=PATH, help="Folder of .png and .webp with alpha, each a class, to paste.")
-BANK = click.option("--bank", "bank_file", type=PATH, help="File that iir-sdk bank filled; default: fill one.")
+BANK = click.option("--bank", "bank_file", type=PATH, help="Folder that iir-sdk bank filled; default: fill one.")
 LEAVE_OUT = click.option(
     "--leave-out", multiple=True, metavar="SET", help="Do not use this set of --data, or 'cutouts'; repeat."
 )

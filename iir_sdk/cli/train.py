@@ -25,7 +25,8 @@ from iir_sdk.cli.options import (
 @RECIPE
 @DATA
 @CUTOUTS
-@click.option("--out", type=PATH, required=True, help="File to write, .safetensors.")
+@click.option("--out", type=PATH, required=True, help="Folder of the bank.")
+@click.option("--resume", is_flag=True, help="Go on with the filling in --out.")
 @BACKBONE_WEIGHTS
 @DEVICE
 @WORKERS
@@ -35,11 +36,12 @@ def bank(
     data: Path,
     cutouts: Path | None,
     out: Path,
+    resume: bool,
     backbone_weights: Path | None,
     device: str,
     workers: int,
 ) -> None:
-    """Keep the features of RECIPE's augmented views (default: lite2) in a file, for train and ablate.
+    """Keep the features of RECIPE's augmented views (default: lite2) in a folder, for train and ablate.
 
     It holds views of all classes; runs with --exclude-fold use those only that none of the fold's masks went into.
     """
@@ -48,7 +50,14 @@ def bank(
 
     config = read_recipe(find_recipe(recipe), overrides)
     count = fill_bank(
-        config, data, out, cutouts=cutouts, backbone_weights=backbone_weights, device=device, workers=workers
+        config,
+        data,
+        out,
+        cutouts=cutouts,
+        backbone_weights=backbone_weights,
+        device=device,
+        workers=workers,
+        resume=resume,
     )
     click.echo(f"kept the features of {count} views in {out}")
 

@@ -53,7 +53,7 @@ class KeptBank:
     """A bank that was filled before, see :mod:`iir_sdk.training.bank.file`.
 
     Attributes:
-        path: its file.
+        path: its folder.
         digest: sha256 of what it holds.
     """
 
@@ -118,22 +118,30 @@ class BankSource:
             DatasetError: a kept one cannot be read.
         """
         if self._bank is None and self.kept:
-            self._bank = read_bank(self.kept.path, self.config, self.device, self.maker.classes().__contains__)
+            allowed = self.maker.classes().__contains__, self.maker.pictures()
+            self._bank = read_bank(self.kept.path, self.config, self.device, *allowed)
         elif self._bank is None:
             self._bank = self._filled()
         return self._bank
 
     def _filled(self) -> FeatureBank:
         bank = FeatureBank(self.config, self.device)
-        with tqdm(total=self.config.views, desc="views", unit="view", disable=not self.processes.first) as bar:
-            for batch in self._views():
-                bank.add(batch)
-                bar.update(len(batch.views))
+        for batch in self.views():
+            assert batch.taps is not None
+            bank.hold([tap.to(self.device, torch.bfloat16) for tap in batch.taps], batch.views)
         return bank
 
-    def _views(self) -> Iterator[ViewBatch]:
+    def views(self, first: int = 0) -> Iterator[ViewBatch]:
+        """All views from number ``first`` on, with their taps."""
+        count, shown = self.config.views, self.processes.first
+        with tqdm(total=count, initial=first, desc="views", unit="view", disable=not shown) as bar:
+            for batch in self._views(range(first, count)):
+                yield batch
+                bar.update(len(batch.views))
+
+    def _views(self, numbers: range) -> Iterator[ViewBatch]:
         look = partial(frozen_taps, self.backbone, config=self.config, device=self.device)
-        stream = partial(stream_views, self.maker, self.config.views, batch=_TOGETHER, workers=self.workers)
+        stream = partial(stream_views, self.maker, numbers, batch=_TOGETHER, workers=self.workers)
         if self.device.type == "cpu":
             # A core computes as many views a second by itself as two do together.
             yield from stream(look=look)

@@ -17,11 +17,11 @@ from iir_sdk.data.registry import benchmark
 from iir_sdk.engines.devices import pick_device
 from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.evaluation.evaluate import Protocol, draw_episodes, evaluate_set
-from iir_sdk.files import check_writable_place
+from iir_sdk.files import check_writable_place, made_folder
 from iir_sdk.model.backbone import VitBackbone
 from iir_sdk.model.iir import IIR
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.training.bank.file import bank_origin, check_bank, save_bank
+from iir_sdk.training.bank.file import bank_origin, check_bank, views_kept, write_parts
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
@@ -80,7 +80,7 @@ def build_trainer(
         data: one set, a folder of sets, or the root of the recipe's benchmark.
         folder: where the run is kept.
         cutouts: folder of cut-outs with alpha, for the bank.
-        bank: file that :func:`fill_bank` wrote, of all classes; None fills one for this run alone.
+        bank: folder that :func:`fill_bank` filled, of all classes; None fills one for this run alone.
         novel: classes whose masks must not be seen, of sets of one's own.
         leave_out: sets of ``data`` that are not used, or ``cutouts``.
         validation: sets to validate on; benchmarks have their own.
@@ -135,17 +135,19 @@ def fill_bank(
     backbone_weights: Path | None = None,
     device: str = "auto",
     workers: int = 2,
+    resume: bool = False,
 ) -> int:
     """Fill a bank with views of every set and cut-out and write it, for runs that each leave out what they must.
 
     Args:
         config: the recipe.
         data: one set, or a folder of sets.
-        out: file to write, ``.safetensors``.
+        out: folder of the bank, made if missing.
         cutouts: folder of cut-outs with alpha.
         backbone_weights: see :class:`TrainedParts`.
         device: ``auto`` or a torch device.
         workers: processes that make views.
+        resume: go on with a filling that was stopped.
 
     Returns:
         The number of views.
@@ -157,14 +159,15 @@ def fill_bank(
         raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
     # Now, and not when all views are made.
     _check_workers(workers)
-    check_writable_place(out)
+    made_folder(out)
     maker = ViewMaker(read_picture_sets(data, exif=config.exif), read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
     backbone = build_model(config, TrainedParts(backbone_weights)).backbone
     origin = bank_origin(config, maker, backbone)
-    bank = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers).bank()
-    save_bank(bank, out, origin)
-    return len(bank.views)
+    first = views_kept(out, origin, resume=resume)
+    source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers)
+    write_parts(out, origin, source.views(first), first)
+    return config.views
 
 
 def run_pretraining(

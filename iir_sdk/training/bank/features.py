@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
-from iir_sdk.training.bank.stream import PackedView, ViewBatch
+from iir_sdk.training.bank.stream import PackedView
 from iir_sdk.training.bank.views import ClassKey, draw_set
 from iir_sdk.training.config import TrainingConfig
 
@@ -22,21 +22,27 @@ _TRIES = 30
 
 
 class FeatureBank:
-    """Taps and masks of all views, filled once: view by view, or at once from a file.
+    """Taps and masks of all views, filled once, part by part.
 
     Args:
-        config: number of views, label size, sets' weights, share of absent queries, convention.
+        config: label size, sets' weights, share of absent queries, convention.
         device: where features are kept.
         allowed: whether a class may be asked for; views that were made with another's masks are not used at all, nor by
             the filtered convention are those that show one. None allows all.
+        pictures: those that views may be made of, as ``set/stem``, and cut-outs. None allows all.
     """
 
     def __init__(
-        self, config: TrainingConfig, device: torch.device, allowed: Callable[[ClassKey], bool] | None = None
+        self,
+        config: TrainingConfig,
+        device: torch.device,
+        allowed: Callable[[ClassKey], bool] | None = None,
+        pictures: Container[str] | None = None,
     ) -> None:
-        self.config, self.device, self.allowed = config, device, allowed or (lambda key: True)
-        self.kept: list[Tensor] = []
+        self.config, self.device, self.allowed, self.pictures = config, device, allowed or (lambda key: True), pictures
         self.views: list[PackedView] = []
+        self._parts: list[Sequence[Tensor]] = []
+        self._places: list[tuple[int, int]] = []
         self._used: list[bool] = []
         self._members: dict[ClassKey, list[int]] = defaultdict(list)
         self._usable: dict[int, dict[str, list[ClassKey]]] = {}
@@ -55,30 +61,18 @@ class FeatureBank:
         """The picture that a view is a crop of."""
         return self.views[slot].photo
 
-    def add(self, batch: ViewBatch) -> None:
-        """Keep the next views with their taps ``(B, C, h, w)``."""
-        assert batch.taps is not None
-        if not self.kept:
-            self.kept = [
-                torch.empty(self.config.views, *t.shape[1:], dtype=torch.bfloat16, device=self.device)
-                for t in batch.taps
-            ]
-        slots = slice(len(self.views), len(self.views) + len(batch.views))
-        for kept, new in zip(self.kept, batch.taps, strict=True):
-            kept[slots] = new
-        for view in batch.views:
-            self._list(view)
-
-    def hold(self, taps: list[Tensor], views: list[PackedView]) -> None:
-        """Take all views at once, with their ``taps``, bfloat16 ``(V, C, h, w)`` that are not copied."""
-        assert len(views) == self.config.views
-        self.kept = taps
+    def hold(self, taps: Sequence[Tensor], views: Sequence[PackedView]) -> None:
+        """Take the next views with their ``taps``, bfloat16 ``(V, C, h, w)`` that are not copied."""
+        self._places += [(len(self._parts), row) for row in range(len(views))]
+        self._parts.append(taps)
         for view in views:
             self._list(view)
 
     def _list(self, view: PackedView) -> None:
         telling = view.made_of | view.present if self.config.convention == "filtered" else view.made_of
         used = all(self.allowed(key) for key in telling)
+        if self.pictures is not None:
+            used = used and all(picture in self.pictures for picture in (view.photo, *view.pasted))
         for key in view.keys if used else ():
             if self.allowed(key):
                 self._members[key].append(len(self.views))
@@ -88,8 +82,10 @@ class FeatureBank:
 
     def taps(self, slots: list[int]) -> Taps:
         """Float taps ``(N, ...)`` of some views."""
-        index = torch.tensor(slots, device=self.device)
-        return Taps(*(t.index_select(0, index).float() for t in self.kept))
+        places = [self._places[slot] for slot in slots]
+        return Taps(
+            *(torch.stack([self._parts[p][i][row] for p, row in places]).float() for i in range(len(Taps._fields)))
+        )
 
     def first_taps(self, count: int) -> Taps:
         """Float taps of the first ``count`` views in use, or of all of them."""
@@ -184,7 +180,7 @@ class FeatureBank:
         if key[0] not in told_apart or rng.random() >= self.config.absent:
             return slot
         for _ in range(20):
-            other = rng.randrange(self.config.views)
+            other = rng.randrange(len(self.views))
             view = self.views[other]
             if not self._used[other] or key in view.present:
                 continue

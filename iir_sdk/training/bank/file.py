@@ -1,10 +1,10 @@
-"""A filled bank as one file, from which any number of runs draw, whichever classes each leaves out."""
+"""A filled bank as a folder of files, from which any number of runs draw, whichever classes each leaves out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
-from iir_sdk.files import write_atomically
+from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError
+from iir_sdk.files import is_file, write_safetensors
 from iir_sdk.model.backbone import Taps
 from iir_sdk.training.bank.features import FeatureBank
-from iir_sdk.training.bank.stream import PackedView
+from iir_sdk.training.bank.stream import PackedView, ViewBatch
 from iir_sdk.training.bank.views import ClassKey, ViewMaker
 from iir_sdk.training.config import TrainingConfig
 
-_FORMAT = "iir_sdk.bank/3"
+_FORMAT = "iir_sdk.bank/4"
+PART_VIEWS = 256
+"""Views of a file: some minutes' work, and a quarter of a gigabyte."""
+
 _OF_VIEWS = (
     "seed",
     "view_size",
@@ -64,81 +66,138 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
     }
 
 
-def save_bank(bank: FeatureBank, path: Path, origin: Mapping[str, Any]) -> None:
-    """Write a full bank as ``.safetensors``.
+def write_parts(folder: Path, origin: Mapping[str, Any], batches: Iterable[ViewBatch], first: int) -> None:
+    """Write views as they come, :data:`PART_VIEWS` a file, so that a stop loses no more than one file's.
 
     Args:
-        bank: all of its views are there.
-        path: of the file.
+        folder: of the bank.
         origin: of :func:`bank_origin`.
+        batches: of views with their taps.
+        first: number of the first view, as :func:`views_kept` has it.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
-    views = bank.views
-    assert len(views) == bank.config.views
-    tensors = dict(zip(Taps._fields, bank.kept, strict=True))
+    waiting: list[ViewBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(b.views) for b in waiting) >= PART_VIEWS:
+            first += _write_part(folder / f"{first:06d}.safetensors", origin, waiting)
+            waiting = []
+    if waiting:
+        _write_part(folder / f"{first:06d}.safetensors", origin, waiting)
+
+
+def _write_part(path: Path, origin: Mapping[str, Any], batches: Sequence[ViewBatch]) -> int:
+    views = [view for batch in batches for view in batch.views]
+    taps = [batch.taps for batch in batches if batch.taps is not None]
+    joined = (torch.cat(maps).to(torch.bfloat16) for maps in zip(*taps, strict=True))
+    tensors = dict(zip(Taps._fields, joined, strict=True))
     tensors["masks"] = torch.from_numpy(np.concatenate([view.masks for view in views]))
     ignores = [mask for view in views for mask in view.ignores.values()]
     if ignores:
         tensors["ignores"] = torch.from_numpy(np.stack(ignores))
     listed = json.dumps([_listed(view) for view in views], separators=(",", ":"))
-    metadata = {"format": _FORMAT, "origin": json.dumps(origin), "views": listed}
-    try:
-        write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
-    except SafetensorError as error:
-        # What the library makes of a full disk.
-        raise OutputError(f"cannot write {str(path)!r}: {error}; is there room for it?") from error
+    write_safetensors(path, tensors, {"format": _FORMAT, "origin": json.dumps(origin), "views": listed})
+    return len(views)
+
+
+def views_kept(folder: Path, origin: Mapping[str, Any], *, resume: bool) -> int:
+    """Number of views that a filling goes on from.
+
+    Args:
+        folder: of the bank; need not be there.
+        origin: of :func:`bank_origin`, as the filling has it.
+        resume: whether to go on with what is there.
+
+    Raises:
+        ConfigError: there are some and ``resume`` is off, or they are of another recipe, data or backbone.
+        DatasetError: a file there is no bank's.
+    """
+    if not _parts(folder):
+        return 0
+    if not resume:
+        raise ConfigError(f"{folder} holds views; pass --resume to go on with them, or name another folder.")
+    return _read_listings(folder, origin)[0]
 
 
 def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
-    """Compare a file's origin with what a run asks for, without reading its features.
+    """Compare a bank's origin with what a run asks for, without reading its features.
 
     Args:
-        path: of the file.
+        path: its folder.
         origin: of :func:`bank_origin`, as the run has it.
 
     Returns:
         The sha256 of what the bank holds: its origin and all its views.
 
     Raises:
-        DatasetNotFoundError: there is no such file.
-        DatasetError: it is not a bank's.
+        DatasetNotFoundError: there is no such folder, or nothing in it.
+        DatasetError: it is no bank, or not a full one.
         ConfigError: it was filled by another recipe, from other data, or with another backbone.
     """
-    if not path.is_file():
+    if is_file(path):
+        raise DatasetError(f"{path} is a file, a bank of this version a folder; fill it anew: iir-sdk bank")
+    if not _parts(path):
         raise DatasetNotFoundError(f"no bank at {str(path)!r}; fill it first: iir-sdk bank RECIPE --data ... --out ...")
-    with _opened(path) as file:
-        metadata = file.metadata()
-        _compare(path, json.loads(metadata["origin"]), origin)
-        return hashlib.sha256((metadata["origin"] + metadata["views"]).encode()).hexdigest()
+    count, digest = _read_listings(path, origin)
+    if count < origin["recipe"]["views"]:
+        raise DatasetError(
+            f"{path} holds {count} of {origin['recipe']['views']} views: its filling was stopped; go on with it: "
+            "iir-sdk bank ... --resume"
+        )
+    return digest
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.safetensors"))
+
+
+def _read_listings(folder: Path, origin: Mapping[str, Any]) -> tuple[int, str]:
+    """Number of views, and the sha256 of what the bank holds."""
+    count, digest = 0, hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    for path in _parts(folder):
+        with _opened(path) as file:
+            metadata = file.metadata()
+            _compare(folder, json.loads(metadata["origin"]), origin)
+            if int(path.stem) != count:
+                raise DatasetError(f"{folder} lacks the file of view {count}; fill it anew: iir-sdk bank")
+            count += len(json.loads(metadata["views"]))
+            digest.update(metadata["views"].encode())
+    return count, digest.hexdigest()
 
 
 def read_bank(
-    path: Path, config: TrainingConfig, device: torch.device, allowed: Callable[[ClassKey], bool] | None = None
+    folder: Path,
+    config: TrainingConfig,
+    device: torch.device,
+    allowed: Callable[[ClassKey], bool] | None = None,
+    pictures: Container[str] | None = None,
 ) -> FeatureBank:
-    """A bank as it was saved; on a CPU its features stay in the file, and are read as they are asked for.
+    """A bank as it was saved; on a CPU its features and masks stay in the files, and are read as they are asked for.
+
+    The files are mapped into memory: runs that draw from one bank at once share what they have read.
 
     Args:
-        path: the file, of :func:`check_bank`.
+        folder: of :func:`check_bank`.
         config: the recipe of the run.
         device: where features are kept.
-        allowed: see :class:`FeatureBank`.
+        allowed, pictures: see :class:`FeatureBank`.
 
     Raises:
         DatasetError: it is not a bank's, or nothing in it may be used.
     """
-    with _opened(path, str(device)) as file:
-        taps = [file.get_tensor(name) for name in Taps._fields]
-        names = set(file.keys())
-        masks = file.get_tensor("masks").cpu().numpy()
-        ignores = file.get_tensor("ignores").cpu().numpy() if "ignores" in names else masks[:0]
-        views = _views(json.loads(file.metadata()["views"]), masks, ignores)
-    bank = FeatureBank(config, device, allowed)
-    bank.hold(taps, views)
+    bank = FeatureBank(config, device, allowed, pictures)
+    for path in _parts(folder):
+        with _opened(path, str(device)) as file:
+            taps = [file.get_tensor(name) for name in Taps._fields]
+            names = set(file.keys())
+            masks = file.get_tensor("masks").cpu().numpy()
+            ignores = file.get_tensor("ignores").cpu().numpy() if "ignores" in names else masks[:0]
+            bank.hold(taps, _views(json.loads(file.metadata()["views"]), masks, ignores))
     if not bank.used:
         raise DatasetError(
-            f"every view in {path} was made with a class or set that this run leaves out; fill a larger one."
+            f"every view in {folder} was made with a class, set or picture that this run leaves out; fill a larger one."
         )
     return bank
 
@@ -183,12 +242,13 @@ def _listed(view: PackedView) -> list[Any]:
         sorted(view.made_of),
         list(view.ignores),
         view.photo,
+        sorted(view.pasted),
     ]
 
 
 def _views(listed: list[list[Any]], masks: NDArray[np.uint8], ignores: NDArray[np.uint8]) -> list[PackedView]:
     views, mask, ignore = [], 0, 0
-    for keys, sources, present, made_of, places, photo in listed:
+    for keys, sources, present, made_of, places, photo, pasted in listed:
         own = {place: ignores[ignore + i] for i, place in enumerate(places)}
         views.append(
             PackedView(
@@ -199,6 +259,7 @@ def _views(listed: list[list[Any]], masks: NDArray[np.uint8], ignores: NDArray[n
                 frozenset(_classes(present)),
                 frozenset(_classes(made_of)),
                 photo,
+                frozenset(pasted),
             )
         )
         mask, ignore = mask + len(keys), ignore + len(places)

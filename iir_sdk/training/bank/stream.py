@@ -33,6 +33,7 @@ class PackedView:
         present: (set, class) of everything labelled that is seen at all.
         made_of: (set, class) of the masks that the view was made with.
         photo: the picture that it is a crop of, as ``set/stem``.
+        pasted: the pictures and cut-outs that objects were pasted from, seen or not.
     """
 
     keys: tuple[ClassKey, ...]
@@ -42,6 +43,7 @@ class PackedView:
     present: frozenset[ClassKey]
     made_of: frozenset[ClassKey]
     photo: str
+    pasted: frozenset[str] = frozenset()
 
 
 class ViewBatch(NamedTuple):
@@ -59,13 +61,13 @@ class ViewBatch(NamedTuple):
 
 
 def stream_views(
-    maker: ViewMaker, count: int, *, batch: int, workers: int, look: Look | None = None
+    maker: ViewMaker, numbers: range, *, batch: int, workers: int, look: Look | None = None
 ) -> Iterator[ViewBatch]:
-    """Views ``0`` .. ``count - 1`` in order.
+    """Views in order.
 
     Args:
         maker: of the views.
-        count: how many.
+        numbers: of the views.
         batch: views that come together.
         workers: processes that make them; 0 makes them here.
         look: computes their features where they are made, one by one, so that they do not depend on how views are
@@ -77,19 +79,19 @@ def stream_views(
     Raises:
         DatasetError: a mask does not fit its picture.
     """
-    made = _Views(maker, count, look)
+    made = _Views(maker, numbers, look)
     yield from DataLoader(made, batch_size=batch, num_workers=workers, collate_fn=_joined)
 
 
 class _Views(Dataset[ViewBatch]):
-    def __init__(self, maker: ViewMaker, count: int, look: Look | None) -> None:
-        self.maker, self.count, self.look = maker, count, look
+    def __init__(self, maker: ViewMaker, numbers: range, look: Look | None) -> None:
+        self.maker, self.numbers, self.look = maker, numbers, look
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> ViewBatch:
-        view = self.maker.make(index)
+        view = self.maker.make(self.numbers[index])
         packed, image = _packed(view, self.maker.config.label_size), view.image[None]
         if self.look is None:
             return ViewBatch([packed], image, None)
@@ -129,6 +131,7 @@ def _packed(view: View, side: int) -> PackedView:
         view.present,
         view.made_of,
         view.photo,
+        view.pasted,
     )
 
 

@@ -58,6 +58,7 @@ class View:
         present: (set, class) of everything labelled that is seen at all.
         made_of: (set, class) of the masks that decided its crop, and of those pasted into it.
         photo: the picture that it is a crop of, as ``set/stem``.
+        pasted: the pictures and cut-outs that objects were pasted from, seen or not.
     """
 
     image: Tensor
@@ -65,6 +66,7 @@ class View:
     present: frozenset[ClassKey]
     made_of: frozenset[ClassKey]
     photo: str
+    pasted: frozenset[str]
 
 
 class _Label(NamedTuple):
@@ -154,17 +156,19 @@ class ViewMaker:
         base = random_view(image, masks, names.index(name), self.config.view_size, rng)
         labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
         labels += [_Label(set_name, n) for n in ignored]
-        made_of = {(set_name, name)}
+        made_of, pasted = {(set_name, name)}, set()
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
-                base, labels, pasted = self._paste_one(base, labels, rng, index)
-                made_of.add(pasted)
+                base, labels, key, picture = self._paste_one(base, labels, rng, index)
+                made_of.add(key)
+                pasted.add(picture)
         planes = list(zip(labels, base.masks, strict=True))
         ignores = {label.key: mask for label, mask in planes if not label.sources}
         objects = [LabelledObject(*label, mask, ignores.get(label.key)) for label, mask in planes if label.sources]
         kept = tuple(o for o in objects if _SMALLEST_SHARE <= o.mask.float().mean() <= 0.97)
         present = frozenset((o.set_name, o.name) for o in objects if o.mask.any())
-        return View(change_light(base.image), kept, present, frozenset(made_of), f"{set_name}/{stem}")
+        photo = f"{set_name}/{stem}"
+        return View(change_light(base.image), kept, present, frozenset(made_of), photo, frozenset(pasted))
 
     def contents(self) -> dict[str, Any]:
         """Number of masks by set and class, and of cut-outs: what a run was made of."""
@@ -175,6 +179,11 @@ class ViewMaker:
         """All that views are made of."""
         of_sets = {(s.name, name) for s in self.sets.values() for name in s.classes}
         return of_sets | {(CUTOUT_SET, _cutout_name(file)) for file in self.cutouts}
+
+    def pictures(self) -> set[str]:
+        """All pictures, as ``set/stem``, and cut-outs."""
+        of_sets = {f"{s.name}/{stem}" for s in self.sets.values() for stem in s.images}
+        return of_sets | {f"{CUTOUT_SET}/{_cutout_name(file)}" for file in self.cutouts}
 
     def digest(self) -> str:
         """Sha256 of every file's name and size: the same data give the same."""
@@ -204,12 +213,14 @@ class ViewMaker:
 
     def _paste_one(
         self, base: Augmented, labels: list[_Label], rng: random.Random, index: int
-    ) -> tuple[Augmented, list[_Label], ClassKey]:
+    ) -> tuple[Augmented, list[_Label], ClassKey, str]:
+        """The view with one more object, its labels, the object's class and the picture that it is from."""
         if self.cutouts and rng.random() < self.config.cutouts:
             file = rng.choice(self.cutouts)
             rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
             label = _Label(CUTOUT_SET, _cutout_name(file), frozenset({f"{file.stem}/{index}"}))
+            picture = f"{CUTOUT_SET}/{_cutout_name(file)}"
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
             set_name = draw_set(sorted(self.sets), self.config, rng)
@@ -219,14 +230,15 @@ class ViewMaker:
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
             patch, alpha = image[(slice(None), *box)], mask[box][None].float()
-            label = _Label(set_name, name, frozenset({f"{set_name}/{stem}"}))
+            picture = f"{set_name}/{stem}"
+            label = _Label(set_name, name, frozenset({picture}))
         base, covered = paste(base, patch, alpha, rng)
         for i, other in enumerate(labels):
             if other.key == label.key and other.sources:
                 base.masks[i] |= covered
                 joined = other._replace(sources=other.sources | label.sources)
-                return base, [*labels[:i], joined, *labels[i + 1 :]], label.key
-        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label.key
+                return base, [*labels[:i], joined, *labels[i + 1 :]], label.key, picture
+        return Augmented(base.image, torch.cat([base.masks, covered[None]])), [*labels, label], label.key, picture
 
 
 def _cutout_name(file: Path) -> str:
