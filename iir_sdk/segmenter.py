@@ -18,7 +18,7 @@ from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask
 from iir_sdk.pictures.orientation import Exif
 from iir_sdk.pictures.source import ImageSource
-from iir_sdk.process_lock import ProcessLock
+from iir_sdk.process import ProcessLock
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports

@@ -13,7 +13,7 @@ import iir_sdk
 PACKAGE = Path(iir_sdk.__file__).parent
 FLOORS = (
     ("errors",),
-    ("torchvision_import", "torch_settings", "process_lock", "files"),
+    ("torchvision_import", "process", "files", "records"),
     ("checkpoints",),
     ("pictures", "model"),
     ("results", "weights"),

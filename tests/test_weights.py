@@ -247,7 +247,7 @@ def write(tmp_path: Path, document: object) -> Path:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("sise", 3, "unknown field 'sise'"),
+        ("sise", 3, "unknown key 'sise'; did you mean 'size'"),
         ("size", -1, "size=-1 must be an integer"),
         ("size", True, "size=True must be an integer"),
         ("sha256", "ABC", "sha256='ABC' must be 64"),
@@ -262,7 +262,7 @@ def write(tmp_path: Path, document: object) -> Path:
         ("license", "", "license='' must be"),
         ("training_data", "coco", "training_data='coco' must be a list"),
         ("min_sdk_version", "new", "min_sdk_version='new' must be a version"),
-        ("metrics", [{}], r"metrics\[0\]: field 'title' is missing"),
+        ("metrics", [{}], r"metrics\[0\]: key 'title' is missing"),
         ("name", "a b", "name='a b'"),
     ],
 )
@@ -278,7 +278,7 @@ def test_every_field_of_an_entry_is_needed(tmp_path):
     for field in set(one_entry()) - optional:
         entry = one_entry()
         del entry[field]
-        with pytest.raises(WeightsError, match=f"field '{field}' is missing"):
+        with pytest.raises(WeightsError, match=f"key '{field}' is missing"):
             read_manifest(write(tmp_path, {"schema": 1, "checkpoints": [entry]}))
 
 

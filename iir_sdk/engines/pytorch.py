@@ -24,9 +24,9 @@ from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.process import computing_with, keep_forks_alive
 from iir_sdk.results.full_size import Segmented
 from iir_sdk.supports.encoded import KeptState, join_tasks
-from iir_sdk.torch_settings import computing_with, keep_forks_alive
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.pickling import PackedWeights, packed
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.errors import ConfigError
+from iir_sdk.records import CheckedRecord, Rule, within
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -30,8 +28,14 @@ class SupportInput(NamedTuple):
     known: NDArray[np.float32]
 
 
+_Side = Annotated[int, within(64, 2048)]
+_Share = Annotated[float, within(0, 1)]
+_Spread = Annotated[float, within(1e-4, 1)]
+_Context = Annotated[float, Rule(lambda v: v == 0 or 1 <= v <= 100, "that is 0 or in [1, 100]")]
+
+
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(CheckedRecord, prefix="preprocessing: "):
     """How a checkpoint wants its pictures.
 
     Attributes:
@@ -45,56 +49,12 @@ class Preprocessing:
         interpolation: ``bilinear`` or ``bicubic``, always antialiased.
     """
 
-    size: int = 384
-    support_size: int = 384
-    support_context: float = 2.0
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    interpolation: str = "bilinear"
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: naming the field and what was expected.
-        """
-        for name in ("size", "support_size"):
-            side = getattr(self, name)
-            if type(side) is not int or not 64 <= side <= 2048:
-                raise ConfigError(f"preprocessing: {name}={reprlib.repr(side)} must be an integer in [64, 2048].")
-        context = self.support_context
-        if type(context) not in (int, float) or not (context == 0 or 1 <= context <= 100):
-            raise ConfigError(f"preprocessing: support_context={reprlib.repr(context)} must be 0 or in [1, 100].")
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            three = isinstance(values, tuple) and len(values) == 3
-            if not three or not all(type(v) in (int, float) and 0 <= v <= 1 for v in values):
-                raise ConfigError(f"preprocessing: {name}={reprlib.repr(values)} must be three numbers in [0, 1].")
-        if min(self.std) < 1e-4:
-            raise ConfigError(f"preprocessing: std={self.std!r} must be at least 0.0001.")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise ConfigError(
-                f"preprocessing: interpolation={reprlib.repr(self.interpolation)} must be one of bilinear, bicubic."
-            )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Build from plain values.
-
-        Raises:
-            ConfigError: on an unknown key or a value out of range.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"preprocessing: {reprlib.repr(values)} must be an object with named settings.")
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ConfigError(f"preprocessing: unknown key {reprlib.repr(unknown[0])}.")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plain values, as :meth:`from_dict` takes them."""
-        return asdict(self)
+    size: _Side = 384
+    support_size: _Side = 384
+    support_context: _Context = 2.0
+    mean: tuple[_Share, _Share, _Share] = (0.5, 0.5, 0.5)
+    std: tuple[_Spread, _Spread, _Spread] = (0.5, 0.5, 0.5)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.process_lock import ProcessLock
+from iir_sdk.process import ProcessLock
 from iir_sdk.results.full_size import mask_map
 
 

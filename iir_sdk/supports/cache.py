@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from iir_sdk.errors import LabelError, NoSupportError
-from iir_sdk.process_lock import ProcessLock
+from iir_sdk.process import ProcessLock
 from iir_sdk.supports.bank import SupportBank
 from iir_sdk.supports.encoded import KeptState, join_shots
 

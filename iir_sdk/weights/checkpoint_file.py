@@ -23,7 +23,7 @@ from iir_sdk.files import write_safetensors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing
-from iir_sdk.torch_settings import unset_default_device
+from iir_sdk.process import unset_default_device
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 
 FORMAT = "iir_sdk.checkpoint/1"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -13,7 +13,7 @@ import iir_sdk
 from iir_sdk.errors import IntegrityError, WeightsError
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.pictures.preprocess import Preprocessing
-from iir_sdk.weights.record import Rule, check_fields, instance, matching, number, read_record, text, tuple_of, whole
+from iir_sdk.records import CheckedRecord, Rule, matching, text, within
 
 LARGEST_FILE = 2 * 1024**3
 """Most bytes of a checkpoint file."""
@@ -25,18 +25,31 @@ UNSTATED = "not stated"
 REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 
 _PLACE = ("embedded", "published", "repo_id", "revision")
-_SHA256 = matching(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits")
 
 
-def _is_version(value: object) -> bool:
+def _is_version(value: str) -> bool:
     try:
-        return isinstance(value, str) and len(value) <= 40 and bool(Version(value))
+        return len(value) <= 40 and bool(Version(value))
     except InvalidVersion:
         return False
 
 
+_Line = Annotated[str, text(200)]
+_Note = Annotated[str, text(shortest=0)]
+_Share = Annotated[float, within(0, 1)]
+_Sha256 = Annotated[str, matching(r"[0-9a-f]{64}", "64 lower-case hex digits")]
+_Commit = Annotated[str, matching(r"[0-9a-f]{40}", "a commit of 40 lower-case hex digits")]
+_Name = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", "letters, digits, '.', '_' or '-', 96 at most")]
+_Filename = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\.safetensors", "a plain file name that ends in .safetensors"),
+]
+_RepoId = Annotated[str, matching(REPO_ID, "owner/name")]
+_Version = Annotated[str, Rule(_is_version, "a version number")]
+
+
 @dataclass(frozen=True)
-class EvaluationProtocol:
+class EvaluationProtocol(CheckedRecord, error=WeightsError):
     """How a metric was measured.
 
     Attributes:
@@ -48,22 +61,16 @@ class EvaluationProtocol:
         scored_at: at which size masks are compared.
     """
 
-    episodes: int
-    shots: int
-    seeds: tuple[int, ...]
-    min_share: float
-    input_pixels: int
-    scored_at: str
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        rules = {"episodes": whole(1, 10**9), "shots": whole(1, 10**4), "seeds": tuple_of(whole(0, 2**63))}
-        rules |= {"min_share": number(0, 1), "input_pixels": whole(1, 10**5), "scored_at": text(200)}
-        check_fields(self, rules)
+    episodes: Annotated[int, within(1, 10**9)]
+    shots: Annotated[int, within(1, 10**4)]
+    seeds: tuple[Annotated[int, within(0, 2**63)], ...]
+    min_share: _Share
+    input_pixels: Annotated[int, within(1, 10**5)]
+    scored_at: _Line
 
 
 @dataclass(frozen=True)
-class SetMetric:
+class SetMetric(CheckedRecord, error=WeightsError):
     """Scores on one set.
 
     Attributes:
@@ -72,17 +79,13 @@ class SetMetric:
         fb_iou: mean of foreground and background IoU, in [0, 1].
     """
 
-    name: str
-    miou: float
-    fb_iou: float
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_fields(self, {"name": text(200), "miou": number(0, 1), "fb_iou": number(0, 1)})
+    name: _Line
+    miou: _Share
+    fb_iou: _Share
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(CheckedRecord, error=WeightsError):
     """One measurement.
 
     Attributes:
@@ -94,33 +97,15 @@ class Metric:
             classes held out.
     """
 
-    title: str
-    mean_miou: float
+    title: _Line
+    mean_miou: _Share
     sets: tuple[SetMetric, ...]
     protocol: EvaluationProtocol
-    sha256: str
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        rules = {"title": text(200), "mean_miou": number(0, 1), "sha256": _SHA256}
-        check_fields(self, rules | {"sets": tuple_of(instance(SetMetric)), "protocol": instance(EvaluationProtocol)})
-
-    @classmethod
-    def from_dict(cls, values: object, where: str = "metric") -> Metric:
-        """Build from plain values.
-
-        Raises:
-            WeightsError: naming the field.
-        """
-        nested = {
-            "sets": lambda v, name: _each(v, name, lambda s, place: read_record(SetMetric, s, place)),
-            "protocol": lambda v, name: read_record(EvaluationProtocol, v, name),
-        }
-        return read_record(cls, values, where, nested)
+    sha256: _Sha256
 
 
 @dataclass(frozen=True)
-class WeightsEntry:
+class WeightsEntry(CheckedRecord, error=WeightsError):
     """One checkpoint of the manifest.
 
     Attributes:
@@ -143,23 +128,23 @@ class WeightsEntry:
         revision: pinned 40-hex commit on the Hub, or None.
     """
 
-    name: str
-    description: str
-    filename: str
-    size: int
-    sha256: str
-    min_sdk_version: str
+    name: _Name
+    description: _Note
+    filename: _Filename
+    size: Annotated[int, within(1, LARGEST_FILE)]
+    sha256: _Sha256
+    min_sdk_version: _Version
     model: ModelConfig
     preprocessing: Preprocessing
-    parameters: int
-    license: str
-    license_note: str
-    training_data: tuple[str, ...]
+    parameters: Annotated[int, within(1, 10**10)]
+    license: _Line
+    license_note: _Note
+    training_data: tuple[_Line, ...]
     metrics: tuple[Metric, ...]
     embedded: bool = False
     published: bool = False
-    repo_id: str | None = None
-    revision: str | None = None
+    repo_id: _RepoId | None = None
+    revision: _Commit | None = None
 
     def __post_init__(self) -> None:
         """Check every field, and that a published checkpoint is pinned and an unpublished one has no address.
@@ -167,30 +152,12 @@ class WeightsEntry:
         Raises:
             WeightsError: naming the field.
         """
-        check_fields(self, _RULES)
+        super().__post_init__()
         if self.published != (self.repo_id is not None) or self.published != (self.revision is not None):
             raise WeightsError(
                 f"published={self.published} with repo_id={self.repo_id!r} and revision={self.revision!r}: "
                 "a published checkpoint must have both, an unpublished one neither."
             )
-
-    @classmethod
-    def from_dict(cls, values: object, where: str = "checkpoint") -> WeightsEntry:
-        """Build from plain values.
-
-        Raises:
-            WeightsError: naming ``where`` and the field.
-        """
-        nested = {
-            "model": lambda v, _: ModelConfig.from_dict(v),
-            "preprocessing": lambda v, _: Preprocessing.from_dict(v),
-            "metrics": lambda v, name: _each(v, name, Metric.from_dict),
-        }
-        return read_record(cls, values, where, nested)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as :meth:`from_dict` takes them."""
-        return asdict(self)
 
     @classmethod
     def from_config(cls, values: object, where: str = "config.json") -> WeightsEntry:
@@ -218,35 +185,6 @@ class WeightsEntry:
                 f"checkpoint {self.name!r} needs iir_sdk {self.min_sdk_version} or newer, this is "
                 f"{iir_sdk.__version__}; run: pip install --upgrade iir-sdk"
             )
-
-
-_RULES: dict[str, Rule] = {
-    "name": matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"), "letters, digits, '.', '_' or '-', 96 at most"),
-    "description": text(shortest=0),
-    "filename": matching(
-        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\.safetensors"), "a plain file name that ends in .safetensors"
-    ),
-    "size": whole(1, LARGEST_FILE),
-    "sha256": _SHA256,
-    "min_sdk_version": Rule(_is_version, "a version number"),
-    "model": instance(ModelConfig),
-    "preprocessing": instance(Preprocessing),
-    "parameters": whole(1, 10**10),
-    "license": text(200),
-    "license_note": text(shortest=0),
-    "training_data": tuple_of(text(200)),
-    "metrics": tuple_of(instance(Metric)),
-    "embedded": instance(bool),
-    "published": instance(bool),
-    "repo_id": matching(REPO_ID, "owner/name").optional(),
-    "revision": matching(re.compile(r"[0-9a-f]{40}"), "a commit of 40 lower-case hex digits").optional(),
-}
-
-
-def _each(values: object, where: str, read: Any) -> tuple[Any, ...]:
-    if not isinstance(values, list):
-        raise WeightsError(f"{where} must be a list.")
-    return tuple(read(v, f"{where}[{i}]") for i, v in enumerate(values))
 
 
 def check_same(name: str, pickled: str, embedded: str) -> None:

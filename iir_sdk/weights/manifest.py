@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from iir_sdk.errors import WeightsError, WeightsNotFoundError
 from iir_sdk.files import write_text_atomically
+from iir_sdk.records import did_you_mean
 from iir_sdk.weights.entry import WeightsEntry
 
 DEFAULT = "iir-lite2"
@@ -60,12 +60,6 @@ def weights_info(name: str) -> WeightsEntry:
     if name not in known:
         raise WeightsNotFoundError(f"there is no checkpoint {name!r}{did_you_mean(name, known)}")
     return known[name]
-
-
-def did_you_mean(name: str, known: Mapping[str, WeightsEntry]) -> str:
-    """The end of a message on an unknown name."""
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known names: {', '.join(known) or 'none'}."
 
 
 def read_manifest(path: Path) -> dict[str, WeightsEntry]:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from iir_sdk.torch_settings import unset_default_device
+from iir_sdk.process import unset_default_device
 from iir_sdk.weights.checkpoint_file import Check, Checkpoint, empty_model, filled
 from iir_sdk.weights.entry import WeightsEntry, check_same
 from iir_sdk.weights.resolve import load_checkpoint

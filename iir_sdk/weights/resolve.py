@@ -9,10 +9,11 @@ from pathlib import Path
 
 from iir_sdk.errors import IirError, IntegrityError, WeightsError, WeightsNotFoundError
 from iir_sdk.files import is_file, is_folder
+from iir_sdk.records import did_you_mean
 from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from iir_sdk.weights.entry import EXPORT_RECORD, REPO_ID, WeightsEntry
 from iir_sdk.weights.hub import HubOptions, fetch
-from iir_sdk.weights.manifest import DEFAULT, PACKAGE, did_you_mean, known_weights, parse_json, read_json
+from iir_sdk.weights.manifest import DEFAULT, PACKAGE, known_weights, parse_json, read_json
 
 CONFIG_FILE = "config.json"
 _INSTALL_AGAIN = "Install iir_sdk again: pip install --force-reinstall --no-deps iir-sdk"

@@ -16,7 +16,7 @@ from iir_sdk.engines.onnx.export_folder import ENCODER, PREDICTOR, SCORES_OUTPUT
 from iir_sdk.engines.onnx.forks import never_closed_in_forks
 from iir_sdk.engines.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.pictures.preprocess import Preprocessing
-from iir_sdk.process_lock import ProcessLock
+from iir_sdk.process import ProcessLock
 from iir_sdk.results.full_size import Segmented, sigmoid
 from iir_sdk.supports.encoded import KeptState, join_tasks
 

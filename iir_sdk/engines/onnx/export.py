@@ -37,8 +37,8 @@ from iir_sdk.model.token_lists import TOKEN_LISTS
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.process import unset_default_device
 from iir_sdk.results.full_size import probability_map
-from iir_sdk.torch_settings import unset_default_device
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.entry import EXPORT_RECORD
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.engines.onnx.forks import forked_after_closing, never_closed_in_forks, noted_when_closed
 from iir_sdk.errors import ConfigError, DeviceError, MissingDependencyError, WeightsError
-from iir_sdk.process_lock import ProcessLock
+from iir_sdk.process import ProcessLock
 
 Arrays = Mapping[str, NDArray[Any]]
 

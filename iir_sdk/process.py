@@ -1,4 +1,7 @@
-"""Torch's settings of the whole process, kept from an engine's computing: the default device, and threads."""
+"""What threads and forked children of one process share: locks; torch's default device and its threads.
+
+Torch is imported where it is needed: exported folders run without it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,47 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from threading import Lock
+from types import TracebackType
+from weakref import WeakSet
 
 from iir_sdk.errors import IirWarning
+
+
+class ProcessLock:
+    """A lock among the threads of one process: open in a child that is forked while another thread holds it.
+
+    That thread does not live on in the child. What is guarded must be whole, or be made anew, wherever it stopped.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def reopen(self) -> None:
+        """Forget who holds it."""
+        self._lock = Lock()
+
+
+_locks: WeakSet[ProcessLock] = WeakSet()
+
+
+def _reopen_all() -> None:
+    for lock in list(_locks):
+        lock.reopen()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen_all)
+
 
 _forked = False
 _watching_forks = False
@@ -18,6 +58,8 @@ _watching_forks = False
 @contextmanager
 def unset_default_device() -> Iterator[None]:
     """Make tensors whose device nobody names on the CPU, as torch does unless ``set_default_device`` was called."""
+    import torch
+
     if torch.get_default_device().type == "cpu":
         yield
         return
@@ -32,6 +74,8 @@ def computing_with(threads: int | None) -> Iterator[None]:
     Torch keeps the number by calling thread, so that other threads go on with theirs; one that computes by torch for
     the first time meanwhile starts out with this one's.
     """
+    import torch
+
     before = torch.get_num_threads()
     # The pool of a forked child's first thread is gone, and whoever waits for it waits for ever.
     wanted = 1 if _forked else threads or before
@@ -66,5 +110,7 @@ def keep_forks_alive() -> None:
 
 def _go_on_alone() -> None:
     global _forked
+    import torch
+
     _forked = True
     torch.set_num_threads(1)
