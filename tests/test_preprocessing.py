@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.pictures.preprocess import Preprocessing, _surroundings, resized_map, resized_picture
+from iir_sdk.pictures.preprocess import Preprocessing, resized_map, resized_picture
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,7 +40,7 @@ def test_a_support_keeps_all_of_its_object_and_some_background(data, context):
     mask[top : data.draw(st.integers(top + 1, height)), left : data.draw(st.integers(left + 1, width))] = True
     if mask.all():
         mask[0, 0] = False
-    rows, columns = _surroundings(mask, ~mask, context)
+    rows, columns = Preprocessing(support_context=context).support_cut(mask, np.ones_like(mask))
     assert mask[rows, columns].sum() == mask.sum()
     assert not mask[rows, columns].all()
     picture = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)

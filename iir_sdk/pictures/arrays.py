@@ -84,20 +84,19 @@ def _channels_last(maps: Any, named: str) -> Any:
     shape = tuple(maps.shape)
     if len(shape) == 2:
         return maps[..., None]
-    if len(shape) == 4 and shape[0] == 1:
-        raise ImageError(f"{named}: a batch of one; pass its picture, a[0].")
     if len(shape) == 4:
-        raise ImageError(f"{named}: a batch of {shape[0]}; pass its pictures to predict_many, or one of them, a[0].")
+        cure = "pass its pictures to predict_many, or one of them, a[0]" if shape[0] != 1 else "pass its picture, a[0]"
+        raise ImageError(f"{named}: a batch of {'one' if shape[0] == 1 else shape[0]}; {cure}.")
     if len(shape) != 3:
         raise ImageError(f"{named}; expected {EXPECTED}.")
-    first, last = shape[0] in (1, 3), shape[2] in (1, 3)
-    if last:
+    if shape[2] in (1, 3):
         return maps
-    if first:
+    if shape[0] in (1, 3):
         return np.moveaxis(maps, 0, 2) if isinstance(maps, np.ndarray) else maps.permute(1, 2, 0)
-    four = " Drop the fourth channel (alpha, infrared): a[..., :3]." if shape[2] == 4 else ""
-    four = " Drop the fourth channel (alpha, infrared): a[:3]." if shape[0] == 4 else four
-    raise ImageError(f"{named}; expected {EXPECTED}.{four or ' Take three of its channels.'}")
+    cure = "Take three of its channels."
+    if 4 in (shape[0], shape[2]):
+        cure = f"Drop the fourth channel (alpha, infrared): {'a[:3]' if shape[0] == 4 else 'a[..., :3]'}."
+    raise ImageError(f"{named}; expected {EXPECTED}. {cure}")
 
 
 def _bytes_of_floats(values: NDArray[np.float32], named: str, filled: str) -> NDArray[np.uint8]:

@@ -36,13 +36,20 @@ def low_bytes(image: Image.Image, what: str) -> NDArray[np.uint8] | None:
     """
     if image.mode.startswith(("I", "F")):
         return None
-    _refuse_apart(image, what)
-    raw = _raw_mode(image)
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8:
+        raise ImageError(f"{what} has 16-bit channels that are stored one after another: {TIFF_CURE}")
+    # How the file's bytes are unpacked; nothing is left to unpack where it was read before.
+    tile = getattr(image, "tile", None)
+    arguments: Any = tile[0][3] if tile else ""
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    if not isinstance(raw, str):
+        return None
     if raw == _GREY_AND_ALPHA:
         # Four bytes a pixel: high and low of the grey, then of the alpha.
-        return _unpacked_as(_again(image), "RGBA")[..., 1:2]
+        return _unpacked_as(image, "RGBA")[..., 1:2]
     if raw[:-1] in _COLOUR:
-        return _unpacked_as(_again(image), raw[:-1] + _LOW[raw[-1]])[..., :3]
+        return _unpacked_as(image, raw[:-1] + _LOW[raw[-1]])[..., :3]
     return None
 
 
@@ -98,49 +105,25 @@ def _lone_extremes(sample: NDArray[np.floating[Any]]) -> list[float]:
         if rest.size:
             value = float(extreme(rest))
             others = rest[rest != value]
-            if rest.size - others.size > 1 and _is_far(value, others):
-                lone.append(value)
+            # Of a few levels nobody can tell: black, grey and white may be anywhere.
+            if rest.size - others.size > 1 and len(np.unique(others)) >= _LEVELS:
+                low, high = np.quantile(others, (_SHARE, 1 - _SHARE))
+                if high > low and np.abs(others - value).min() > _FAR * (high - low):
+                    lone.append(value)
     return lone
 
 
-def _is_far(value: float, others: NDArray[np.floating[Any]]) -> bool:
-    # Of a few levels nobody can tell: black, grey and white may be anywhere.
-    if len(np.unique(others)) < _LEVELS:
-        return False
-    low, high = np.quantile(others, (_SHARE, 1 - _SHARE))
-    return bool(high > low and np.abs(others - value).min() > _FAR * (high - low))
-
-
-def _refuse_apart(image: Image.Image, what: str) -> None:
-    """Refuse 16-bit colour whose channels are stored one after another: PIL misreads it."""
-    tags: Any = getattr(image, "tag_v2", {})
-    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8:
-        raise ImageError(f"{what} has 16-bit channels that are stored one after another: {TIFF_CURE}")
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """How the file's bytes are unpacked; empty where it was read before."""
-    tile = getattr(image, "tile", None)
-    arguments: Any = tile[0][3] if tile else ""
-    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return raw if isinstance(raw, str) else ""
-
-
-def _again(image: Any) -> Image.Image:
-    """The same file, opened once more at the same page."""
+def _unpacked_as(image: Any, raw: str) -> NDArray[np.uint8]:
+    """The pixels of the same page of the same file, its bytes taken for another raw mode."""
     at = image.fp.tell()
     image.fp.seek(0)
-    twin = Image.open(io.BytesIO(image.fp.read()))
+    twin: Any = Image.open(io.BytesIO(image.fp.read()))
     image.fp.seek(at)
     if image.tell():
         twin.seek(image.tell())
-    return twin
-
-
-def _unpacked_as(image: Any, raw: str) -> NDArray[np.uint8]:
-    for i, tile in enumerate(image.tile):
+    for i, tile in enumerate(twin.tile):
         arguments = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
         # A tuple with names, or before Pillow 11 without.
-        image.tile[i] = type(tile)._make((*tile[:3], arguments)) if hasattr(tile, "_make") else (*tile[:3], arguments)
-    image.load()
-    return np.asarray(image)
+        twin.tile[i] = type(tile)._make((*tile[:3], arguments)) if hasattr(tile, "_make") else (*tile[:3], arguments)
+    twin.load()
+    return np.asarray(twin)

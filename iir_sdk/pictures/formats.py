@@ -63,14 +63,11 @@ def _kind(head: bytes) -> str:
         if head.startswith(start):
             return kind
     if head[4:8] == b"ftyp":
-        return _of_brand(head[8:12])
+        brand = head[8:12]
+        if brand in (b"avif", b"avis"):
+            return "" if features.check("avif") else "avif"
+        return "heic" if brand in _HEIC else "video"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "page"
     return "svg" if text.startswith((b"<svg", b"<?xml")) and b"svg" in text else ""
-
-
-def _of_brand(brand: bytes) -> str:
-    if brand in (b"avif", b"avis"):
-        return "" if features.check("avif") else "avif"
-    return "heic" if brand in _HEIC else "video"

@@ -65,7 +65,10 @@ def labels_of_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     levels = levels_of(values)
     objects = levels.numbers[levels.numbers != 0]
     if len(levels.numbers) and levels.numbers[0] < 0:
-        raise MaskError(f"{what} holds negative values: {levels.text}. {_negative_cure(levels, objects)}")
+        cure = "Of logits pass mask > 0, of a resized map of probabilities mask > 0.5."
+        if levels.whole:
+            cure = f"Of logits pass mask > 0; of classes name the object's: value={int(objects[-1])}."
+        raise MaskError(f"{what} holds negative values: {levels.text}. {cure}")
     if len(objects) <= 1:
         return np.asarray(values != 0, np.uint8)
     refuse_a_photo(values, levels, what)
@@ -76,7 +79,12 @@ def labels_of_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     if len(levels.numbers) == 2 and levels.numbers[0] < 64 and 192 <= levels.numbers[1] < UNKNOWN:
         # Black and white, nearly, as quantising leaves them.
         return np.asarray(values >= 128, np.uint8)
-    raise MaskError(_several(levels, what))
+    classes = [int(n) for n in objects.tolist() if n != UNKNOWN]
+    pair = f", or several: value=({classes[0]}, {classes[1]})" if len(classes) > 1 else ""
+    raise MaskError(
+        f"{what} holds several values: {levels.text}. If they are classes, name the object's: "
+        f"value={classes[-1]}{pair}; if all of them are the object, pass mask > 0."
+    )
 
 
 def shown_labels(brightness: NDArray[np.uint8], what: str) -> NDArray[np.uint8] | None:
@@ -162,18 +170,3 @@ def _beside_unknown(values: NDArray[Any], number: int, what: str) -> NDArray[np.
     labels = np.asarray(values == number, np.uint8)
     labels[values == UNKNOWN] = UNKNOWN
     return labels
-
-
-def _negative_cure(levels: Levels, objects: NDArray[Any]) -> str:
-    if not levels.whole:
-        return "Of logits pass mask > 0, of a resized map of probabilities mask > 0.5."
-    return f"Of logits pass mask > 0; of classes name the object's: value={int(objects[-1])}."
-
-
-def _several(levels: Levels, what: str) -> str:
-    classes = [int(n) for n in levels.numbers.tolist() if n not in (0, UNKNOWN)]
-    pair = f", or several: value=({classes[0]}, {classes[1]})" if len(classes) > 1 else ""
-    return (
-        f"{what} holds several values: {levels.text}. If they are classes, name the object's: "
-        f"value={classes[-1]}{pair}; if all of them are the object, pass mask > 0."
-    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +14,6 @@ from PIL import Image, ImageOps
 
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.arrays import holds_values
-from iir_sdk.pictures.lossy import is_lossy
 from iir_sdk.pictures.mask_levels import flat_share, shown_labels
 from iir_sdk.pictures.orientation import orientation_of
 from iir_sdk.pictures.source import (
@@ -24,6 +27,10 @@ from iir_sdk.pictures.source import (
 )
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_ALWAYS_LOSSY = ("JPEG", "MPO", "AVIF")
+_LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_WEBP_PICTURE = re.compile(rb"VP8[ L]")
+"""Name of a WebP's first picture, lossy or lossless, which PIL does not tell."""
 _FEW_COLOURS, _FLAT_COLOURS = 64, 32
 _NEARLY = 8
 _DARKEST = 64
@@ -88,20 +95,16 @@ def _of_array(array: NDArray[Any], what: str) -> MaskValues:
     if values.ndim == 3 and values.shape[2] in (3, 4) and values.dtype == np.uint8 and values.size:
         return _of_pil(Image.fromarray(np.ascontiguousarray(values)), what)
     if values.ndim != 2:
-        several = ""
-        if values.ndim == 3:
-            several = " Of several masks pass one at a time: mask[0], or mask[..., 0]."
+        several = " Of several masks pass one at a time: mask[0], or mask[..., 0]." if values.ndim == 3 else ""
         raise MaskError(f"{what} has shape {values.shape}; expected (H, W), one value a pixel.{several}")
     _check_pixels((values.shape[0], values.shape[1]), what)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MaskError(f"{what} holds NaN or infinite values; expected 0 for background and nonzero for the object.")
-    return MaskValues(_within_range(values) if values.dtype.kind == "f" and values.size else values)
-
-
-def _within_range(values: NDArray[Any]) -> NDArray[Any]:
-    """Floats without what resizing and the like leave just below 0 or just above 1."""
-    low, high = float(values.min()), float(values.max())
-    return values.clip(min(low, 0) if low < -_SLACK else 0, max(high, 1) if high > 1 + _SLACK else 1)
+    if values.dtype.kind == "f" and values.size:
+        # Without what resizing and the like leave just below 0 or just above 1.
+        low, high = float(values.min()), float(values.max())
+        values = values.clip(low if low < -_SLACK else 0, high if high > 1 + _SLACK else 1)
+    return MaskValues(values)
 
 
 def _check_pixels(size: tuple[int, int], what: str) -> None:
@@ -111,12 +114,12 @@ def _check_pixels(size: tuple[int, int], what: str) -> None:
 
 def _of_pil(image: Image.Image, what: str) -> MaskValues:
     _check_pixels((image.height, image.width), what)
-    lossy, turned = is_lossy(image), orientation_of(image) != 1
-    image = ImageOps.exif_transpose(image)
-    return _read(image, lossy, what)._replace(turned=turned)
+    # Asked of the file, and so before the picture is turned.
+    lossy, turned = _is_lossy(image), orientation_of(image) != 1
+    return _of_pixels(ImageOps.exif_transpose(image), lossy, what)._replace(turned=turned)
 
 
-def _read(image: Image.Image, lossy: bool, what: str) -> MaskValues:
+def _of_pixels(image: Image.Image, lossy: bool, what: str) -> MaskValues:
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if alpha.size and alpha.min() < 128:
@@ -131,6 +134,33 @@ def _read(image: Image.Image, lossy: bool, what: str) -> MaskValues:
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return _of_array(np.asarray(image), what)
     return _of_colours(np.asarray(image.convert("RGB")), what)
+
+
+def _is_lossy(image: Image.Image) -> bool:
+    """Whether the file that ``image`` was opened from is lossy: JPEG, AVIF, WebP or TIFF where they are.
+
+    A WebP whose file is out of reach counts as lossy.
+    """
+    if image.format == "TIFF":
+        return image.info.get("compression") in _LOSSY_IN_TIFF
+    if image.format == "WEBP":
+        picture = _WEBP_PICTURE.search(_file_of(image))
+        return picture is None or picture[0] == b"VP8 "
+    return image.format in _ALWAYS_LOSSY
+
+
+def _file_of(image: Image.Image) -> bytes:
+    """What an image was opened from, nothing where that is gone."""
+    with suppress(OSError):
+        return Path(os.fsdecode(getattr(image, "filename", ""))).read_bytes()
+    stream = getattr(image, "fp", None)
+    if stream is None or stream.closed or not stream.seekable():
+        return b""
+    at = stream.tell()
+    stream.seek(0)
+    content: bytes = stream.read()
+    stream.seek(at)
+    return content
 
 
 def _of_cut_out(image: Image.Image, alpha: NDArray[np.uint8], what: str) -> MaskValues:

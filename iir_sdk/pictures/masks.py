@@ -85,8 +85,7 @@ def load_mask(
     """
     check_exif(exif)
     mask = mask_labels(source, value=value, page=page)
-    frame = picture.frame
-    labels = in_shown_frame(mask.labels, frame, exif="shown" if mask.turned else exif, what="mask")
+    labels = in_shown_frame(mask.labels, picture.frame, exif="shown" if mask.turned else exif, what="mask")
     if not (labels == 1).any():
         raise MaskError(
             "mask is empty: no pixel is nonzero (of soft edges or a lossy file: half the scale or more). "
@@ -97,18 +96,14 @@ def load_mask(
             "mask covers the whole image, so nothing tells the object from its background. "
             "Mark the object only, and set background to 0: 255 beside another value is unknown, not background."
         )
-    _warn_of_a_full_border(labels)
-    return labels
-
-
-def _warn_of_a_full_border(labels: NDArray[np.uint8]) -> None:
     if all((side == 1).all() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])):
         warnings.warn(
             "mask marks every pixel of the image's border as object. Is it inverted? Then pass np.array(mask) == 0; "
             "of a file, np.array(Image.open(path)) == 0.",
             IirWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
+    return labels
 
 
 def _labels_of(read: MaskValues, what: str) -> NDArray[np.uint8]:

@@ -59,11 +59,6 @@ def oriented(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def oriented_pixels(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """``(H, W)`` turned as an orientation asks for."""
-    return np.asarray(oriented(Image.fromarray(pixels), orientation)) if orientation in _METHODS else pixels
-
-
 def frame_of(path: str | os.PathLike[str]) -> Frame:
     """Of a picture file, from its header.
 
@@ -114,7 +109,7 @@ def in_shown_frame(
         )
     if frame.orientation == 1 or exif == "shown" or (exif == "auto" and not fits["stored"]):
         return labels
-    turned = oriented_pixels(labels, frame.orientation)
+    turned = np.asarray(oriented(Image.fromarray(labels), frame.orientation))
     if exif == "stored" or not fits["shown"]:
         return turned
     if not np.array_equal(turned, labels):

@@ -81,8 +81,27 @@ class Preprocessing(CheckedRecord, prefix="preprocessing: "):
         return SupportInput(self._normalised(resized), *shares)
 
     def support_cut(self, mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[slice, slice]:
-        """Rows and columns of what is taken of a support, by its mask and where that is known, both ``(H, W)``."""
-        return _surroundings(mask, known & ~mask, self.support_context)
+        """Rows and columns of what is taken of a support, by its mask and where that is known, both ``(H, W)``.
+
+        They are the object's box enlarged ``support_context`` times, inside the picture; all of it for 0. The cut is at
+        most a third longer than wide, has at least 64 pixels a side where the picture has them, and is given up where
+        it would show no background.
+        """
+        whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+        context = self.support_context
+        if context == 0:
+            return whole
+        spans = []
+        for axis in (1, 0):
+            marked = np.flatnonzero(np.asarray(mask.any(axis=axis)))
+            spans.append((int(marked[0]), int(marked[-1]) + 1))
+        longest = max(end - start for start, end in spans) * context
+        cut = []
+        for (start, end), length in zip(spans, mask.shape, strict=True):
+            side = min(length, max(64, round(max((end - start) * context, 0.75 * longest))))
+            first = min(max(0, (start + end - side) // 2), length - side)
+            cut.append(slice(first, first + side))
+        return (cut[0], cut[1]) if (known & ~mask)[cut[0], cut[1]].any() else whole
 
     def _normalised(self, square: NDArray[np.uint8]) -> NDArray[np.float32]:
         side = len(square)
@@ -135,25 +154,3 @@ def resized_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     image = Image.fromarray(np.ascontiguousarray(values)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     # A copy: the image's own memory is read-only, which torch warns of.
     return np.array(image, np.float32)
-
-
-def _surroundings(mask: NDArray[np.bool_], background: NDArray[np.bool_], context: float) -> tuple[slice, slice]:
-    """Rows and columns of the object's box enlarged ``context`` times, inside the picture; all of it for 0.
-
-    The cut is at most a third longer than wide, has at least 64 pixels a side where the picture has them, and is
-    given up where it would show no background.
-    """
-    whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
-    if context == 0:
-        return whole
-    spans = []
-    for axis in (1, 0):
-        held = np.flatnonzero(np.asarray(mask.any(axis=axis)))
-        spans.append((int(held[0]), int(held[-1]) + 1))
-    longest = max(end - start for start, end in spans) * context
-    cut = []
-    for (start, end), length in zip(spans, mask.shape, strict=True):
-        side = min(length, max(64, round(max((end - start) * context, 0.75 * longest))))
-        first = min(max(0, (start + end - side) // 2), length - side)
-        cut.append(slice(first, first + side))
-    return (cut[0], cut[1]) if background[cut[0], cut[1]].any() else whole

@@ -100,7 +100,8 @@ def opened(
     except IirError:
         raise
     except _BROKEN as error:
-        if given is not None and _is_closed(given, error):
+        unread = bool(getattr(given, "tile", None)) and getattr(given, "fp", None) is None
+        if given is not None and (unread or isinstance(error, AssertionError) or "closed" in str(error)):
             raise kind(
                 f"{what} is a PIL image whose file is closed, as after its 'with' block: use it inside the block, "
                 "or call image.load() there; or pass the path."
@@ -108,11 +109,6 @@ def opened(
         if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
             raise kind(f"{what}: {error} {too_large_cure(kind)}") from error
         raise kind(f"{what} cannot be decoded ({error}); the file is damaged, save it again.") from error
-
-
-def _is_closed(image: Image.Image, error: BaseException) -> bool:
-    unread = bool(getattr(image, "tile", None)) and getattr(image, "fp", None) is None
-    return unread or isinstance(error, AssertionError) or "closed" in str(error)
 
 
 def too_large_cure(kind: Kind) -> str:
@@ -145,7 +141,13 @@ def _as_image(source: FileSource | Image.Image, what: str, kind: Kind) -> Iterat
 @contextmanager
 def _stream(source: FileSource, what: str, kind: Kind) -> Iterator[IO[bytes]]:
     if isinstance(source, (str, os.PathLike)):
-        place = _existing(source, what)
+        try:
+            place = Path(source)
+            exists, folder = place.is_file(), place.is_dir()
+        except (ValueError, OSError, TypeError) as error:
+            raise PictureNotFoundError(f"{what}: {source!r} is not a path ({error}).") from error
+        if not exists:
+            raise PictureNotFoundError(f"{what}: {_why_missing(os.fspath(source), folder)}")
         try:
             file = place.open("rb")
         except OSError as error:
@@ -156,17 +158,6 @@ def _stream(source: FileSource, what: str, kind: Kind) -> Iterator[IO[bytes]]:
         yield io.BytesIO(source)
     else:
         yield io.BytesIO(_content(source, what, kind))
-
-
-def _existing(path: str | os.PathLike[str], what: str) -> Path:
-    try:
-        place = Path(path)
-        exists, folder = place.is_file(), place.is_dir()
-    except (ValueError, OSError, TypeError) as error:
-        raise PictureNotFoundError(f"{what}: {path!r} is not a path ({error}).") from error
-    if not exists:
-        raise PictureNotFoundError(f"{what}: {_why_missing(os.fspath(path), folder)}")
-    return place
 
 
 def _why_missing(path: str, folder: bool) -> str:
