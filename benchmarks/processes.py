@@ -109,7 +109,7 @@ def kept_megabytes(segmenter: FewShotSegmenter) -> tuple[float, float]:
     """A cached support's size in memory, with the copy of it that predicting reads, and on disk."""
     support = segmenter.supports[0]
     ready = segmenter.engine.prepare([segmenter.task([support.state])])
-    copied = sum(tensor.nbytes for group in ready for tensor in group.state.tensors().values())
+    copied = sum(tensor.nbytes for group in ready for tensor in group.state.arrays().values())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "support.safetensors"
         segmenter.save_supports(file)

@@ -24,7 +24,7 @@ from iir_sdk.errors import ConfigError
 from iir_sdk.evaluation.evaluate import Protocol, draw_episodes
 from iir_sdk.model.attention import Attention, inconsistent_pairs, support_labels
 from iir_sdk.model.backbone import Taps, taps_of
-from iir_sdk.model.cam import THRESHOLDS, ProxyClass, class_activation, resize_map
+from iir_sdk.model.cam import THRESHOLDS, class_activation, resize_map
 from iir_sdk.model.companions import similarity_prior
 from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.iir import IIR
@@ -51,14 +51,14 @@ def dual_figures(
     model: IIR, state: SupportState, support: Taps, mask: Tensor, query: QueryFeatures, truth: Tensor, known: Tensor
 ) -> Figures:
     """Whether the activated region tells anything, and whether two prototypes find more than one."""
-    size = grid_size(query.taps.mid)
+    size, taps = grid_size(query.mid.map), Taps(query.low.map, query.mid.map, query.high.map)
     share = resize_mask(mask, grid_size(support.mid))
-    cam_support, cam_query = (activation(model, taps, state) for taps in (support, query.taps))
+    cam_support, cam_query = (activation(model, seen, state) for seen in (support, taps))
     threshold = state.threshold[:, :, None, None]
     activated, activated_query = cam_support > threshold, cam_query > threshold
     core_share = float((share * activated).sum() / share.sum())
-    prototypes = torch.cat([state.core_high, state.foreground_high, state.background_high], 1)
-    core, whole, background = resize_map(similarities(query, "high", prototypes), size).chunk(3, 1)
+    prototypes = torch.cat([state.core_high, state.high.foreground, state.high.background], 1)
+    core, whole, background = resize_map(similarities(query.high, prototypes), size).chunk(3, 1)
     regions = query_prior(query, state, activated_query, torch.ones(1, 1))
     return {
         "the activated region covers all of the support's mask": float(core_share > 0.99),
@@ -68,8 +68,8 @@ def dual_figures(
         "IoU of activated region and truth, query": iou(activated_query, truth, known),
         "the same, threshold chosen by the query's truth": best_iou(cam_query, truth, known),
         "cosine of core and local prototype": float((state.core_high * state.local_high).sum()),
-        "cosine of core and background": float((state.core_high * state.background_high).sum()),
-        "cosine of local and background": float((state.local_high * state.background_high).sum()),
+        "cosine of core and background": float((state.core_high * state.high.background).sum()),
+        "cosine of local and background": float((state.local_high * state.high.background).sum()),
         "best IoU of IIR's prior (two prototypes, two regions)": best_iou(regions, truth, known),
         "best IoU of similarity to the core prototype": best_iou(similarity_prior(core), truth, known),
         "best IoU of similarity to the whole prototype": best_iou(similarity_prior(whole), truth, known),
@@ -80,8 +80,7 @@ def dual_figures(
 def activation(model: IIR, taps: Taps, state: SupportState) -> Tensor:
     """The map ``(1, 1, h, w)`` in [0, 1] of the support's proxy class, at the grid of the picture's own ``mid``."""
     pooled = model.backbone.pooled_map(taps.high) if model.config.cam == "closed_form" else None
-    proxy = ProxyClass(state.proxy_index, state.proxy_weight)
-    return resize_map(class_activation(model.backbone, taps.mid, pooled, proxy), grid_size(taps.mid))
+    return resize_map(class_activation(model.backbone, taps.mid, pooled, state.proxy), grid_size(taps.mid))
 
 
 def iou(found: Tensor, truth: Tensor, known: Tensor) -> float:
@@ -97,7 +96,7 @@ def best_iou(soft: Tensor, truth: Tensor, known: Tensor) -> float:
 
 def dropout_figures(model: IIR, state: SupportState, query: QueryFeatures, labels: Tensor) -> Figures:
     """How much of cross attention the cut pairs hold, and how much of it goes astray; ``labels (1, h*w)``."""
-    of_support = support_labels(state.side, state.mass)
+    of_support = support_labels(state.tokens_mid)
     seen: list[tuple[Attention, Tensor, Tensor, Tensor]] = []
 
     def keep(attention: Attention, inputs: tuple) -> None:  # type: ignore[type-arg]

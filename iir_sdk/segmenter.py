@@ -23,7 +23,7 @@ from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
 from iir_sdk.supports.cache import ReadySupports, as_task
-from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.encoded import EncodedSupport
 from iir_sdk.supports.object_size import warn_of_small_object
 from iir_sdk.weights.hub import HubOptions
 
@@ -195,7 +195,7 @@ class FewShotSegmenter(EngineWeights):
         self._add(support)
         return support
 
-    def task(self, states: Sequence[KeptState]) -> KeptState:
+    def task(self, states: Sequence[EncodedSupport]) -> EncodedSupport:
         """What a label is compared by: all its supports together, within the token budget."""
         return as_task(states, self.token_budget)
 

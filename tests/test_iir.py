@@ -10,7 +10,7 @@ import torch
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.iir import IIR, Prediction
-from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
+from iir_sdk.supports.encoded import EncodedSupport, join_shots, join_tasks
 from tests import small_vgg  # noqa: F401
 
 SMALL = ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
@@ -21,13 +21,13 @@ JOINT = replace(LIGHT, joint_priors=True)
 OWN = replace(JOINT, late_features=True, self_support=True, dictionary=7, presence=True)
 
 
-def kept(state: SupportState, task: int) -> KeptState:
+def kept(state: SupportState, task: int) -> EncodedSupport:
     """One task's arrays, as the segmenter keeps them but for their precision."""
-    return KeptState({n: t[task : task + 1].numpy() for n, t in state.tensors().items()})
+    return EncodedSupport.from_arrays({n: t[task : task + 1].numpy() for n, t in state.arrays().items()})
 
 
-def revived(state: KeptState) -> SupportState:
-    return SupportState.from_tensors({n: torch.from_numpy(a.copy()) for n, a in state.arrays.items()})
+def revived(state: EncodedSupport) -> SupportState:
+    return SupportState.from_arrays({n: torch.from_numpy(a.copy()) for n, a in state.arrays().items()})
 
 
 def assert_same(one: Prediction, other: Prediction, **tolerance: float) -> None:
@@ -146,8 +146,8 @@ def test_shots_encoded_apart_or_together_are_the_same(config):
         for t in range(2):
             shots = [model.encode_support(images[t : t + 1, [k]], masks[t : t + 1, [k]]) for k in range(3)]
             apart.append(join_shots([kept(s, 0) for s in shots]))
-    for name, array in join_tasks(apart).arrays.items():
-        torch.testing.assert_close(torch.from_numpy(array), together.tensors()[name], atol=1e-4, rtol=1e-3)
+    for name, array in join_tasks(apart).arrays().items():
+        torch.testing.assert_close(torch.from_numpy(array), together.arrays()[name], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("config", [SMALL, LIGHT, JOINT, OWN], ids=str)
@@ -202,14 +202,14 @@ def test_a_state_of_one_shot_may_be_kept_in_half_precision():
     assert (halved.logits - whole.logits).abs().max() < 0.05
 
 
-def test_state_round_trips_through_its_tensors(small_model):
+def test_state_round_trips_through_its_arrays(small_model):
     images, masks, _ = episode()
     state = small_model.encode_support(images, masks)
-    again = SupportState.from_tensors(state.tensors())
-    assert all(torch.equal(a, b) for a, b in zip(state.tensors().values(), again.tensors().values(), strict=True))
+    again = SupportState.from_arrays(state.arrays())
+    assert all(torch.equal(a, b) for a, b in zip(state.arrays().values(), again.arrays().values(), strict=True))
     half = state.to("cpu", torch.float16)
-    assert half.keys.dtype == torch.float16
-    assert half.proxy_index.dtype == torch.int64
+    assert half.tokens_mid.keys.dtype == torch.float16
+    assert half.proxy.index.dtype == torch.int64
     assert half.nbytes < state.nbytes
 
 

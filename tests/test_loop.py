@@ -328,7 +328,7 @@ def test_ignored_pixels_of_supports_are_no_background():
         low = support.low[0, :, :4]
         weight = 1 - foreground[0, 0].reshape(8, 8, 8, 8).mean((1, 3))[:4]
         expected = (low * weight).sum((1, 2)) / weight.sum()
-    torch.testing.assert_close(state.background_low[0, 0], expected / expected.norm())
+    torch.testing.assert_close(state.low.background[0, 0], expected / expected.norm())
 
 
 def test_crops_of_one_picture_never_meet():

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk.errors import SupportError
-from iir_sdk.supports.encoded import KeptState, join_shots, join_tasks
+from iir_sdk.model.support_state import NAMES
+from iir_sdk.supports.encoded import EncodedSupport, join_shots, join_tasks
 from iir_sdk.supports.merging import cluster, merge_assignment, merge_mean, unit
 
 
-def state(seed: int, tokens: int, shots: int = 1) -> KeptState:
+def state(seed: int, tokens: int, shots: int = 1) -> EncodedSupport:
     rng = np.random.default_rng(seed)
     mass = np.zeros((1, shots, tokens), np.float16)
     mass[0, rng.integers(0, shots, tokens), np.arange(tokens)] = rng.uniform(0.5, 4, tokens)
     side = (np.arange(tokens) < tokens // 3).astype(np.float16)[None]
-    arrays = {
-        "threshold": np.full((1, shots), 0.5, np.float16),
-        "side": side,
-        "mass": mass,
-        "side_high": side,
-        "mass_high": mass,
-        "keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
-        "values": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
-        "dense_mid": unit(rng.normal(size=(1, tokens, 5)).astype(np.float32)).astype(np.float16),
-        "dense_high": unit(rng.normal(size=(1, tokens, 6)).astype(np.float32)).astype(np.float16),
+    arrays = {name: np.full((1, shots), 0.5, np.float16) for name in NAMES} | {
+        "tokens_mid_side": side,
+        "tokens_mid_mass": mass,
+        "tokens_high_side": side,
+        "tokens_high_mass": mass,
+        "tokens_mid_keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
+        "tokens_mid_values": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
+        "tokens_mid_features": unit(rng.normal(size=(1, tokens, 5)).astype(np.float32)).astype(np.float16),
+        "tokens_high_features": unit(rng.normal(size=(1, tokens, 6)).astype(np.float32)).astype(np.float16),
     }
-    return KeptState(arrays)
+    return EncodedSupport.from_arrays(arrays)
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,13 +39,14 @@ def test_merging_keeps_the_mass_and_never_mixes_the_sides(seed, tokens, shots, b
     whole = state(seed, tokens, shots)
     merged = whole.within(budget)
     assert merged.tokens <= max(budget, 2)
-    np.testing.assert_allclose(merged.arrays["mass"].sum(2), whole.arrays["mass"].sum(2), rtol=0.01)
-    assert set(np.unique(merged.arrays["side"])) <= {0, 1}
+    joined, single = merged.tokens_mid, whole.tokens_mid
+    np.testing.assert_allclose(joined.mass.sum(2), single.mass.sum(2), rtol=0.01)
+    assert set(np.unique(joined.side)) <= {0, 1}
     for side in (0, 1):
-        before, after = (float(s.arrays["mass"][..., s.arrays["side"][0] == side].sum()) for s in (whole, merged))
+        before, after = (float(tokens.mass[..., tokens.side[0] == side].sum()) for tokens in (single, joined))
         assert after == pytest.approx(before, rel=0.02)
-    for name in ("dense_mid", "dense_high"):
-        np.testing.assert_allclose(np.linalg.norm(merged.arrays[name].astype(float), axis=2), 1, atol=0.01)
+    for features in (joined.features, merged.tokens_high.features):
+        np.testing.assert_allclose(np.linalg.norm(features.astype(float), axis=2), 1, atol=0.01)
 
 
 def test_the_mean_equals_loops(rng):
@@ -65,12 +68,13 @@ def test_equal_tokens_fall_into_one_cluster(rng):
 
 def test_lists_of_the_same_tokens_stay_so():
     whole = state(3, 40)
-    merged = whole.within(12).arrays
-    np.testing.assert_array_equal(merged["mass"], merged["mass_high"])
-    np.testing.assert_array_equal(merged["side"], merged["side_high"])
+    merged = whole.within(12)
+    np.testing.assert_array_equal(merged.tokens_mid.mass, merged.tokens_high.mass)
+    np.testing.assert_array_equal(merged.tokens_mid.side, merged.tokens_high.side)
     # Without masses in common they are merged each by its own features.
-    apart = {**whole.arrays, "mass_high": whole.arrays["mass_high"] * np.float16(2)}
-    assert not np.array_equal(KeptState(apart).within(12).arrays["mass_high"], 2 * merged["mass"])
+    heavier = replace(whole.tokens_high, mass=whole.tokens_high.mass * np.float16(2))
+    apart = whole.with_tokens(whole.tokens_mid, heavier).within(12)
+    assert not np.array_equal(apart.tokens_high.mass, 2 * merged.tokens_mid.mass)
 
 
 def test_one_side_leaves_its_room_to_the_other(rng):
@@ -84,24 +88,31 @@ def test_one_side_leaves_its_room_to_the_other(rng):
 def test_shots_keep_their_own_tokens_and_tasks_are_filled_up():
     joined = join_shots([state(0, 5), state(1, 7)])
     assert (joined.shots, joined.tokens) == (2, 12)
-    assert not joined.arrays["mass"][0, 0, 5:].any()
-    assert not joined.arrays["mass"][0, 1, :5].any()
+    assert not joined.tokens_mid.mass[0, 0, 5:].any()
+    assert not joined.tokens_mid.mass[0, 1, :5].any()
     tasks = join_tasks([state(0, 5), state(1, 7)])
-    assert tasks.arrays["keys"].shape == (2, 2, 7, 4)
-    assert not tasks.arrays["mass"][0, :, 5:].any()
+    assert tasks.tokens_mid.keys.shape == (2, 2, 7, 4)
+    assert not tasks.tokens_mid.mass[0, :, 5:].any()
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"keys": np.zeros((1, 2, 4, 4), np.float16)}, "keys"),
-        ({"mass": np.zeros((1, 1, 5), np.float16)}, "mass"),
-        ({"values": np.full((1, 2, 5, 4), np.nan, np.float16)}, "NaN"),
-        ({"further": np.zeros(1)}, "further"),
+        ({"tokens_mid_keys": np.zeros((1, 2, 4, 4), np.float16)}, "tokens_mid_keys"),
+        ({"tokens_high_mass": np.zeros((1, 1, 5), np.float16)}, "tokens_high_mass"),
+        ({"tokens_mid_values": np.full((1, 2, 5, 4), np.nan, np.float16)}, "NaN"),
     ],
 )
 def test_foreign_arrays_are_refused(change, says):
     own = state(0, 5)
     own.check_like(state(1, 9), "file")
     with pytest.raises(SupportError, match=says):
-        KeptState({**own.arrays, **change}).check_like(state(1, 9), "file")
+        EncodedSupport.from_arrays({**own.arrays(), **change}).check_like(state(1, 9), "file")
+
+
+def test_a_state_has_all_of_its_arrays_and_no_further_ones():
+    arrays = state(0, 5).arrays()
+    with pytest.raises(TypeError, match="has no further"):
+        EncodedSupport.from_arrays({**arrays, "further": np.zeros(1)})
+    with pytest.raises(TypeError, match="gram_low"):
+        EncodedSupport.from_arrays({name: array for name, array in arrays.items() if name != "gram_low"})

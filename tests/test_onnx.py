@@ -135,8 +135,8 @@ def test_backends_agree_on_what_is_unknown(each_exported, opened, backend):
     engines = [on_torch(weights).engine, opened(graphs, backend).engine]
     one, other = (engine.encode(pixels, mask & known, known) for engine in engines)
     other.check_like(one, backend)
-    for name, array in one.arrays.items():
-        np.testing.assert_allclose(other.arrays[name].astype(float), array.astype(float), atol=2e-2, err_msg=name)
+    for name, array in one.arrays().items():
+        np.testing.assert_allclose(other.arrays()[name].astype(float), array.astype(float), atol=2e-2, err_msg=name)
 
 
 @BACKENDS

@@ -136,10 +136,9 @@ def test_a_transformers_activation_maps(vit):
     proxy = proxy_class(vit, taps.mid, taps.high, torch.ones(1, 1, 6, 6))
     own_class = int(vit.logits(vit.pooled_map(taps.high)).argmax())
     assert int(proxy.index[0]) == own_class
-    shot = replace(proxy, index=proxy.index[:, None], weight=proxy.weight[:, None])
-    closed = class_activation(vit, taps.mid, vit.pooled_map(taps.high), shot)
+    closed = class_activation(vit, taps.mid, vit.pooled_map(taps.high), proxy)
     torch.testing.assert_close(closed, closed_form_cam(taps.high, proxy.weight[:, None]))
-    grad = class_activation(vit, taps.mid, None, shot)
+    grad = class_activation(vit, taps.mid, None, proxy)
     assert grad.shape == (1, 1, 6, 6)
     assert grad.max() > 0
 
@@ -247,10 +246,10 @@ def test_a_single_prototype_is_the_whole_masks():
     single.load_state_dict(dual.state_dict())
     with torch.inference_mode():
         state = single.encode_support(images, mask)
-        torch.testing.assert_close(state.core, state.whole)
-        torch.testing.assert_close(state.local, state.whole)
+        torch.testing.assert_close(state.fused.core, state.fused.whole)
+        torch.testing.assert_close(state.fused.local, state.fused.whole)
         both = dual.encode_support(images, mask)
-    assert not torch.allclose(both.core, both.local)
+    assert not torch.allclose(both.fused.core, both.fused.local)
 
 
 # Weights from elsewhere

@@ -70,7 +70,7 @@ def test_the_lead_over_the_querys_own_background_equals_loops(model):
     query = model.read_query(random_taps(model))
     prior = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     tokens, head = self_support_priors(query, prior)
-    low, mid, high = (unit(t[0].double().numpy()) for t in query.taps)
+    low, mid, high = (unit(seen.map[0].double().numpy()) for seen in (query.low, query.mid, query.high))
     relative = prior[0, 0].double().numpy() / float(prior.max())
     shares = np.stack([relative**4, (1 - relative) ** 4])
     prototypes = []
@@ -109,16 +109,16 @@ def test_the_evidence_is_what_its_names_say(model):
         logits = torch.randn(1, 2, 8, 8)
         found = model.evidence(query, state, torch.ones(1, 1), logits)[0]
     share = torch.softmax(logits, 1)[0, 1].double().numpy().reshape(2, 4, 2, 4).mean((1, 3))
-    for i, (name, maps) in enumerate((("high", query.taps.high), ("pooled", query.pooled_map))):
-        mean = np.einsum("hw,chw->c", share, unit(maps[0].double().numpy()))
-        of_support = getattr(state, f"foreground_{name}")[0, 0].double().numpy()
+    for i, (seen, prototypes) in enumerate(((query.high, state.high), (query.pooled, state.pooled))):
+        mean = np.einsum("hw,chw->c", share, unit(seen.map[0].double().numpy()))
+        of_support = prototypes.foreground[0, 0].double().numpy()
         assert float(found[i]) == pytest.approx(float(unit(mean) @ unit(of_support)), abs=1e-4)
-    high, of_support = unit(query.taps.high[0].double().numpy()), state.foreground_high[0, 0].double().numpy()
+    high, of_support = unit(query.high.map[0].double().numpy()), state.high.foreground[0, 0].double().numpy()
     assert float(found[2]) == pytest.approx(
         max(of_support @ high[:, y, x] for y in range(2) for x in range(2)), abs=1e-4
     )
     classes = model.backbone.class_weight.detach().double().numpy()
-    both = [classes @ unit(mean), classes @ state.foreground_pooled[0, 0].double().numpy()]
+    both = [classes @ unit(mean), classes @ state.pooled.foreground[0, 0].double().numpy()]
     centred = [unit(scores - scores.mean()) for scores in both]
     shares = [np.exp(4 * scores) / np.exp(4 * scores).sum() for scores in both]
     assert float(found[3]) == pytest.approx(float(centred[0] @ centred[1]), abs=1e-4)

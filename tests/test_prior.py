@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iir_sdk.model import prior as priors
 from iir_sdk.model.companions import dense_prior, similarity_prior, token_affinity
-from iir_sdk.model.tokens import vector_lengths
+from iir_sdk.model.tokens import Vectors
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -52,12 +52,7 @@ def test_dense_prior_equals_loops(rng):
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     mass = rng.uniform(0.5, 4, size=5)
     maps = torch.tensor(query).float()[None]
-    affinity = token_affinity(
-        maps,
-        vector_lengths(maps),
-        torch.tensor(support).float()[None],
-        torch.tensor(0.1),
-    )
+    affinity = token_affinity(Vectors.measured(maps), torch.tensor(support).float()[None], torch.tensor(0.1))
     found = dense_prior(affinity, torch.tensor(mask)[None], torch.tensor(mass).float().log()[None, None])
     for y in range(2):
         for x in range(3):

@@ -70,9 +70,7 @@ def test_none_is_known_throughout(small_model):
     images, masks = torch.randn(1, 1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     masks[..., 20:40, 20:40] = 1
     with torch.inference_mode():
-        states = [
-            small_model.encode_support(images, masks, known).tensors() for known in (None, torch.ones_like(masks))
-        ]
+        states = [small_model.encode_support(images, masks, known).arrays() for known in (None, torch.ones_like(masks))]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -86,6 +84,7 @@ def test_scoring_takes_a_supports_255_for_unknown(small_segmenter, picture_folde
     Image.fromarray(mask).save(tmp_path / "masks/coin/coin1.png")
     found = Evaluator(small_segmenter, read_picture_set(tmp_path))._support("coin", "coin1")
     expected = small_segmenter.engine.encode(pictures.picture("coin1"), mask == 1, mask != 255)
-    assert all(np.array_equal(found.arrays[n], expected.arrays[n]) for n in expected.arrays)
-    as_background = small_segmenter.engine.encode(pictures.picture("coin1"), mask == 1)
-    assert any(not np.array_equal(found.arrays[n], as_background.arrays[n]) for n in expected.arrays)
+    found, expected = found.arrays(), expected.arrays()
+    assert all(np.array_equal(found[n], expected[n]) for n in expected)
+    as_background = small_segmenter.engine.encode(pictures.picture("coin1"), mask == 1).arrays()
+    assert any(not np.array_equal(found[n], as_background[n]) for n in expected)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.encoded import EncodedSupport
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 
@@ -73,7 +73,7 @@ class Engine(Protocol):
 
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-    ) -> KeptState:
+    ) -> EncodedSupport:
         """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before.
 
         Where ``known (H, W)`` is False, nobody says whether it is the object: that counts as neither. None is known
@@ -81,7 +81,7 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
+    def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
         """Tasks, one a label, in the engine's own form."""
         ...
 
@@ -92,7 +92,7 @@ class Engine(Protocol):
         ...
 
 
-def grouped(states: Sequence[KeptState]) -> list[tuple[int, ...]]:
+def grouped(states: Sequence[EncodedSupport]) -> list[tuple[int, ...]]:
     """Places of states with equally many shots, at most ``_LARGEST_DECODE`` together."""
     groups = []
     for shots in sorted({s.shots for s in states}):

@@ -26,7 +26,7 @@ from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process import computing_with, keep_forks_alive
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.supports.encoded import KeptState, join_tasks
+from iir_sdk.supports.encoded import EncodedSupport, join_tasks
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.pickling import PackedWeights, packed
 
@@ -167,22 +167,22 @@ class TorchEngine:
     @_inferring
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-    ) -> KeptState:
+    ) -> EncodedSupport:
         """See :class:`iir_sdk.engines.base.Engine`; floats are kept in float16."""
         support = self.preprocessing.support(pixels, mask, known)
         with self.autocast():
             state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
         # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
-        halved = state.to("cpu", torch.float16).tensors()
-        return KeptState({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
+        halved = state.to("cpu", torch.float16).arrays()
+        return EncodedSupport.from_arrays({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
 
     @_inferring
-    def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
+    def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
         """See :class:`iir_sdk.engines.base.Engine`; floats become float32 again."""
         groups = []
         for columns in grouped(states):
-            arrays = join_tasks([states[c] for c in columns]).arrays
-            state = SupportState.from_tensors({n: torch.from_numpy(a) for n, a in arrays.items()})
+            arrays = join_tasks([states[c] for c in columns]).arrays()
+            state = SupportState.from_arrays({n: torch.from_numpy(a) for n, a in arrays.items()})
             groups.append(TaskGroup(columns, state.to(self.device, torch.float32)))
         return groups
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.model.config import ShotFusion
+from iir_sdk.model.support_state import Tokens
 from iir_sdk.model.tokens import token_bias
 
 IGNORE = 255
@@ -192,14 +193,9 @@ def attended_tokens(mass: Tensor, weights: Tensor, bias: Tensor, fusion: ShotFus
     ]
 
 
-def support_labels(side: Tensor, mass: Tensor) -> Tensor:
-    """``(N, T)`` int64: 1 where a token is mostly foreground, 255 where it stands for nothing known.
-
-    Args:
-        side: ``(N, T)`` share of foreground in each token.
-        mass: ``(N, K, T)`` >= 0.
-    """
-    return torch.where(mass.sum(1) > 0, (side > 0.5).long(), IGNORE)
+def support_labels(tokens: Tokens[Tensor]) -> Tensor:
+    """``(N, T)`` int64: 1 where a token is mostly foreground, 255 where it stands for nothing known."""
+    return torch.where(tokens.mass.sum(1) > 0, (tokens.side > 0.5).long(), IGNORE)
 
 
 def cross_step(

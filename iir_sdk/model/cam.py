@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,30 +9,14 @@ from torch.nn import functional as F
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, masked_average, resize_mask
+from iir_sdk.model.support_state import ProxyClass
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
 
 
-@dataclass(frozen=True)
-class ProxyClass:
-    """The classifier's own class that stands for each support's object.
-
-    Attributes:
-        index: ``(N,)`` int64, its ImageNet index; -1 where the backbone has no classifier.
-        weight: ``(N, C)`` float32, the row that is multiplied with the pooled map to give the activation.
-    """
-
-    index: Tensor
-    weight: Tensor
-
-    def of_one_shot(self) -> ProxyClass:
-        """Of ``N`` tasks with one shot each: ``index (N, 1)`` and ``weight (N, 1, C)``."""
-        return ProxyClass(self.index[:, None], self.weight[:, None])
-
-
-def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass:
-    """Classify the support through its masked ``mid`` map (method, section 2, step 1).
+def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
+    """Classify ``N`` supports, each a task of one shot, by their masked ``mid`` (method, section 2, step 1).
 
     Without a classifier the support itself gives the row: the masked average of its ``high`` features.
 
@@ -46,14 +28,14 @@ def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> 
     """
     if not backbone.has_classifier:
         weight = masked_average(high, resize_mask(mask, grid_size(high)))
-        return ProxyClass(torch.full((len(mask),), -1, device=mask.device), weight)
+        return ProxyClass(torch.full((len(mask), 1), -1, device=mask.device), weight[:, None])
     masked = mid * resize_mask(mask, grid_size(mid)).to(mid.dtype)
     logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(masked)))
-    index = logits.argmax(1)
+    index = logits.argmax(1, keepdim=True)
     return ProxyClass(index, backbone.class_weight[index].float())
 
 
-def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None, proxy: ProxyClass) -> Tensor:
+def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None, proxy: ProxyClass[Tensor]) -> Tensor:
     """Class activation map of each image for each of ``K`` proxy classes (method, section 2, step 2).
 
     In closed form at the pooled map; without one, Grad-CAM at ``mid``.

@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prior import mean_over_shots, similarities
-from iir_sdk.model.prototypes import area_average, grid_size, masked_average, resize_mask
-from iir_sdk.model.tokens import map_to_tokens, tokens_to_map
+from iir_sdk.model.prototypes import area_average, grid_size
+from iir_sdk.model.support_state import Prototypes
+from iir_sdk.model.tokens import Vectors, map_to_tokens, tokens_to_map
 
-_SIDES = ("foreground", "background")
 _SHARPNESS = 4
 
 
@@ -89,25 +88,25 @@ def companion_priors(
         temperatures: of the dense ones.
         dictionary: of further background for the joint one.
     """
-    size = grid_size(query.taps.mid)
-    dense = temperatures.dense.exp()
-    at_mid = token_affinity(*query.compared("mid"), state.dense_mid, dense[0])
-    at_high = token_affinity(*query.compared("high"), state.dense_high, dense[1])
+    size, dense, side = grid_size(query.mid.map), temperatures.dense.exp(), state.tokens_mid.side
+    at_mid = token_affinity(query.mid, state.tokens_mid.features, dense[0])
+    at_high = token_affinity(query.high, state.tokens_high.features, dense[1])
     maps = {
-        "mid": similarity_priors(query, "mid", state, weights),
-        "high": resize_map(similarity_priors(query, "high", state, weights), size),
-        "dense_mid": dense_prior(at_mid, state.side, biases[0]),
-        "dense_high": resize_map(dense_prior(at_high, state.side_high, biases[1]), size),
+        "mid": similarity_priors(query.mid, state.mid, weights),
+        "high": resize_map(similarity_priors(query.high, state.high, weights), size),
+        "dense_mid": dense_prior(at_mid, side, biases[0]),
+        "dense_high": resize_map(dense_prior(at_high, state.tokens_high.side, biases[1]), size),
     }
     if temperatures.joint is None:
         return maps
-    maps["pooled"] = resize_map(similarity_priors(query, "pooled", state, weights), size)
+    assert query.pooled is not None
+    maps["pooled"] = resize_map(similarity_priors(query.pooled, state.pooled, weights), size)
     share = dense / temperatures.joint.exp()
     affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
     if dictionary is None:
-        return maps | {"joint": dense_prior(affinity, state.side, biases[0])}
+        return maps | {"joint": dense_prior(affinity, side, biases[0])}
     of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
-    by_words = dictionary_prior(affinity, of_words, near, state.side, biases[0], dictionary)
+    by_words = dictionary_prior(affinity, of_words, near, side, biases[0], dictionary)
     return maps | {"joint": by_words.among_tokens, "among_words": by_words.among_words, "odds": by_words.odds}
 
 
@@ -116,20 +115,16 @@ def _compared_with_words(
     query: QueryFeatures, state: SupportState, dictionary: Dictionary, temperatures: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Affinity of the words with each position of the queries, and with each token of the supports."""
-    words = {"mid": dictionary.mid, "high": dictionary.high}
-    maps, near = [], []
-    for (name, word), temperature in zip(words.items(), temperatures, strict=True):
-        maps.append(token_affinity(*query.compared(name), word[None], temperature))
-        near.append(word.float() / temperature @ getattr(state, f"dense_{name}").float().transpose(1, 2))
-    return maps[0] + resize_map(maps[1], grid_size(maps[0])), near[0] + near[1]
+    at_mid = token_affinity(query.mid, dictionary.mid[None], temperatures[0])
+    at_high = token_affinity(query.high, dictionary.high[None], temperatures[1])
+    near_mid = dictionary.mid.float() / temperatures[0] @ state.tokens_mid.features.float().transpose(1, 2)
+    near_high = dictionary.high.float() / temperatures[1] @ state.tokens_high.features.float().transpose(1, 2)
+    return at_mid + resize_map(at_high, grid_size(at_mid)), near_mid + near_high
 
 
-def similarity_priors(query: QueryFeatures, name: str, state: SupportState, weights: Tensor) -> Tensor:
-    """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``.
-
-    ``name`` says of which map: ``low``, ``mid``, ``high`` or ``pooled``.
-    """
-    cosines = similarities(query, name, torch.cat([getattr(state, f"{side}_{name}") for side in _SIDES], 1))
+def similarity_priors(query: Vectors, prototypes: Prototypes[Tensor], weights: Tensor) -> Tensor:
+    """Min-max similarity to the foreground prototype, and its lead over the background one: ``(N, 2, h, w)``."""
+    cosines = similarities(query, torch.cat([prototypes.foreground, prototypes.background], 1))
     foreground, background = cosines.chunk(2, 1)
     pair = (similarity_prior(foreground), foreground - background)
     return torch.cat([mean_over_shots(maps, weights) for maps in pair], 1)
@@ -143,20 +138,19 @@ def similarity_prior(similarity: Tensor) -> Tensor:
 
 
 @full_precision
-def token_affinity(features: Tensor, lengths: Tensor, tokens: Tensor, temperature: Tensor) -> Tensor:
+def token_affinity(query: Vectors, tokens: Tensor, temperature: Tensor) -> Tensor:
     """Cosine over temperature of each query position with each support token.
 
     Args:
-        features: ``(N, C, h, w)`` of the queries, or of one query for all.
-        lengths: ``(N, 1, h, w)``, of :func:`vector_lengths`.
+        query: of ``N`` queries, or of one for all.
         tokens: ``(N, T, C)`` unit vectors.
         temperature: scalar > 0.
 
     Returns:
         ``(N, T, h, w)`` float32, channels last in memory: a softmax over the tokens reads them in a row.
     """
-    affinity = map_to_tokens(features.float()) @ (tokens.float() / temperature).transpose(1, 2)
-    return tokens_to_map(affinity / map_to_tokens(lengths), grid_size(features))
+    affinity = map_to_tokens(query.map.float()) @ (tokens.float() / temperature).transpose(1, 2)
+    return tokens_to_map(affinity / map_to_tokens(query.lengths), grid_size(query.map))
 
 
 @full_precision
@@ -178,18 +172,6 @@ def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
     return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
 
 
-def companion_prototypes(taps: Taps, pooled_map: Tensor | None, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Unit prototypes that the companion priors compare with, by their names in the state, ``(N, 1, C)``."""
-    prototypes = {}
-    pooled = taps.high if pooled_map is None else pooled_map
-    for name, tap in {**taps._asdict(), "pooled": pooled}.items():
-        mask = resize_mask(masks, grid_size(tap))
-        whole = resize_mask(known, grid_size(tap))
-        prototypes[f"foreground_{name}"] = F.normalize(masked_average(tap, mask), dim=1)
-        prototypes[f"background_{name}"] = F.normalize(masked_average(tap, (whole - mask).clamp_min(0)), dim=1)
-    return {name: tensor[:, None] for name, tensor in prototypes.items()}
-
-
 def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:
     """How much more each position resembles the query's own foreground than its own background.
 
@@ -208,24 +190,23 @@ def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Te
         ``(N, 2, h, w)`` float32, min-max similarity to the foreground and its lead over the background, and
         ``(N, 2, 2h, 2w)``, the lead at ``low``'s grid and that of ``low``'s own prototypes.
     """
-    size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
+    size, fine = grid_size(query.mid.map), grid_size(query.low.map)
     relative = prior / prior.amax((2, 3), keepdim=True).clamp_min(1e-6)
     shares = torch.cat([relative, 1 - relative], 1) ** _SHARPNESS
-    mid = mean_units(query, "mid", shares)
-    high = mean_units(query, "high", area_average(shares, grid_size(query.taps.high)))
-    low = mean_units(query, "low", resize_map(shares, fine))
+    mid = mean_units(query.mid, shares)
+    high = mean_units(query.high, area_average(shares, grid_size(query.high.map)))
+    low = mean_units(query.low, resize_map(shares, fine))
     mid, high = F.normalize(torch.cat([mid, high], 2), dim=2).split([mid.shape[2], high.shape[2]], 2)
-    cosines = similarities(query, "mid", mid) + resize_map(similarities(query, "high", high), size)
-    of_low = similarities(query, "low", F.normalize(low, dim=2))
+    cosines = similarities(query.mid, mid) + resize_map(similarities(query.high, high), size)
+    of_low = similarities(query.low, F.normalize(low, dim=2))
     lead, lead_of_low = (maps[:, :1] - maps[:, 1:] for maps in (cosines, of_low))
     at_mid = torch.cat([similarity_prior(cosines[:, :1]), lead], 1)
     return at_mid, torch.cat([resize_map(lead, fine), lead_of_low], 1)
 
 
 @full_precision
-def mean_units(query: QueryFeatures, name: str, shares: Tensor) -> Tensor:
+def mean_units(query: Vectors, shares: Tensor) -> Tensor:
     """Means ``(N, M, C)`` of a map's unit vectors with the weights ``shares (N, M, h, w)``."""
-    features, lengths = query.compared(name)
-    rows = for_queries(query, (shares / lengths).flatten(2))
-    sums = by_task(query, rows @ map_to_tokens(features.float()), len(shares))
+    rows = for_queries((shares / query.lengths).flatten(2), len(query.map))
+    sums = by_task(rows @ map_to_tokens(query.map.float()), len(shares))
     return sums / shares.sum((2, 3)).clamp_min(1e-6)[..., None]

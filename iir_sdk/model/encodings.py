@@ -2,98 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iir_sdk.model.attention import KeysValues
-from iir_sdk.model.backbone import Taps
-from iir_sdk.model.token_lists import TOKEN_AXIS, TOKEN_LISTS, TokenList
+from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord, TokenList
+from iir_sdk.model.tokens import Vectors
 
 
-@dataclass(frozen=True)
-class SupportState:
-    """Encoded supports of ``B`` tasks with ``K`` shots each; ``d`` decoder channels, ``T`` tokens of all shots.
-
-    Attributes:
-        proxy_index: ``(B, K)`` int64, proxy class; -1 without a classifier.
-        proxy_weight: ``(B, K, C)``, its row of the classifier.
-        threshold: ``(B, K)`` in [0, 1], binarises the class activation.
-        core_high: ``(B, K, C_high)`` core prototype for the prior, a unit vector as the next ones.
-        local_high: ``(B, K, C_high)`` local prototype for the prior.
-        foreground_low: ``(B, K, C_low)`` whole-mask prototype at ``low``; likewise ``_mid`` and ``_high``.
-        background_low: ``(B, K, C_low)`` mean outside the mask at ``low``; likewise ``_mid`` and ``_high``.
-        foreground_pooled: ``(B, K, C)`` the same of the map that the classifier pools, with Grad-CAM of ``high``.
-            Likewise ``background_pooled``.
-        gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
-        core: ``(B, K, d)`` what the core prototype in the decoder's features adds to the query's fusion; likewise
-            ``local`` and ``whole``.
-        dense_mid: ``(B, T, C_mid)`` unit features of each token.
-        dense_high: ``(B, T', C_high)`` unit features of each token of the second list, with a side and a mass of its
-            own: ``side_high (B, T')`` and ``mass_high (B, K, T')``.
-        side: ``(B, T)`` share of foreground in each token, in [0, 1].
-        mass: ``(B, K, T)`` >= 0, how many positions of each shot a token stands for.
-        keys: ``(B, L, T, d)`` cross-attention keys of the ``L`` blocks that have it.
-        values: ``(B, L, T, d)`` the values.
-    """
-
-    proxy_index: Tensor
-    proxy_weight: Tensor
-    threshold: Tensor
-    core_high: Tensor
-    local_high: Tensor
-    foreground_low: Tensor
-    foreground_mid: Tensor
-    foreground_high: Tensor
-    background_low: Tensor
-    background_mid: Tensor
-    background_high: Tensor
-    foreground_pooled: Tensor
-    background_pooled: Tensor
-    gram_low: Tensor
-    core: Tensor
-    local: Tensor
-    whole: Tensor
-    dense_mid: Tensor
-    dense_high: Tensor
-    side: Tensor
-    mass: Tensor
-    side_high: Tensor
-    mass_high: Tensor
-    keys: Tensor
-    values: Tensor
-
-    @property
-    def tasks(self) -> int:
-        """``B``."""
-        return self.threshold.shape[0]
-
-    @property
-    def shots(self) -> int:
-        """``K``."""
-        return self.threshold.shape[1]
+class SupportState(SupportRecord[Tensor]):
+    """The record as the network reads it; ``d`` decoder channels, ``T`` tokens of all shots."""
 
     def cross(self, block: int) -> KeysValues | None:
         """Keys and values ``(B, T, d)`` of a block; None where it has no cross attention."""
-        if block >= self.keys.shape[1]:
-            return None
-        return KeysValues(self.keys[:, block], self.values[:, block])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> SupportState:
-        """The inverse of :meth:`tensors`; missing or further names raise ``TypeError``."""
-        return cls(**tensors)
+        keys, values = self.tokens_mid.keys, self.tokens_mid.values
+        return KeysValues(keys[:, block], values[:, block]) if block < keys.shape[1] else None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SupportState:
         """Apply ``change`` to every tensor."""
-        return SupportState(**{name: change(tensor) for name, tensor in self.tensors().items()})
+        return SupportState.from_arrays({name: change(tensor) for name, tensor in self.arrays().items()})
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> SupportState:
         """Move to a device; floating tensors take ``dtype`` if given."""
@@ -107,49 +38,44 @@ class SupportState:
         """``tasks * shots`` tasks of one shot as ``tasks`` of ``shots``, in order."""
         if shots == 1:
             return self
-        grouped = {n: t.reshape(tasks, shots, *t.shape[2:]) for n, t in self.tensors().items() if n not in TOKEN_AXIS}
-        for tokens in TOKEN_LISTS:
-            grouped |= self._regrouped(tokens, tasks, shots)
-        return SupportState(**grouped)
-
-    def _regrouped(self, tokens: TokenList, tasks: int, shots: int) -> dict[str, Tensor]:
-        side, features, mass = (getattr(self, name) for name in (tokens.side, tokens.features, tokens.mass))
-        count = side.shape[1]
-        shot_itself = torch.eye(shots, device=mass.device, dtype=mass.dtype)[None, :, :, None]
         grouped = {
-            tokens.side: side.reshape(tasks, shots * count),
-            tokens.features: features.reshape(tasks, shots * count, features.shape[2]),
-            tokens.mass: (mass.reshape(tasks, 1, shots, count) * shot_itself).reshape(tasks, shots, shots * count),
+            name: tensor if name in TOKEN_AXES else tensor.reshape(tasks, shots, *tensor.shape[2:])
+            for name, tensor in self.arrays().items()
         }
-        for name in tokens.carried:
-            carried = getattr(self, name)
-            apart = carried.reshape(tasks, shots, *carried.shape[1:]).transpose(1, 2)
-            grouped[name] = apart.reshape(tasks, carried.shape[1], shots * count, carried.shape[3])
-        return grouped
+        tokens = _regrouped(self.tokens_mid, tasks, shots), _regrouped(self.tokens_high, tasks, shots)
+        return SupportState.from_arrays(grouped).with_tokens(*tokens)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(t.numel() * t.element_size() for t in self.tensors().values())
+
+def _regrouped(tokens: TokenList, tasks: int, shots: int) -> TokenList:
+    """Tokens of ``tasks * shots`` tasks of one shot, listed one shot after the other in each of ``tasks``."""
+    count = tokens.count
+
+    def listed(tensor: Tensor, axis: int) -> Tensor:
+        """``(tasks * shots, ..., T, ...)`` -> ``(tasks, ..., shots * T, ...)``."""
+        apart = tensor.reshape(tasks, shots, *tensor.shape[1:]).movedim(1, axis)
+        return apart.reshape(tasks, *tensor.shape[1:axis], shots * count, *tensor.shape[axis + 1 :])
+
+    # Of a shot's tokens the other shots have no share.
+    shot_itself = torch.eye(shots, device=tokens.mass.device, dtype=tokens.mass.dtype)[None, :, :, None]
+    mass = tokens.mass.reshape(tasks, 1, shots, count) * shot_itself
+    return replace(tokens.along(listed), mass=mass.reshape(tasks, shots, shots * count))
 
 
 class QueryFeatures(NamedTuple):
     """What is read of ``N`` queries once, whatever their supports and labels.
 
     Attributes:
-        taps: the backbone's.
-        lengths: ``(N, 1, h, w)`` each, of the vectors at the taps' positions.
-        pooled_map: ``(N, C, h', w')``, the map that the classifier pools; None for Grad-CAM.
-        pooled_lengths: ``(N, 1, h', w')``, of its vectors; None likewise.
+        low: the backbone's map; ``mid`` and ``high`` likewise.
+        pooled: the map that the classifier pools; None for Grad-CAM.
         fused: ``(N, d, h, w)`` at ``mid``'s grid, what the decoder's features add to the fusion.
         detail: ``(N, m, 2h, 2w)``, what ``low`` adds in the mask head.
         base: ``(N, 1, h, w)``, summed probability of the base classes; None without a base learner.
     """
 
-    taps: Taps
-    lengths: Taps
-    pooled_map: Tensor | None
-    pooled_lengths: Tensor | None
+    low: Vectors
+    mid: Vectors
+    high: Vectors
+    pooled: Vectors | None
     fused: Tensor
     detail: Tensor
     base: Tensor | None
@@ -159,29 +85,25 @@ class QueryFeatures(NamedTuple):
         """``N``."""
         return len(self.detail)
 
-    def compared(self, name: str) -> tuple[Tensor, Tensor]:
-        """The map ``low``, ``mid``, ``high`` or ``pooled``, and the lengths of its vectors."""
-        if name != "pooled":
-            return getattr(self.taps, name), getattr(self.lengths, name)
-        assert self.pooled_map is not None
-        assert self.pooled_lengths is not None
-        return self.pooled_map, self.pooled_lengths
-
     def one(self, index: int) -> QueryFeatures:
         """One query's, still with a batch axis."""
-        keep = slice(index, index + 1)
+        one = slice(index, index + 1)
         return QueryFeatures(
-            Taps(*(t[keep] for t in self.taps)),
-            Taps(*(t[keep] for t in self.lengths)),
-            *(None if t is None else t[keep] for t in self[2:]),  # type: ignore[arg-type]
+            low=self.low.of(one),
+            mid=self.mid.of(one),
+            high=self.high.of(one),
+            pooled=None if self.pooled is None else self.pooled.of(one),
+            fused=self.fused[one],
+            detail=self.detail[one],
+            base=None if self.base is None else self.base[one],
         )
 
 
-def for_queries(query: QueryFeatures, vectors: Tensor) -> Tensor:
+def for_queries(vectors: Tensor, queries: int) -> Tensor:
     """Vectors ``(N, K, ...)`` of all tasks as those of the one query they ask for, ``(1, N * K, ...)``."""
-    return vectors.flatten(0, 1)[None] if query.queries == 1 else vectors
+    return vectors.flatten(0, 1)[None] if queries == 1 else vectors
 
 
-def by_task(query: QueryFeatures, maps: Tensor, tasks: int) -> Tensor:
+def by_task(maps: Tensor, tasks: int) -> Tensor:
     """The inverse, of what they were compared to: ``(1, N * K, ...)`` as ``(N, K, ...)``."""
-    return maps.reshape(tasks, -1, *maps.shape[2:]) if query.queries == 1 else maps
+    return maps.reshape(tasks, -1, *maps.shape[2:]) if len(maps) == 1 else maps

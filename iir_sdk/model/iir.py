@@ -18,7 +18,6 @@ from iir_sdk.model.attention import Attended, Labels, attended_tokens, support_l
 from iir_sdk.model.backbone import Taps, build_backbone
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import (
-    ProxyClass,
     adaptive_threshold,
     class_activation,
     normalised_at,
@@ -28,7 +27,6 @@ from iir_sdk.model.cam import (
 from iir_sdk.model.companions import (
     Temperatures,
     companion_priors,
-    companion_prototypes,
     joined,
     prior_maps,
     self_support_priors,
@@ -39,10 +37,11 @@ from iir_sdk.model.decoder import Decoder
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prior import gram, query_prior, shot_weights, support_prior
-from iir_sdk.model.prototypes import DualPrototypes, area_average, dual_prototypes, grid_size, resize_mask
-from iir_sdk.model.token_lists import HIGH, MID, TokenList
+from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, resize_mask, sides_prototypes
+from iir_sdk.model.support_state import CrossTokens, DualPrototypes, ProxyClass, Tokens
 from iir_sdk.model.tokens import (
     TokenLayout,
+    Vectors,
     every_position,
     laid_out_like,
     map_to_tokens,
@@ -154,7 +153,7 @@ class IIR(nn.Module):
         pooled_map = self._pooled_map(taps.high)
         with torch.no_grad():
             # 2.1 Proxy class: the classifier's own class that stands for the object.
-            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks).of_one_shot()
+            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             # 2.2 Where that class is active in the support; decode asks the same of the query.
             cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, proxy), size)
             # 2.3 The threshold by which the activation fits the mask best binarises both.
@@ -175,18 +174,18 @@ class IIR(nn.Module):
         layout, layout_high = self._token_layouts(taps, masks, known)
         keys, values, auxiliary = self._support_branch(fused, layout)
         state = SupportState(
-            proxy_index=proxy.index,
-            proxy_weight=proxy.weight,
+            proxy=proxy,
             threshold=threshold[:, None],
             core_high=F.normalize(dual_high.core, dim=1)[:, None],
             local_high=F.normalize(dual_high.local, dim=1)[:, None],
-            **companion_prototypes(taps, pooled_map, masks, known),
+            low=sides_prototypes(taps.low, masks, known),
+            mid=sides_prototypes(taps.mid, masks, known),
+            high=sides_prototypes(taps.high, masks, known),
+            pooled=sides_prototypes(taps.high if pooled_map is None else pooled_map, masks, known),
             gram_low=gram(taps.low)[:, None],
-            **self._fused_prototypes(dual),
-            **_listed(MID, layout, taps.mid),
-            **_listed(HIGH, layout_high, high if layout_high is layout else taps.high),
-            keys=keys,
-            values=values,
+            fused=self._fused_prototypes(dual),
+            tokens_mid=CrossTokens(*_listed(layout, taps.mid), keys, values),
+            tokens_high=Tokens(*_listed(layout_high, high if layout_high is layout else taps.high)),
         )
         return SupportEncoding(state.regroup(tasks, shots), auxiliary)
 
@@ -198,10 +197,10 @@ class IIR(nn.Module):
                 base = self.base_learner.base_probability(taps, own_class)
         pooled_map = self._pooled_map(taps.high)
         return QueryFeatures(
-            taps=taps,
-            lengths=Taps(*(vector_lengths(tap) for tap in taps)),
-            pooled_map=pooled_map,
-            pooled_lengths=None if pooled_map is None else vector_lengths(pooled_map),
+            low=Vectors.measured(taps.low),
+            mid=Vectors.measured(taps.mid),
+            high=Vectors.measured(taps.high),
+            pooled=None if pooled_map is None else Vectors.measured(pooled_map),
             fused=self.decoder.fuse_query_part("features", self.decoder.query_features(taps)),
             detail=self.decoder.head.detail(taps.low),
             base=base,
@@ -236,15 +235,15 @@ class IIR(nn.Module):
 
         # 2.5 The prior map, and its companions beside it.
         prior = query_prior(query, state, activated, weights)
-        bias = token_bias(weights, state.mass)
+        bias = token_bias(weights, state.tokens_mid.mass)
         fused_priors, head_priors = self._with_companions(prior, query, state, weights, bias)
 
         # 4 Fusion: features, whole prototype, core where activated and local elsewhere, priors.
         x = self._fused_query(query, state, weights, activated, fused_priors)
 
         # 4, 5 Blocks of self and cross attention; in training, labels turn directional dropout on.
-        labels = None if query_labels is None else Labels(query_labels, support_labels(state.side, state.mass))
-        attended = attended_tokens(state.mass, weights, bias, self.config.shot_fusion)
+        labels = None if query_labels is None else Labels(query_labels, support_labels(state.tokens_mid))
+        attended = attended_tokens(state.tokens_mid.mass, weights, bias, self.config.shot_fusion)
         x, auxiliary = self._query_branch(x, state, attended, labels)
 
         # 4 The mask head, with what low adds at stride 8.
@@ -268,7 +267,7 @@ class IIR(nn.Module):
     def _shot_weights(self, query: QueryFeatures, state: SupportState) -> Tensor:
         if state.shots == 1 and not self.training:
             return torch.ones_like(state.threshold, dtype=torch.float32)
-        return shot_weights(gram(query.taps.low), state.gram_low, self.decoder.shot_scale_log.exp())
+        return shot_weights(gram(query.low.map), state.gram_low, self.decoder.shot_scale_log.exp())
 
     def _threshold(self, cam: Tensor, mask: Tensor, known: Tensor) -> Tensor:
         threshold = adaptive_threshold(cam, mask, known)
@@ -277,12 +276,13 @@ class IIR(nn.Module):
 
     def _query_activation(self, query: QueryFeatures, state: SupportState) -> Tensor:
         """``(N, K, h, w)`` bool at ``mid``'s grid."""
-        proxy = ProxyClass(for_queries(query, state.proxy_index), for_queries(query, state.proxy_weight))
+        proxy = ProxyClass(*(for_queries(t, query.queries) for t in (state.proxy.index, state.proxy.weight)))
+        pooled = None if query.pooled is None else query.pooled.map
         with torch.no_grad():
-            cam = by_task(query, class_activation(self.backbone, query.taps.mid, query.pooled_map, proxy), state.tasks)
-            return normalised_at(cam, grid_size(query.taps.mid)) > state.threshold.float()[:, :, None, None]
+            cam = by_task(class_activation(self.backbone, query.mid.map, pooled, proxy), state.tasks)
+            return normalised_at(cam, grid_size(query.mid.map)) > state.threshold.float()[:, :, None, None]
 
-    def _fused_support(self, features: Tensor, dual: DualPrototypes, activated: Tensor, maps: Tensor) -> Tensor:
+    def _fused_support(self, features: Tensor, dual: DualPrototypes[Tensor], activated: Tensor, maps: Tensor) -> Tensor:
         """The 1x1 fusion of features, whole prototype, core or local prototype, and ``maps``: prior and mask."""
         whole = dual.whole[:, :, None, None].expand(-1, -1, *grid_size(features))
         one_shot = activated.new_ones(len(activated), 1)
@@ -296,21 +296,19 @@ class IIR(nn.Module):
         self, query: QueryFeatures, state: SupportState, weights: Tensor, activated: Tensor, maps: Tensor
     ) -> Tensor:
         """The same of a query, where ``maps`` are its priors, as the sum of what each group of inputs adds."""
-        whole = (weights[:, None] @ state.whole.float())[:, 0, :, None, None]
-        x = query.fused + whole + _core_or_local(activated, state.core, state.local, weights)
+        whole = (weights[:, None] @ state.fused.whole.float())[:, 0, :, None, None]
+        x = query.fused + whole + _core_or_local(activated, state.fused.core, state.fused.local, weights)
         added = self.decoder.fuse_query_part("priors", laid_out_like(query.fused, maps.to(query.fused.dtype)))
         return x.to(query.fused.dtype) + added
 
-    def _fused_prototypes(self, dual: DualPrototypes) -> dict[str, Tensor]:
+    def _fused_prototypes(self, dual: DualPrototypes[Tensor]) -> DualPrototypes[Tensor]:
         """What the decoder's prototypes ``(N, d)`` add to the query's fusion, ``(N, 1, d)``.
 
         The convolution is linear, so they pass it once and as vectors, not at every query and spread over a map.
         """
-        parts = {"core": "chosen", "local": "chosen", "whole": "whole"}
-        return {
-            name: self.decoder.fuse_query_part(part, getattr(dual, name)[:, :, None, None]).flatten(1)[:, None]
-            for name, part in parts.items()
-        }
+        parts = (("chosen", dual.core), ("chosen", dual.local), ("whole", dual.whole))
+        added = (self.decoder.fuse_query_part(part, vectors[:, :, None, None]) for part, vectors in parts)
+        return DualPrototypes(*(maps.flatten(1)[:, None] for maps in added))
 
     def _query_branch(
         self, x: Tensor, state: SupportState, attended: list[Attended], labels: Labels | None
@@ -355,13 +353,13 @@ class IIR(nn.Module):
         self, prior: Tensor, query: QueryFeatures, state: SupportState, weights: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """All prior maps that the decoder reads: at ``mid``'s grid for the fusion, at ``low``'s for the head."""
-        size, fine = grid_size(query.taps.mid), grid_size(query.taps.low)
+        size, fine = grid_size(query.mid.map), grid_size(query.low.map)
         at_mid, at_low = {"iir": prior}, {"iir": resize_map(prior, fine)}
         if self.decoder.temperature_log is not None:
             # The light decoder's two lists of tokens are one.
-            bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.mass_high)
+            bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.tokens_high.mass)
             temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
-            at_low["low"] = similarity_priors(query, "low", state, weights)
+            at_low["low"] = similarity_priors(query.low, state.low, weights)
             at_mid["low"] = area_average(at_low["low"], size)
             at_mid |= companion_priors(query, state, weights, (bias, bias_high), temperatures, self.decoder.dictionary)
         if self.config.self_support:
@@ -370,14 +368,10 @@ class IIR(nn.Module):
         return joined(at_mid, self.prior_maps.at_mid), joined(at_low, self.prior_maps.at_low)
 
 
-def _listed(names: TokenList, layout: TokenLayout, maps: Tensor) -> dict[str, Tensor]:
-    """A list of tokens by its names in the state; features are means of the positions' unit vectors, made units."""
+def _listed(layout: TokenLayout, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Side, mass and features of tokens; these are means of the positions' unit vectors, made units."""
     maps = maps.float()
-    return {
-        names.side: layout.side,
-        names.mass: layout.mass[:, None],
-        names.features: F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2),
-    }
+    return layout.side, layout.mass[:, None], F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2)
 
 
 def _core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prior import similarities
 from iir_sdk.model.prototypes import area_average, grid_size
+from iir_sdk.model.tokens import Vectors
 
 EVIDENCE = ("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead")
 """What speaks for a prediction; see :func:`prediction_evidence`."""
@@ -50,13 +51,14 @@ def prediction_evidence(
     """
     lead = (logits[:, 1:] - logits[:, :1]).float()
     foreground, inside = lead.sigmoid(), lead > 0
-    high, pooled = (_predicted_object(query, name, foreground) for name in ("high", "pooled"))
-    alike = similarities(query, "high", state.foreground_high).float().amax((2, 3))
+    assert query.pooled is not None
+    high, pooled = (_predicted_object(maps, foreground) for maps in (query.high, query.pooled))
+    alike = similarities(query.high, state.high.foreground).float().amax((2, 3))
     by_shot = [
-        (high * state.foreground_high.float()).sum(2),
-        (pooled * state.foreground_pooled.float()).sum(2),
+        (high * state.high.foreground.float()).sum(2),
+        (pooled * state.pooled.foreground.float()).sum(2),
         alike,
-        *class_agreement(pooled, state.foreground_pooled, class_weight),
+        *class_agreement(pooled, state.pooled.foreground, class_weight),
     ]
     evidence = [(each * weights).sum(1) for each in by_shot]
     evidence.append((lead * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1))
@@ -83,7 +85,6 @@ def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor | N
     return (centred[:, :1] * centred[:, 1:]).sum(2), (roots[:, :1] * roots[:, 1:]).sum(2)
 
 
-def _predicted_object(query: QueryFeatures, name: str, foreground: Tensor) -> Tensor:
+def _predicted_object(query: Vectors, foreground: Tensor) -> Tensor:
     """Mean unit vector ``(N, 1, C)`` of a map, each position weighted by ``foreground (N, 1, h, w)`` in [0, 1]."""
-    shares = area_average(foreground, grid_size(query.compared(name)[0]))
-    return F.normalize(mean_units(query, name, shares), dim=2)
+    return F.normalize(mean_units(query, area_average(foreground, grid_size(query.map))), dim=2)

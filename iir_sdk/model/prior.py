@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
 from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import DualPrototypes, grid_size
-from iir_sdk.model.tokens import vector_lengths
+from iir_sdk.model.prototypes import grid_size
+from iir_sdk.model.support_state import DualPrototypes
+from iir_sdk.model.tokens import Vectors
 
 
 def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, weights: Tensor) -> Tensor:
@@ -22,12 +23,12 @@ def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, we
         activated: ``(N, K, h, w)`` bool, at the grid of the outcome.
         weights: ``(N, K)`` of the shots.
     """
-    cosines = similarities(query, "high", torch.cat([state.core_high, state.local_high], 1))
+    cosines = similarities(query.high, torch.cat([state.core_high, state.local_high], 1))
     core, local = resize_map(cosines, grid_size(activated)).chunk(2, 1)
     return mean_over_shots(region_prior(core, local, activated), weights)
 
 
-def support_prior(high: Tensor, prototypes: DualPrototypes, activated: Tensor) -> Tensor:
+def support_prior(high: Tensor, prototypes: DualPrototypes[Tensor], activated: Tensor) -> Tensor:
     """The same of supports by their own prototypes: ``(N, 1, h, w)`` float32 in [0, 1].
 
     Args:
@@ -41,10 +42,10 @@ def support_prior(high: Tensor, prototypes: DualPrototypes, activated: Tensor) -
     return region_prior(core, local, activated.bool())
 
 
-def similarities(query: QueryFeatures, name: str, prototypes: Tensor) -> Tensor:
-    """Cosines of a map of :meth:`QueryFeatures.compared` with unit prototypes ``(N, M, C)``: ``(N, M, h, w)``."""
-    cosines = similarity_map(*query.compared(name), for_queries(query, prototypes))
-    return by_task(query, cosines, len(prototypes))
+def similarities(query: Vectors, prototypes: Tensor) -> Tensor:
+    """Cosines of a map, of ``N`` queries or of one for all, with unit prototypes ``(N, M, C)``: ``(N, M, h, w)``."""
+    cosines = similarity_map(query, for_queries(prototypes, len(query.map)))
+    return by_task(cosines, len(prototypes))
 
 
 @full_precision
@@ -58,14 +59,14 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
     Returns:
         ``(N, K, h, w)`` float32 in [-1, 1].
     """
-    return similarity_map(features, vector_lengths(features), F.normalize(prototypes.float(), dim=2))
+    return similarity_map(Vectors.measured(features), F.normalize(prototypes.float(), dim=2))
 
 
 @full_precision
-def similarity_map(features: Tensor, lengths: Tensor, prototypes: Tensor) -> Tensor:
-    """As :func:`cosine_map`, where ``lengths`` are known, of :func:`vector_lengths`, and prototypes have length 1."""
-    products = prototypes.float() @ features.float().flatten(2)
-    return products.reshape(*products.shape[:2], *features.shape[2:]) / lengths
+def similarity_map(features: Vectors, prototypes: Tensor) -> Tensor:
+    """As :func:`cosine_map`, where lengths are known, and prototypes have length 1."""
+    products = prototypes.float() @ features.map.float().flatten(2)
+    return products.reshape(*products.shape[:2], *features.map.shape[2:]) / features.lengths
 
 
 def min_max(values: Tensor, region: Tensor) -> Tensor:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from iir_sdk.model.precision import full_precision
+from iir_sdk.model.support_state import DualPrototypes, Prototypes
 
 _EMPTY = 1e-6
-
-
-class DualPrototypes(NamedTuple):
-    """Prototypes of a batch of supports, each ``(N, C)``.
-
-    Attributes:
-        core: discriminative, mean over mask and activated region.
-        local: specific, mean over mask outside the activated region.
-        whole: mean over the mask.
-    """
-
-    core: Tensor
-    local: Tensor
-    whole: Tensor
 
 
 def grid_size(maps: Tensor) -> tuple[int, int]:
@@ -57,7 +42,7 @@ def masked_average(features: Tensor, weights: Tensor) -> Tensor:
     return total / weights.sum((2, 3)).clamp_min(_EMPTY)
 
 
-def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPrototypes:
+def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPrototypes[Tensor]:
     """Core, local and whole prototypes by masked average pooling.
 
     A region that holds nothing (a class activation over all of the mask, or none of it) takes the whole-mask
@@ -74,6 +59,19 @@ def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPr
         local=_or_whole(features, mask * (1 - activated), whole),
         whole=whole,
     )
+
+
+def sides_prototypes(features: Tensor, masks: Tensor, known: Tensor) -> Prototypes[Tensor]:
+    """Unit prototypes ``(N, 1, C)`` inside and outside the mask, of ``N`` supports, each a task of one shot.
+
+    Args:
+        features: ``(N, C, h, w)``.
+        masks: ``(N, 1, H, W)`` in [0, 1].
+        known: the same shape, 0 where it is neither inside nor outside.
+    """
+    mask, whole = (resize_mask(shares, grid_size(features)) for shares in (masks, known))
+    sides = (masked_average(features, shares) for shares in (mask, (whole - mask).clamp_min(0)))
+    return Prototypes(*(F.normalize(side, dim=1)[:, None] for side in sides))
 
 
 def _or_whole(features: Tensor, weights: Tensor, whole: Tensor) -> Tensor:

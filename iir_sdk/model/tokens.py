@@ -35,6 +35,27 @@ def vector_lengths(maps: Tensor) -> Tensor:
     return maps.float().square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
+class Vectors(NamedTuple):
+    """A map of vectors to compare with others.
+
+    Attributes:
+        map: ``(N, C, h, w)``.
+        lengths: ``(N, 1, h, w)`` float32, of :func:`vector_lengths`.
+    """
+
+    map: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def measured(cls, maps: Tensor) -> Vectors:
+        """A map ``(N, C, h, w)`` with the lengths of its vectors."""
+        return cls(maps, vector_lengths(maps))
+
+    def of(self, queries: slice) -> Vectors:
+        """Those of some of the ``N``."""
+        return Vectors(self.map[queries], self.lengths[queries])
+
+
 def laid_out_like(other: Tensor, maps: Tensor) -> Tensor:
     """``maps (N, C, h, w)`` in memory as ``other`` is: sums and convolutions are slow where layouts differ."""
     last = other.is_contiguous(memory_format=torch.channels_last) and not other.is_contiguous()

@@ -16,9 +16,9 @@ from safetensors.numpy import load, save
 
 from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.files import is_file, write_atomically
-from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.encoded import EncodedSupport
 
-FORMAT = "iir_sdk.supports/5"
+FORMAT = "iir_sdk.supports/6"
 
 SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
 """A path, an open binary file, or a file's bytes."""
@@ -36,7 +36,7 @@ class Support:
     """
 
     label: str
-    state: KeptState = field(repr=False)
+    state: EncodedSupport = field(repr=False)
     image_size: tuple[int, int]
     id: str = field(default_factory=lambda: secrets.token_hex(6))
 
@@ -111,7 +111,7 @@ class SupportBank:
         arrays, records = {}, []
         for i, support in enumerate(self.supports):
             records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
-            for name, array in support.state.arrays.items():
+            for name, array in support.state.arrays().items():
                 arrays[f"{i}.{name}"] = np.ascontiguousarray(array)
         metadata = {
             "format": FORMAT,
@@ -210,6 +210,7 @@ def _check_origin(what: str, metadata: Mapping[str, str], checkpoint: str, sha25
 
 def _support(index: int, record: Mapping[str, Any], tensors: Mapping[str, Any]) -> Support:
     prefix = f"{index}."
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    arrays = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
     height, width = record["image_size"]
-    return Support(str(record["label"]), KeptState(own), (int(height), int(width)), str(record["id"]))
+    state = EncodedSupport.from_arrays(arrays)
+    return Support(str(record["label"]), state, (int(height), int(width)), str(record["id"]))

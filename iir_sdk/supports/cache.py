@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from iir_sdk.errors import LabelError, NoSupportError
 from iir_sdk.process import ProcessLock
 from iir_sdk.supports.bank import SupportBank
-from iir_sdk.supports.encoded import KeptState, join_shots
+from iir_sdk.supports.encoded import EncodedSupport, join_shots
 
 Prepared = TypeVar("Prepared")
 
@@ -28,10 +28,10 @@ class ReadySupports(Generic[Prepared]):
 
     def __init__(
         self,
-        prepare: Callable[[Sequence[KeptState]], Prepared],
+        prepare: Callable[[Sequence[EncodedSupport]], Prepared],
         token_budget: int,
         bank: SupportBank,
-        tasks: Mapping[str, KeptState] | None = None,
+        tasks: Mapping[str, EncodedSupport] | None = None,
     ) -> None:
         self.bank = bank
         self._prepare, self._token_budget = prepare, token_budget
@@ -74,12 +74,12 @@ class ReadySupports(Generic[Prepared]):
                 self._of_all = self._prepare([self._task(name) for name in names])
             return self._of_all
 
-    def _task(self, label: str) -> KeptState:
+    def _task(self, label: str) -> EncodedSupport:
         if label not in self._tasks:
             self._tasks[label] = as_task([s.state for s in self.bank.of_label(label)], self._token_budget)
         return self._tasks[label]
 
 
-def as_task(states: Sequence[KeptState], token_budget: int) -> KeptState:
+def as_task(states: Sequence[EncodedSupport], token_budget: int) -> EncodedSupport:
     """What a label is compared by: all its supports together, within a budget that leaves a single one whole."""
     return join_shots(states).within(max(token_budget, max(s.tokens for s in states)))

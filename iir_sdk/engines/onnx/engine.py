@@ -18,7 +18,7 @@ from iir_sdk.engines.onnx.runtime import Graph, GraphRuntime, processors
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process import ProcessLock
 from iir_sdk.results.full_size import Segmented, sigmoid
-from iir_sdk.supports.encoded import KeptState, join_tasks
+from iir_sdk.supports.encoded import EncodedSupport, join_tasks
 
 
 class OnnxEngine:
@@ -87,7 +87,7 @@ class OnnxEngine:
 
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-    ) -> KeptState:
+    ) -> EncodedSupport:
         """See :class:`iir_sdk.engines.base.Engine`; floats are kept in float16."""
         support = self.preprocessing.support(pixels, mask, known)
         encoder = self._encoder
@@ -95,13 +95,13 @@ class OnnxEngine:
         inputs |= {"mask": support.mask[None, None], "known": support.known[None, None]}
         found = dict(zip(encoder.outputs, encoder.run(encoder.outputs, inputs), strict=True))
         kept = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in found.items()}
-        return KeptState(kept).with_mass()
+        return EncodedSupport.from_arrays(kept).with_mass()
 
-    def prepare(self, states: Sequence[KeptState]) -> list[TaskGroup]:
+    def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
         """See :class:`iir_sdk.engines.base.Engine`."""
         groups = []
         for columns in grouped(states):
-            arrays = join_tasks([states[c] for c in columns]).arrays
+            arrays = join_tasks([states[c] for c in columns]).arrays()
             groups.append(TaskGroup(columns, {n: arrays[n].astype(np.float32) for n in self._state}))
         return groups
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from threading import Lock
 
@@ -33,7 +32,7 @@ from iir_sdk.files import made_folder, write_atomically
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.token_lists import TOKEN_LISTS
+from iir_sdk.model.support_state import NAMES, TOKEN_AXES
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.pictures.preprocess import Preprocessing
@@ -44,8 +43,7 @@ from iir_sdk.weights.entry import EXPORT_RECORD
 
 LEAST_IOU = 0.995
 LARGEST_DIFFERENCE = 1e-2
-_STATE = tuple(f.name for f in fields(SupportState))
-_READ = tuple(name for name in _STATE if name != "proxy_index")
+_READ = tuple(name for name in NAMES if name != "proxy_index")
 _SHOTS, _TOKENS = 2, 7
 # Torch keeps what it is exporting for the whole process.
 _ONE_EXPORT = Lock()
@@ -58,7 +56,7 @@ class _SupportEncoder(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor, known: Tensor) -> tuple[Tensor, ...]:
         """Pictures ``(B, 3, H, W)``, masks and where they are known ``(B, 1, H, W)`` -> all tensors of their states."""
-        return tuple(self.model.encode_support(image[:, None], mask, known).tensors().values())
+        return tuple(self.model.encode_support(image[:, None], mask, known).arrays().values())
 
 
 class _QueryPredictor(nn.Module):
@@ -74,7 +72,7 @@ class _QueryPredictor(nn.Module):
         query = self.model.read_query(self.model.backbone(image))
         # One for each task: OpenVINO fuses the sum that it goes into, and then takes one query's for all of them.
         query = query._replace(detail=_for_each(query.detail, tensors["threshold"]))
-        found = self.model.decode(query, SupportState(proxy_index=index, **tensors))
+        found = self.model.decode(query, SupportState.from_arrays({"proxy_index": index, **tensors}))
         return (found.logits, found.prior) if found.scores is None else (found.logits, found.prior, found.scores)
 
 
@@ -127,7 +125,7 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     support = (image, mask, torch.ones_like(mask))
     with torch.inference_mode():
         state = model.encode_support(image[:, None], *support[1:])
-    _write(folder / ENCODER, _SupportEncoder(model), support, ("image", "mask", "known"), _STATE)
+    _write(folder / ENCODER, _SupportEncoder(model), support, ("image", "mask", "known"), NAMES)
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
@@ -196,17 +194,16 @@ def _dynamic(name: str) -> dict[int, str]:
         return {0: "pairs" if name in ("logits", "prior") else "batch", 2: f"{name}_height", 3: f"{name}_width"}
     if name == SCORES_OUTPUT:
         return {0: "pairs"}
-    for tokens in TOKEN_LISTS:
-        if name in tokens.axes:
-            shots = {1: "shots"} if name == tokens.mass else {}
-            return {0: "tasks", **shots, tokens.axes[name]: f"{tokens.side}_tokens"}
+    if name in TOKEN_AXES:
+        shots = {1: "shots"} if name.endswith("_mass") else {}
+        return {0: "tasks", **shots, TOKEN_AXES[name]: name.rpartition("_")[0]}
     return {0: "tasks", 1: "shots"}
 
 
 def _example(state: SupportState) -> list[Tensor]:
     """A state of two tasks with two shots each, so that tracing takes no size of 1 for a constant."""
-    doubled = SupportState(**{n: torch.cat([t, t]) for n, t in state.tensors().items()}).regroup(2, _SHOTS)
-    return [doubled.tensors()[name] for name in _READ]
+    doubled = state.map(lambda tensor: torch.cat([tensor, tensor])).regroup(2, _SHOTS).arrays()
+    return [doubled[name] for name in _READ]
 
 
 def _check_exportable(config: ModelConfig, sides: Preprocessing) -> None:
