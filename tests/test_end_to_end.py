@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli.demo_jobs import run_jobs
-from iir_sdk.cli.demo_sheet import draw_sheet
+from iir_sdk.cli.demo_sheet import draw_sheet, run_jobs
 from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask

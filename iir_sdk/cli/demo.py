@@ -14,8 +14,7 @@ import click
 @click.option("--device", default="auto", show_default=True)
 def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
     """Run few-shot jobs on real pictures; write a sheet and print IoU and milliseconds."""
-    from iir_sdk.cli.demo_jobs import run_jobs
-    from iir_sdk.cli.demo_sheet import draw_sheet
+    from iir_sdk.cli.demo_sheet import draw_sheet, run_jobs
     from iir_sdk.demo.job import FAILURES, PICTURES, read_jobs
     from iir_sdk.pictures.save import check_picture_place, save_picture
     from iir_sdk.segmenter import FewShotSegmenter

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -64,8 +65,8 @@ def calibrate(
     every = without_sets(read_picture_sets(data, exif=exif), leave_out)
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     protocol = Protocol(episodes=episodes, seeds=(seed,))
-    found, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
-    observed = Observed(*(torch.cat(parts) for parts in zip(*found.values(), strict=True)))
+    of_sets, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
+    observed = Observed(*(torch.cat(parts) for parts in zip(*of_sets.values(), strict=True)))
     save_checkpoint(fit_scores(segmenter.checkpoint.model.cpu(), observed), segmenter.preprocessing, path)
     click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
 
@@ -140,12 +141,13 @@ def evaluate(
     share = (0.0 if name else 0.01) if min_share is None else min_share
     protocol = Protocol(shots, episodes, tuple(seeds), share, output)  # type: ignore[arg-type]
     segmenter = FewShotSegmenter(weights, device=device, dtype=dtype, token_budget=token_budget)
+    keep = partial(_keep, json_file, markdown_file)
     if absent:
         left_out = _score_presence(segmenter, sets, protocol, json_file)
     elif ways:
-        left_out = _score_ways(segmenter, sets, protocol, ways, _Files(json_file, markdown_file))
+        left_out = _score_ways(segmenter, sets, protocol, ways, keep)
     else:
-        scores, left_out = _score_masks(segmenter, sets, protocol, episodes_file, _Files(json_file, markdown_file))
+        scores, left_out = _score_masks(segmenter, sets, protocol, episodes_file, keep)
         if figures:
             for pictures in sets:
                 if pictures.name in scores:
@@ -181,20 +183,28 @@ def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto")
     return sets
 
 
-def _of_usable_sets(sets: Sequence[Any], each: Callable[[Any], Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Of every set that has what it takes, by its name; of the others, which are named at once, the reasons."""
+def _of_usable_sets(
+    sets: Sequence[Any], each: Callable[[Any], Any], keep: Callable[[list[Any], dict[str, str]], None] | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Of every set that has what it takes, by its name; of the others, which are named at once, the reasons.
+
+    After each set ``keep`` is given what there is so far.
+    """
     from iir_sdk.errors import NoAbsenceError, TooFewPicturesError
 
-    found, left_out = {}, {}
+    of_sets: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for pictures in sets:
         try:
-            found[pictures.name] = each(pictures)
+            of_sets[pictures.name] = each(pictures)
         except (NoAbsenceError, TooFewPicturesError) as error:
             left_out[pictures.name] = str(error)
             click.echo(f"left out: {error}", err=True)
-    if not found:
+        if of_sets and keep:
+            keep(list(of_sets.values()), left_out)
+    if not of_sets:
         raise click.ClickException(f"no set is left: {' '.join(left_out.values())}")
-    return found, left_out
+    return of_sets, left_out
 
 
 def _score_presence(
@@ -203,17 +213,11 @@ def _score_presence(
     from iir_sdk.evaluation.calibration import presence_score
     from iir_sdk.evaluation.report import write_presence
 
-    so_far: list[PresenceScore] = []
-
-    def scored(pictures: FewShotDataset) -> PresenceScore:
-        so_far.append(presence_score(segmenter, pictures, protocol))
+    def keep(scores: list[PresenceScore], left_out: dict[str, str]) -> None:
         if json_file:
-            write_presence(json_file, so_far, protocol, segmenter)
-        return so_far[-1]
+            write_presence(json_file, scores, protocol, segmenter, left_out)
 
-    scores, left_out = _of_usable_sets(sets, scored)
-    if json_file:
-        write_presence(json_file, so_far, protocol, segmenter, left_out)
+    scores, left_out = _of_usable_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol), keep)
     for score in scores.values():
         click.echo(
             f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
@@ -222,25 +226,25 @@ def _score_presence(
     return left_out
 
 
-class _Files(NamedTuple):
-    """Where scores are kept."""
+def _keep(
+    json_file: Path | None,
+    markdown_file: Path | None,
+    scores: Collection[Any],
+    left_out: Mapping[str, str],
+    table: Callable[..., str],
+) -> None:
+    """Write all the scores that there are so far."""
+    from iir_sdk.evaluation.report import write_scores
+    from iir_sdk.files import write_text_atomically
 
-    json: Path | None
-    markdown: Path | None
-
-    def keep(self, scores: Collection[Any], left_out: Mapping[str, str], table: Callable[..., str]) -> None:
-        """Write all there is so far."""
-        from iir_sdk.evaluation.report import write_scores
-        from iir_sdk.files import write_text_atomically
-
-        if self.json:
-            write_scores(self.json, list(scores), left_out)
-        if self.markdown:
-            write_text_atomically(self.markdown, table(list(scores), left_out))
+    if json_file:
+        write_scores(json_file, list(scores), left_out)
+    if markdown_file:
+        write_text_atomically(markdown_file, table(list(scores), left_out))
 
 
 def _score_ways(
-    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, ways: int, files: _Files
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, ways: int, keep: Callable[..., None]
 ) -> dict[str, str]:
     from iir_sdk.evaluation.report import ways_table
     from iir_sdk.evaluation.ways import draw_ways, evaluate_ways
@@ -250,7 +254,7 @@ def _score_ways(
     for pictures in sets:
         if pictures.name in drawn:
             scores.append(evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name]))
-            files.keep(scores, left_out, ways_table)
+            keep(scores, left_out, ways_table)
     for score in scores:
         click.echo(
             f"{score.name:20} {score.ways}-way mIoU {100 * score.miou:5.1f}{_spread(score)}   "
@@ -261,50 +265,41 @@ def _score_ways(
 
 
 def _score_masks(
-    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, listed: Path | None, files: _Files
+    segmenter: Any, sets: Sequence[FewShotDataset], protocol: Protocol, file: Path | None, keep: Callable[..., None]
 ) -> tuple[dict[str, SetScore], dict[str, str]]:
-    """Scores by set, and why sets were left out."""
-    from iir_sdk.data.episodes import write_episodes
+    """Scores by set, on the episodes that a file lists or else on drawn ones; and why sets were left out."""
+    from iir_sdk.data.episodes import check_episodes, read_episodes, write_episodes
+    from iir_sdk.errors import TooFewPicturesError
     from iir_sdk.evaluation.evaluate import draw_episodes, evaluate_set
     from iir_sdk.evaluation.report import markdown_table
 
-    kept = listed if listed and listed.exists() else None
-    if kept:
-        drawn, left_out = _of_usable_sets(sets, _listed_in(kept, protocol.shots))
-    else:
-        drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_episodes(pictures, protocol))
-        if listed:
-            write_episodes(listed, drawn)
+    listed = read_episodes(file) if file and file.exists() else None
+
+    def episodes_of(pictures: FewShotDataset) -> Any:
+        if listed is None:
+            return draw_episodes(pictures, protocol)
+        if pictures.name not in listed:
+            raise TooFewPicturesError(f"{file} lists {', '.join(listed)}, not {pictures.name}.")
+        check_episodes(listed[pictures.name], pictures, protocol.shots)
+        return listed[pictures.name]
+
+    drawn, left_out = _of_usable_sets(sets, episodes_of)
+    if file and listed is None:
+        write_episodes(file, drawn)
     scores: dict[str, SetScore] = {}
     for pictures in sets:
         if pictures.name in drawn:
             score = evaluate_set(segmenter, pictures, protocol, episodes=drawn[pictures.name])
-            if kept:
+            if file and listed:
                 # What the list was drawn by is not known.
-                score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": kept.name})
+                score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": file.name})
             scores[pictures.name] = score
-            files.keep(scores.values(), left_out, markdown_table)
+            keep(scores.values(), left_out, markdown_table)
     # Only now, since a closed pipe may put an end to it.
     for score in scores.values():
         click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{_spread(score)}   FB-IoU {100 * score.fb_iou:5.1f}")
     _print_mean(scores.values())
     return scores, left_out
-
-
-def _listed_in(file: Path, shots: int) -> Callable[[FewShotDataset], Any]:
-    """Looks up a set's episodes in a list."""
-    from iir_sdk.data.episodes import check_episodes, read_episodes
-    from iir_sdk.errors import TooFewPicturesError
-
-    drawn = read_episodes(file)
-
-    def of_set(pictures: FewShotDataset) -> Any:
-        if pictures.name not in drawn:
-            raise TooFewPicturesError(f"{file} lists {', '.join(drawn)}, not {pictures.name}.")
-        check_episodes(drawn[pictures.name], pictures, shots)
-        return drawn[pictures.name]
-
-    return of_set
 
 
 def _spread(score: Any) -> str:

@@ -26,9 +26,9 @@ def onnx(weights: str | None, out: Path) -> None:
     export_onnx(load_checkpoint(weights), out)
     for name in (ENCODER, PREDICTOR):
         click.echo(f"{out / name}: {(out / name).stat().st_size / 1e6:.1f} MB, opset {OPSET}")
-    found = read_json(out / EXPORT_RECORD)["against_torch"]
+    difference = read_json(out / EXPORT_RECORD)["against_torch"]
     click.echo(
-        f"against PyTorch on the demo's pictures: mask IoU at least {found['mask_iou']:.4f}, "
-        f"probability differs by at most {found['probability_difference']:.1e}"
+        f"against PyTorch on the demo's pictures: mask IoU at least {difference['mask_iou']:.4f}, "
+        f"probability differs by at most {difference['probability_difference']:.1e}"
     )
     click.echo(f"FewShotSegmenter({str(out)!r}, backend='onnxruntime') or backend='openvino' loads it")
