@@ -218,7 +218,7 @@ def test_what_was_used_last_is_kept_up_to_a_size():
         value(key, 4)
     assert made == ["a", "b", "c", "b"]
     assert value("large", 99) == bytes(99)
-    assert cache.held == 99
+    assert cache.nbytes == 99
 
 
 def test_the_command_reads_benchmarks(small_checkpoint, tmp_path):

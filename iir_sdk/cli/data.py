@@ -41,7 +41,7 @@ def check(name: str, root: Path, sheet: Path | None) -> None:
     counts = known.counts(root)
     for count in counts:
         published = "" if count.published is None else f"   published {count.published:,}"
-        click.echo(f"{count.what:20} {count.found:8,}{published}{'   differs' if count.differs else ''}")
+        click.echo(f"{count.what:20} {count.counted:8,}{published}{'   differs' if count.differs else ''}")
     missing = known.missing_files(root)
     click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
     if missing:

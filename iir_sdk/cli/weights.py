@@ -150,4 +150,4 @@ def _where(entry: WeightsEntry) -> str:
 def _print_checks(checkpoint: Checkpoint) -> None:
     click.echo(f"{checkpoint.name}: {checkpoint.file}")
     for check in checkpoint.checks:
-        click.echo(f"  ok  {check.name:14} {check.found}")
+        click.echo(f"  ok  {check.name:14} {check.finding}")

@@ -20,7 +20,7 @@ class BoundedCache(Generic[K, V]):
 
     def __init__(self, limit: int, size_of: Callable[[V], int]) -> None:
         self.limit, self.size_of = limit, size_of
-        self.held = 0
+        self.nbytes = 0
         self._values: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K, compute: Callable[[], V]) -> V:
@@ -30,8 +30,8 @@ class BoundedCache(Generic[K, V]):
             return self._values[key]
         value = compute()
         self._values[key] = value
-        self.held += self.size_of(value)
-        while self.held > self.limit and len(self._values) > 1:
+        self.nbytes += self.size_of(value)
+        while self.nbytes > self.limit and len(self._values) > 1:
             _, dropped = self._values.popitem(last=False)
-            self.held -= self.size_of(dropped)
+            self.nbytes -= self.size_of(dropped)
         return value

@@ -47,18 +47,18 @@ class Count:
 
     Attributes:
         what: is counted.
-        found: in this copy.
+        counted: in this copy.
         published: or None where nothing was.
     """
 
     what: str
-    found: int
+    counted: int
     published: int | None
 
     @property
     def differs(self) -> bool:
         """Whether the copy is not the published one."""
-        return self.published is not None and self.found != self.published
+        return self.published is not None and self.counted != self.published
 
 
 @dataclass(frozen=True)

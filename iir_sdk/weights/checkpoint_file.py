@@ -41,11 +41,11 @@ class Check:
 
     Attributes:
         name: what.
-        found: what it turned out to be.
+        finding: what it turned out to be.
     """
 
     name: str
-    found: str
+    finding: str
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,18 @@ _CLIENT_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     *HfHubHTTPError.__bases__,
 )
+_ANSWERS: tuple[tuple[type[Exception], type[IirError], str], ...] = (
+    (LocalTokenNotFoundError, HubAccessError, "token=True for {}, but nobody is logged in here; run: hf auth login"),
+    (GatedRepoError, HubAccessError, "{} is gated: ask for access on its page, then pass a token: hf auth login"),
+    (
+        RepositoryNotFoundError,
+        WeightsNotFoundError,
+        "the Hub has no {}, or it is private. Check the name, or pass a token: hf auth login",
+    ),
+    (RevisionNotFoundError, WeightsNotFoundError, "the Hub has no such revision: {}. Was it deleted? Update iir_sdk."),
+    (EntryNotFoundError, WeightsNotFoundError, "the repository has no such file: {}."),
+)
+"""What the client raises for an answer of the Hub, and what that is to a user; a kind before those it is one of."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -203,13 +215,9 @@ def _translated(error: Exception, what: str) -> IirError:
         )
     if isinstance(reason, HFValidationError):
         return WeightsNotFoundError(f"{what} is no repository name: {reason}")
-    for kind, build in _ANSWERS:
-        if isinstance(reason, kind):
-            return build(what)
-    return _unanswered(reason, what)
-
-
-def _unanswered(reason: BaseException, what: str) -> IirError:
+    for client_kind, kind, message in _ANSWERS:
+        if isinstance(reason, client_kind):
+            return kind(message.format(what))
     status = getattr(getattr(reason, "response", None), "status_code", None)
     if status in (401, 403):
         return HubAccessError(f"the Hub refuses {what} (HTTP {status}); pass a token that may, or: hf auth login")
@@ -228,26 +236,3 @@ def _unanswered(reason: BaseException, what: str) -> IirError:
 def _first_line(error: BaseException) -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     return text if text.endswith(".") else f"{text}."
-
-
-_ANSWERS: tuple[tuple[type[Exception], Callable[[str], IirError]], ...] = (
-    (
-        LocalTokenNotFoundError,
-        lambda what: HubAccessError(f"token=True for {what}, but nobody is logged in here; run: hf auth login"),
-    ),
-    (
-        GatedRepoError,
-        lambda what: HubAccessError(f"{what} is gated: ask for access on its page, then pass a token: hf auth login"),
-    ),
-    (
-        RepositoryNotFoundError,
-        lambda what: WeightsNotFoundError(
-            f"the Hub has no {what}, or it is private. Check the name, or pass a token: hf auth login"
-        ),
-    ),
-    (
-        RevisionNotFoundError,
-        lambda what: WeightsNotFoundError(f"the Hub has no such revision: {what}. Was it deleted? Update iir_sdk."),
-    ),
-    (EntryNotFoundError, lambda what: WeightsNotFoundError(f"the repository has no such file: {what}.")),
-)

@@ -68,8 +68,16 @@ def read_manifest(path: Path) -> dict[str, WeightsEntry]:
     Raises:
         WeightsError: the manifest is missing or broken; the message names entry and field.
     """
+    document = read_json(path)
+    if not isinstance(document, Mapping) or not isinstance(document.get("checkpoints"), list):
+        raise WeightsError(f"{path} must be an object with a list of 'checkpoints'; install iir_sdk again.")
+    if document.get("schema") != SCHEMA:
+        raise WeightsError(
+            f"{path}: schema={str(document.get('schema'))[:20]} must be {SCHEMA}. Was it made by a newer iir_sdk? "
+            "Run: pip install --upgrade iir-sdk"
+        )
     entries: dict[str, WeightsEntry] = {}
-    for i, values in enumerate(_document(path)["checkpoints"]):
+    for i, values in enumerate(document["checkpoints"]):
         name = values.get("name") if isinstance(values, Mapping) else None
         entry = WeightsEntry.from_dict(values, f"{path}, entry {name if isinstance(name, str) else i!r}")
         if entry.name in entries:
@@ -118,15 +126,3 @@ def parse_json(content: bytes, where: str) -> Any:
     # RecursionError: lists nested thousands deep.
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{where} cannot be read: {error}.") from error
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    document = read_json(path)
-    if not isinstance(document, Mapping) or not isinstance(document.get("checkpoints"), list):
-        raise WeightsError(f"{path} must be an object with a list of 'checkpoints'; install iir_sdk again.")
-    if document.get("schema") != SCHEMA:
-        raise WeightsError(
-            f"{path}: schema={str(document.get('schema'))[:20]} must be {SCHEMA}. Was it made by a newer iir_sdk? "
-            "Run: pip install --upgrade iir-sdk"
-        )
-    return document

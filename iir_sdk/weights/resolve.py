@@ -113,8 +113,12 @@ def _from_hub(repo_id: str, options: HubOptions) -> Checkpoint:
         # A damaged configuration may still be JSON, and then blames sound weights: see whether a fresh one differs.
         if options.local_files_only or options.force_download:
             raise
-        fresh = _fresh_config(repo_id, at_commit)
-        if fresh in (None, config):
+        try:
+            fresh, _ = fetch(repo_id, CONFIG_FILE, replace(at_commit, force_download=True), _bytes_and_commit)
+        except IirError:
+            # The first reason is the one to report.
+            fresh = config
+        if fresh == config:
             raise
         return _as_stated(repo_id, fresh, at_commit)
 
@@ -125,14 +129,6 @@ def _as_stated(repo_id: str, config: bytes, options: HubOptions) -> Checkpoint:
     entry = replace(entry, published=True, repo_id=repo_id, revision=options.revision)
     read = partial(read_checkpoint, pinned=entry, stated_by=f"{repo_id}/{CONFIG_FILE}", cure="")
     return fetch(repo_id, entry.filename, options, read)
-
-
-def _fresh_config(repo_id: str, options: HubOptions) -> bytes | None:
-    try:
-        return fetch(repo_id, CONFIG_FILE, replace(options, force_download=True), _bytes_and_commit)[0]
-    except IirError:
-        # The first reason is the one to report.
-        return None
 
 
 def _bytes_and_commit(config: Path) -> tuple[bytes, str]:

@@ -104,9 +104,10 @@ def unchanged_bytes(checkpoint: Checkpoint) -> bytes | None:
         return None
     if hashlib.sha256(content).hexdigest() != checkpoint.sha256:
         return None
-    stored, own = tensors_from_bytes(content), checkpoint.model.state_dict()
-    same = stored.keys() == own.keys() and all(torch.equal(stored[n].to(t.dtype), t.cpu()) for n, t in own.items())
-    return content if same else None
+    stored, current = tensors_from_bytes(content), checkpoint.model.state_dict()
+    if stored.keys() != current.keys():
+        return None
+    return content if all(torch.equal(stored[n].to(t.dtype), t.cpu()) for n, t in current.items()) else None
 
 
 def publish_checkpoint(
