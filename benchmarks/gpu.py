@@ -35,12 +35,11 @@ class Network:
         self._backbone, self._decode = shape(engine.network.backbone), shape(self._logits)
 
     def _logits(self, *taps: torch.Tensor) -> torch.Tensor:
-        model = self.engine.network
-        return model.decode(model.read_query(Taps(*taps)), self.state).logits
+        return self.engine.network.decode(Taps(*taps), self.state).logits
 
     def images(self, batch: int) -> torch.Tensor:
         """So many pictures ``(B, 3, size, size)`` on the device."""
-        side = self.engine.preprocessing.size
+        side = self.engine.identity.preprocessing.size
         images = torch.rand(batch, 3, side, side, device=self.engine.device) * 2 - 1
         return images.contiguous(memory_format=torch.channels_last)
 

@@ -150,7 +150,7 @@ def figures_of(engine: TorchEngine, pictures: FewShotDataset, episode: Episode) 
     """Of one 1-shot episode of a set."""
     (key,) = episode.supports
     mask = pictures.mask(episode.name, key) == 1
-    image, share, _ = engine.preprocessing.support(pictures.picture(key), mask)
+    image, share, _ = engine.identity.preprocessing.support(pictures.picture(key), mask)
     support = taps_of(engine.model.backbone, torch.from_numpy(image)[None])
     query = engine.taps([pictures.picture(episode.query)])
     target = torch.from_numpy(pictures.mask(episode.name, episode.query)).long()[None]

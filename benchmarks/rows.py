@@ -59,7 +59,7 @@ class Scene:
     def backbone(self, segmenter: FewShotSegmenter, preprocessing: Preprocessing | None = None) -> Row:
         """A row: the bare backbone's forward pass on the query as the network sees it."""
         engine = segmenter.torch_engine
-        pixels = (preprocessing or engine.preprocessing).image(self.query)
+        pixels = (preprocessing or engine.identity.preprocessing).image(self.query)
         images = torch.from_numpy(pixels)[None].to(engine.device, memory_format=torch.channels_last)
 
         def run() -> object:

@@ -30,7 +30,7 @@ from iir_sdk.weights.hub import HubOptions
 if TYPE_CHECKING:
     import torch
 
-    from iir_sdk.engines.pytorch import Precision
+    from iir_sdk.engines.devices import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
 
@@ -105,10 +105,10 @@ class FewShotSegmenter(EngineWeights):
         self._hold(state["supports"])
 
     def __repr__(self) -> str:
-        shots = {label: len(supports) for label, supports in self.supports.by_label().items()}
+        engine, shots = self.engine.identity, {n: len(s) for n, s in self.supports.by_label().items()}
         return (
-            f"FewShotSegmenter({self.engine.name!r}, backend={self.engine.backend!r}, device={self.engine.place!r}, "
-            f"dtype={self.engine.precision!r}, shots={reprlib.repr(shots)})"
+            f"FewShotSegmenter({engine.name!r}, backend={engine.backend!r}, device={engine.place!r}, "
+            f"dtype={engine.precision!r}, shots={reprlib.repr(shots)})"
         )
 
     @classmethod
@@ -227,7 +227,7 @@ class FewShotSegmenter(EngineWeights):
         bank = self.supports
         if not len(bank):
             raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
-        bank.save(target, checkpoint=self.engine.name, sha256=self.engine.sha256)
+        bank.save(target, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
 
     def load_supports(self, source: SupportFile) -> tuple[Support, ...]:
         """Add the supports that this checkpoint wrote to a file; those already here are not added twice.
@@ -241,7 +241,7 @@ class FewShotSegmenter(EngineWeights):
         Raises:
             SupportError: not such a file, damaged, or made with another checkpoint.
         """
-        loaded = read_supports(source, checkpoint=self.engine.name, sha256=self.engine.sha256)
+        loaded = read_supports(source, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
         blank = np.zeros((64, 64, 3), np.uint8)
         expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
         for support in loaded:
@@ -321,9 +321,9 @@ class FewShotSegmenter(EngineWeights):
         """What segments pictures by the present supports of labels, all arguments checked."""
         ready = self._ready
         names = ready.names(labels)
-        if cut.absent_below and not self.engine.calibrated:
+        if cut.absent_below and not self.engine.identity.calibrated:
             raise ConfigError(
-                f"absent_below={cut.absent_below}: {self.engine.name!r} is not calibrated: iir-sdk calibrate."
+                f"absent_below={cut.absent_below}: {self.engine.identity.name!r} is not calibrated: iir-sdk calibrate."
             )
         return partial(self._segment, names, ready.prepared(names), cut)
 
@@ -331,7 +331,9 @@ class FewShotSegmenter(EngineWeights):
         self, names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut, pictures: list[Picture]
     ) -> list[Segmentation | IirError]:
         segmented, timings = self.engine.segment([p.pixels for p in pictures], tasks)
-        overflow = PrecisionError(f"the network overflowed in {self.engine.precision}; use dtype=None or 'bfloat16'.")
+        overflow = PrecisionError(
+            f"the network overflowed in {self.engine.identity.precision}; use dtype=None or 'bfloat16'."
+        )
         return [
             segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if np.isfinite(s.leads).all() else overflow
             for p, s in zip(pictures, segmented, strict=True)

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from iir_sdk import FewShotSegmenter, weights_info
 from iir_sdk.cli.main import main
 from iir_sdk.engines.onnx import export as exporting
-from iir_sdk.engines.onnx import kept_exports as opening
+from iir_sdk.engines.onnx import export_cache as opening
 from iir_sdk.engines.onnx import runtime as runtime_module
 from iir_sdk.engines.onnx.export import export_onnx
 from iir_sdk.engines.onnx.export_folder import PREDICTOR, read_export
@@ -207,10 +207,10 @@ def test_threads_may_predict_at_once(exported, opened):
 
 def test_openvino_lowers_to_bfloat16_only_where_the_cpu_computes_in_it(exported, monkeypatch):
     able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    assert FewShotSegmenter(exported[1], backend="openvino", dtype="auto").engine.precision == (
+    assert FewShotSegmenter(exported[1], backend="openvino", dtype="auto").engine.identity.precision == (
         "bfloat16" if able else "float32"
     )
-    assert FewShotSegmenter(exported[1], backend="openvino").engine.precision == "float32"
+    assert FewShotSegmenter(exported[1], backend="openvino").engine.identity.precision == "float32"
 
     class Unable:
         def get_property(self, device: str, name: str) -> list[str]:
@@ -318,7 +318,7 @@ def test_first_uses_at_once_export_a_checkpoint_once(exported, tmp_path, monkeyp
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda path: FewShotSegmenter(path, backend="onnxruntime"), [first, other, first, first]))
     assert len(made) == 2
-    assert {f.engine.sha256 for f in found} == {read_checkpoint(path).sha256 for path in (first, other)}
+    assert {f.engine.identity.sha256 for f in found} == {read_checkpoint(path).sha256 for path in (first, other)}
 
 
 def test_a_changed_network_is_not_kept_as_the_checkpoint_it_was(exported, tmp_path, monkeypatch):
@@ -389,4 +389,4 @@ def test_a_cache_that_is_a_file_is_an_error_of_ours(exported, tmp_path, monkeypa
     with pytest.raises(OutputError, match=r"cannot be kept.*iir-sdk export onnx --out FOLDER"):
         FewShotSegmenter(exported[0], backend="onnxruntime")
     # The cure that is named.
-    assert FewShotSegmenter(exported[1], backend="onnxruntime").engine.precision == "float32"
+    assert FewShotSegmenter(exported[1], backend="onnxruntime").engine.identity.precision == "float32"

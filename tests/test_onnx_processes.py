@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.engines.onnx import kept_exports as opening
+from iir_sdk.engines.onnx import export_cache as opening
 from iir_sdk.engines.onnx.export import export_onnx
 from iir_sdk.engines.onnx.export_folder import OnnxExport
 from iir_sdk.engines.onnx.runtime import _ONE_CORE, OnnxRuntime, OpenVino

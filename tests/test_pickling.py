@@ -54,7 +54,7 @@ def test_embedded_weights_are_named_and_hold_no_file_descriptor(coins):
     sent = bytes(ForkingPickler.dumps(coins))
     assert (len(list(held.iterdir())) if held.exists() else 0) == before
     assert len(sent) < coins.supports[0].nbytes + 100_000
-    assert b"torch" not in pickle.dumps(FewShotSegmenter(coins.engine)).replace(b"iir_sdk.engines.torch_precision", b"")
+    assert b"torch" not in pickle.dumps(FewShotSegmenter(coins.engine)).replace(b"iir_sdk.engines.pytorch", b"")
 
 
 def test_weights_of_the_users_own_travel_as_compact_bytes(small_checkpoint, scene):

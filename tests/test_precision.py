@@ -18,7 +18,7 @@ import torch
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engines import agreement as agreeing
-from iir_sdk.engines import kept_agreements, torch_precision
+from iir_sdk.engines import pytorch
 from iir_sdk.engines.agreement import COMPARED, LEAST_AGREEMENT, agreement, compared_leads
 from iir_sdk.engines.onnx.runtime import OpenVino
 from iir_sdk.engines.pytorch import TorchEngine
@@ -82,8 +82,8 @@ def test_the_compared_pictures_tell_a_lost_mask_from_rounding(embedded):
 def fresh(tmp_path, monkeypatch) -> Path:
     """A cache of its own, of which this process knows nothing."""
     place = tmp_path / "agreements"
-    monkeypatch.setattr(kept_agreements, "_place", lambda key: place / f"{key}.json")
-    monkeypatch.setattr(kept_agreements, "_OF_THIS_PROCESS", {})
+    monkeypatch.setattr(agreeing, "_place", lambda key: place / f"{key}.json")
+    monkeypatch.setattr(agreeing, "_OF_THIS_PROCESS", {})
     place.mkdir()
     return place
 
@@ -120,15 +120,15 @@ def test_a_runtime_that_lies_is_refused_and_auto_falls_back(graphs, fresh, monke
         FewShotSegmenter(graphs, backend="openvino", dtype="bfloat16")
     assert "openvino" in str(refused.value)
     with pytest.warns(IirWarning, match="float32 is taken instead"):
-        assert FewShotSegmenter(graphs, backend="openvino", dtype="auto").engine.precision == "float32"
+        assert FewShotSegmenter(graphs, backend="openvino", dtype="auto").engine.identity.precision == "float32"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # The cure that is named.
-        assert FewShotSegmenter(graphs, backend="openvino", dtype=None).engine.precision == "float32"
+        assert FewShotSegmenter(graphs, backend="openvino", dtype=None).engine.identity.precision == "float32"
 
 
 def test_float32_that_lies_names_another_backend(graphs, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.engines.onnx.kept_exports.agreement", lambda found, expected: 0.1)
+    monkeypatch.setattr("iir_sdk.engines.onnx.export_cache.agreement", lambda found, expected: 0.1)
     with pytest.raises(PrecisionError, match="use backend='torch'"):
         FewShotSegmenter(graphs, backend="onnxruntime")
 
@@ -157,12 +157,12 @@ def test_a_runtime_that_mixes_labels_is_refused(fresh, monkeypatch):
 def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fresh, monkeypatch):
     compared: list[object] = []
     monkeypatch.setattr(
-        "iir_sdk.engines.onnx.kept_exports.compared_leads",
+        "iir_sdk.engines.onnx.export_cache.compared_leads",
         lambda engine: compared.append(engine) or compared_leads(engine),
     )
     for _ in range(2):
         FewShotSegmenter(graphs, backend="openvino")
-        kept_agreements._OF_THIS_PROCESS.clear()
+        agreeing._OF_THIS_PROCESS.clear()
     assert len(compared) == 1
     FewShotSegmenter(graphs, backend="onnxruntime")
     assert len(compared) == 2
@@ -180,14 +180,14 @@ def test_a_verdict_is_kept_and_a_damaged_or_unwritable_one_found_anew(graphs, fr
         json.dumps({**record, "agreement": 7}),
         json.dumps({**record, "identity": other}),
     ):
-        kept_agreements._OF_THIS_PROCESS.clear()
+        agreeing._OF_THIS_PROCESS.clear()
         for file in files:
             file.write_text(damage)
-        assert kept_agreements.kept_agreement(record["identity"]) is None
+        assert agreeing.recorded_agreement(record["identity"]) is None
     FewShotSegmenter(graphs, backend="openvino")
     assert len(compared) == 3
     shutil.rmtree(fresh)
-    kept_agreements._OF_THIS_PROCESS.clear()
+    agreeing._OF_THIS_PROCESS.clear()
     for _ in range(2):
         FewShotSegmenter(graphs, backend="openvino")
     # It cannot be written; this process remembers.
@@ -204,12 +204,12 @@ def test_an_export_without_what_is_expected_is_refused(graphs, tmp_path):
 
 
 def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.engines.devices.computes_in_bfloat16", lambda device: True)
     segment = TorchEngine.segment
 
     def lying(engine, pictures, tasks):
         found, laps = segment(engine, pictures, tasks)
-        if engine.precision != "float32":
+        if engine.identity.precision != "float32":
             for one in found:
                 one.leads[:] = -one.leads * 9 - 5
         return found, laps
@@ -219,15 +219,15 @@ def test_torch_that_lies_in_bfloat16_is_refused_and_auto_falls_back(small_checkp
         FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
     with pytest.warns(IirWarning, match="float32 is taken instead"):
         fallen = FewShotSegmenter(small_checkpoint, device="cpu", dtype="auto")
-    assert fallen.engine.precision == "float32"
+    assert fallen.engine.identity.precision == "float32"
     assert len(list(fresh.iterdir())) == 1
 
 
 def test_changed_weights_are_compared_once(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("iir_sdk.engines.devices.computes_in_bfloat16", lambda device: True)
     compared: list[object] = []
-    monkeypatch.setattr(torch_precision, "agreement", lambda one, other: compared.append(one) or 0.9)
-    monkeypatch.setattr(torch_precision, "compared_leads", lambda engine: {})
+    monkeypatch.setattr(pytorch, "agreement", lambda one, other: compared.append(one) or 0.9)
+    monkeypatch.setattr(pytorch, "compared_leads", lambda engine: {})
     checkpoint = FewShotSegmenter(small_checkpoint, device="cpu").checkpoint
     for times in (1, 2):
         next(checkpoint.model.decoder.parameters()).data.mul_(1.5)
@@ -239,8 +239,8 @@ def test_changed_weights_are_compared_once(small_checkpoint, fresh, monkeypatch)
 
 
 def test_weights_just_read_are_not_read_again_to_compare(small_checkpoint, fresh, monkeypatch):
-    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: True)
-    monkeypatch.setattr(torch_precision, "_digest_of", lambda engine: pytest.fail("read again"))
+    monkeypatch.setattr("iir_sdk.engines.devices.computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(pytorch, "_digest_of", lambda engine: pytest.fail("read again"))
     FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
     assert len(list(fresh.iterdir())) == 1
 
@@ -260,7 +260,7 @@ def test_a_verdict_holds_only_for_what_was_compared(graphs, small_checkpoint, fr
     darker = replace(checkpoint.preprocessing, mean=(0.9, 0.9, 0.9))
     one = TorchEngine(checkpoint, device="cpu")
     another = TorchEngine(replace(checkpoint, entry=replace(checkpoint.entry, preprocessing=darker)), device="cpu")
-    assert torch_precision._identity(one, "w") != torch_precision._identity(another, "w")
+    assert pytorch._compared_by(one, "w") != pytorch._compared_by(another, "w")
     measured = iter([0.9, 0.3])
     assert agreeing.agreement_once({"a": "b"}, lambda: next(measured)) == 0.9
     monkeypatch.setattr(agreeing, "code", lambda: "0.1.0 (changed)")
@@ -269,7 +269,7 @@ def test_a_verdict_holds_only_for_what_was_compared(graphs, small_checkpoint, fr
 
 def test_processors_with_other_instructions_are_others(tmp_path, monkeypatch):
     stated = tmp_path / "cpuinfo"
-    monkeypatch.setattr(kept_agreements, "_STATED_BY_LINUX", stated)
+    monkeypatch.setattr(agreeing, "_STATED_BY_LINUX", stated)
     for lines in (
         "vendor_id\t: A\nmodel name\t: B\nflags\t\t: fpu {}",
         "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd40",
@@ -277,11 +277,11 @@ def test_processors_with_other_instructions_are_others(tmp_path, monkeypatch):
         found = set()
         for instruction in ("", "bf16"):
             stated.write_text(lines.format(instruction) + "\n\nprocessor\t: 1\n")
-            found.add(kept_agreements.processor())
+            found.add(agreeing.processor())
         for limit in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"):
             with monkeypatch.context() as environment:
                 environment.setenv(limit, "avx2")
-                found.add(kept_agreements.processor())
+                found.add(agreeing.processor())
         assert len(found) == 5
 
 
@@ -289,8 +289,8 @@ def test_comparing_needs_no_cache_folder_at_all(small_checkpoint, monkeypatch):
     def nowhere(key: str) -> Path:
         raise ValueError("a file is in the way")
 
-    monkeypatch.setattr(kept_agreements, "_place", nowhere)
-    monkeypatch.setattr(kept_agreements, "_OF_THIS_PROCESS", {})
+    monkeypatch.setattr(agreeing, "_place", nowhere)
+    monkeypatch.setattr(agreeing, "_OF_THIS_PROCESS", {})
     assert agreeing.agreement_once({"backend": "a"}, lambda: 0.9) == 0.9
     assert agreeing.agreement_once({"backend": "a"}, lambda: 0.1) == 0.9
 

@@ -104,7 +104,7 @@ def test_one_picture_is_not_taken_for_its_rows(segmenter, scene):
 
 
 def test_scores_that_do_not_exist_are_told_before_any_work(segmenter, scene, monkeypatch):
-    assert not segmenter.engine.calibrated
+    assert not segmenter.engine.identity.calibrated
     monkeypatch.setattr(segmenter.engine, "segment", None)
     with pytest.raises(ConfigError, match="iir-sdk calibrate"):
         segmenter.predict("gone.jpg", absent_below=0.5)

@@ -72,7 +72,7 @@ def test_an_opened_engine_keeps_what_it_was_opened_with(small_segmenter, asked):
 
 
 def test_a_slow_precision_is_told_where_it_was_asked_for(small_checkpoint, monkeypatch):
-    monkeypatch.setattr("iir_sdk.engines.pytorch.computes_in_bfloat16", lambda device: False)
+    monkeypatch.setattr("iir_sdk.engines.devices.computes_in_bfloat16", lambda device: False)
     with pytest.warns(IirWarning, match="no bfloat16 instructions") as told:
         FewShotSegmenter(small_checkpoint, device="cpu", dtype="bfloat16")
     assert told[0].filename == __file__

@@ -21,7 +21,7 @@ def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
 
     check_picture_place(out)
     segmenter = FewShotSegmenter(weights, device=device)
-    click.echo(f"{segmenter.engine.name} on {segmenter.device}\n")
+    click.echo(f"{segmenter.engine.identity.name} on {segmenter.device}\n")
     click.echo(f"{'job':12} {'IoU':>5} {'add_support':>12} {'predict':>9}")
     results = []
     for result in run_jobs(segmenter, read_jobs(FAILURES if failures else PICTURES)):

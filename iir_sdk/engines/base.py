@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.pictures.preprocess import Preprocessing, SupportInput
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.supports.encoded import EncodedSupport, join_tasks
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 
+Arrays = Mapping[str, NDArray[Any]]
+"""Of an encoded support or several, by the names of :mod:`iir_sdk.model.support_state`."""
+
 _LARGEST_DECODE = 32
 """Most labels decoded at once; bounds memory, not results."""
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What an engine is.
+
+    Attributes:
+        name: of the checkpoint.
+        sha256: of the checkpoint: supports in files are bound to it.
+        preprocessing: what the pictures go through.
+        precision: what it computes in, as ``float32``.
+        backend: what runs it, as ``torch``.
+        place: the device that it runs on, as ``cpu``.
+        calibrated: whether its scores tell how probable it is that a picture shows the object.
+    """
+
+    name: str
+    sha256: str
+    preprocessing: Preprocessing
+    precision: str
+    backend: str
+    place: str
+    calibrated: bool
 
 
 @dataclass(frozen=True)
@@ -32,70 +60,80 @@ class TaskGroup:
     state: Any
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A network and the pictures' way to it and back; whatever threads use it at once, its answers stay the same."""
+class Engine(ABC):
+    """A network and the pictures' way to it and back; whatever threads use it at once, its answers stay the same.
 
-    @property
-    def name(self) -> str:
-        """Of the checkpoint."""
-        ...
+    Attributes:
+        identity: which weights it runs, and how.
+    """
 
-    @property
-    def sha256(self) -> str:
-        """Of the checkpoint: kept supports are bound to it."""
-        ...
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What the pictures go through."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """What it computes in, as ``float32``."""
-        ...
-
-    @property
-    def backend(self) -> str:
-        """What runs it, as ``torch``."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """The device that it runs on, as ``cpu``."""
-        ...
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether its scores tell how probable it is that a picture shows the object."""
-        ...
+    identity: EngineIdentity
 
     def encode(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
     ) -> EncodedSupport:
-        """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before.
+        """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before; floats are kept in float16.
 
         Where ``known (H, W)`` is False, nobody says whether it is the object: that counts as neither. None is known
         throughout.
         """
-        ...
+        arrays = self._encoded(self.identity.preprocessing.support(pixels, mask, known))
+        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
+        with np.errstate(over="ignore"):
+            halved = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in arrays.items()}
+        return EncodedSupport.from_arrays(halved).with_mass()
 
     def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
-        """Tasks, one a label, in the engine's own form."""
-        ...
+        """Tasks, one a label, in the engine's own form: those with equally many shots together."""
+        groups = []
+        for shots in sorted({s.shots for s in states}):
+            columns = [i for i, s in enumerate(states) if s.shots == shots]
+            for first in range(0, len(columns), _LARGEST_DECODE):
+                together = tuple(columns[first : first + _LARGEST_DECODE])
+                groups.append(TaskGroup(together, self._loaded(join_tasks([states[c] for c in together]).arrays())))
+        return groups
 
+    @abstractmethod
     def segment(
         self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """Pictures ``(H, W, 3)`` by all tasks; milliseconds by stage for all of them."""
-        ...
+
+    @abstractmethod
+    def _encoded(self, support: SupportInput) -> Arrays:
+        """The network's answer to a support, floats in float32."""
+
+    @abstractmethod
+    def _loaded(self, arrays: Arrays) -> Any:
+        """Such arrays of several tasks in the engine's own form, floats in float32."""
 
 
-def grouped(states: Sequence[EncodedSupport]) -> list[tuple[int, ...]]:
-    """Places of states with equally many shots, at most ``_LARGEST_DECODE`` together."""
-    groups = []
-    for shots in sorted({s.shots for s in states}):
-        columns = [i for i, s in enumerate(states) if s.shots == shots]
-        groups += [tuple(columns[i : i + _LARGEST_DECODE]) for i in range(0, len(columns), _LARGEST_DECODE)]
-    return groups
+def in_order(outcomes: Sequence[Segmented], tasks: Sequence[TaskGroup]) -> Segmented:
+    """One picture's outcomes of all tasks as one, its labels in the order that they were asked for."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    order = np.argsort([column for task in tasks for column in task.columns])
+    leads, priors = (np.concatenate(maps)[order] for maps in zip(*((o.leads, o.priors) for o in outcomes), strict=True))
+    scores = [o.scores for o in outcomes if o.scores is not None]
+    return Segmented(leads, priors, np.concatenate(scores)[order] if scores else None)
+
+
+class LapClock:
+    """Milliseconds between laps.
+
+    Args:
+        wait: called before each reading, on devices that run ahead of the program; None where none does.
+    """
+
+    def __init__(self, wait: Callable[[], None] | None = None) -> None:
+        self.laps: dict[str, float] = {}
+        self._wait = wait
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Record the time since the last lap under ``name``."""
+        if self._wait is not None:
+            self._wait()
+        now = time.perf_counter()
+        self.laps[name] = (now - self._last) * 1000
+        self._last = now

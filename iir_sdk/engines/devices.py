@@ -1,10 +1,17 @@
-"""Which device to run on."""
+"""Which device, and which precision, PyTorch computes on and in."""
 
 from __future__ import annotations
 
+import warnings
+from typing import TypeAlias
+
 import torch
 
-from iir_sdk.errors import DeviceError
+from iir_sdk.errors import ConfigError, DeviceError, IirWarning
+
+Precision: TypeAlias = "torch.dtype | str | None"
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -23,6 +30,29 @@ def pick_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DeviceError(f"device={device!r} cannot be used here: {reason} Use device='auto' or 'cpu'.") from error
+    return chosen
+
+
+def pick_dtype(dtype: Precision, device: torch.device) -> torch.dtype:
+    """None is float32, ``auto`` bfloat16 where it is fast, else float32; warns of bfloat16 that is emulated.
+
+    Raises:
+        ConfigError: it is none of these, nor ``float32``, ``bfloat16`` or ``float16``, as names or torch's own.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if chosen not in _DTYPES.values():
+        names = ", ".join(repr(name) for name in _DTYPES)
+        raise ConfigError(f"dtype={dtype!r} must be None, 'auto', {names}, or torch's own of these.")
+    assert chosen is not None
+    if chosen == torch.bfloat16 and device.type == "cpu" and not computes_in_bfloat16(device):
+        warnings.warn(
+            "this CPU has no bfloat16 instructions (AVX-512 BF16 or AMX): torch emulates them, many times slower than "
+            "float32. dtype='auto' picks bfloat16 only where it is fast.",
+            IirWarning,
+            stacklevel=6,
+        )
     return chosen
 
 

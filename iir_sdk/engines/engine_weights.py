@@ -123,4 +123,4 @@ class EngineWeights:
     @property
     def preprocessing(self) -> Preprocessing:
         """What its pictures go through."""
-        return self.engine.preprocessing
+        return self.engine.identity.preprocessing

@@ -13,8 +13,8 @@ from iir_sdk.weights.hub import HubOptions
 if TYPE_CHECKING:
     import torch
 
+    from iir_sdk.engines.devices import Precision
     from iir_sdk.engines.onnx.runtime import GraphRuntime
-    from iir_sdk.engines.pytorch import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
 
@@ -32,12 +32,12 @@ def open_engine(
         raise ConfigError(f"threads={threads!r} must be None or an integer of at least 1.")
     count = None if threads is None else int(threads)
     if backend in ("onnxruntime", "openvino"):
-        from iir_sdk.engines.onnx.kept_exports import open_onnx
+        from iir_sdk.engines.onnx.export_cache import open_onnx
 
         return open_onnx(weights, options, _graph_runtime(backend, device, dtype, count))
     if backend != "torch":
         raise ConfigError(f"backend={backend!r} must be 'torch', 'onnxruntime' or 'openvino'.")
-    from iir_sdk.engines.torch_precision import open_torch
+    from iir_sdk.engines.pytorch import open_torch
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
 

@@ -8,72 +8,49 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 from torch import Tensor
 
-from iir_sdk.engines.base import TaskGroup, grouped
-from iir_sdk.engines.devices import computes_in_bfloat16, pick_device
-from iir_sdk.engines.lap_clock import LapClock
-from iir_sdk.errors import ConfigError, IirWarning
+from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
+from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, LapClock, TaskGroup, in_order
+from iir_sdk.engines.devices import Precision, pick_device, pick_dtype
+from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
 from iir_sdk.model.backbone import Taps, taps_of
-from iir_sdk.model.encodings import QueryFeatures, SupportState
+from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR, Prediction
-from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.pictures.preprocess import SupportInput
 from iir_sdk.process import computing_with, keep_forks_alive
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.supports.encoded import EncodedSupport, join_tasks
 from iir_sdk.weights.checkpoint_file import Checkpoint
-from iir_sdk.weights.pickling import PackedWeights, packed
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from iir_sdk.weights.pickling import EmbeddedWeights, PackedWeights, packed
 
 _FEW = 8
 
-Precision: TypeAlias = "torch.dtype | str | None"
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
-
-
-class Decoded(NamedTuple):
-    """What the decoder says of ``B`` queries and ``L`` labels.
-
-    Attributes:
-        logits: ``(B, L, 2, h, w)``, background and foreground.
-        prior: ``(B, L, 1, h', w')`` in [0, 1].
-        scores: ``(B, L, 2)`` logits of presence and confidence; None without a head for them.
-    """
-
-    logits: Tensor
-    prior: Tensor
-    scores: Tensor | None
-
-    @classmethod
-    def joined(cls, parts: Sequence[Prediction | Decoded], join: Callable[[list[Tensor]], Tensor]) -> Decoded:
-        """Several by ``join``, field by field."""
-        scores = [p.scores for p in parts if p.scores is not None]
-        return cls(join([p.logits for p in parts]), join([p.prior for p in parts]), join(scores) if scores else None)
 
 
 def _inferring(
     method: Callable[Concatenate[TorchEngine, Arguments], Outcome],
 ) -> Callable[Concatenate[TorchEngine, Arguments], Outcome]:
-    """Without gradients, with the engine's threads, by a network that is as it was opened."""
+    """Without gradients, with the engine's precision and threads, by a network that is as it was opened."""
 
     @wraps(method)
     def inferring(engine: TorchEngine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
         _check_unchanged(engine)
-        with torch.inference_mode(), computing_with(engine.threads):
+        with torch.inference_mode(), computing_with(engine.threads), engine.autocast():
             return method(engine, *args, **kwargs)
 
     return inferring
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Runs a checkpoint's network on a torch device.
 
     Args:
@@ -81,7 +58,6 @@ class TorchEngine:
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         dtype: see :class:`iir_sdk.FewShotSegmenter`.
         threads: how many to compute with; None for torch's own number.
-        opened_again: what a pickle calls, with the packed weights and the arguments above.
 
     Raises:
         DeviceError: the device is not there.
@@ -95,15 +71,22 @@ class TorchEngine:
         device: str | torch.device = "auto",
         dtype: Precision = None,
         threads: int | None = None,
-        opened_again: Callable[[PackedWeights, dict[str, Any]], TorchEngine] | None = None,
     ) -> None:
-        self._opened_again = opened_again or _opened_again
         self._opened_with = {"device": device, "dtype": dtype, "threads": threads}
         self.device = pick_device(device)
-        self.dtype = _picked_dtype(dtype, self.device)
+        self.dtype = pick_dtype(dtype, self.device)
         self.checkpoint, self.threads = checkpoint, threads
         self.model = _on_device(checkpoint.model, self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.identity = EngineIdentity(
+            checkpoint.name,
+            checkpoint.sha256,
+            checkpoint.preprocessing,
+            precision=str(self.dtype).removeprefix("torch."),
+            backend="torch",
+            place=str(self.device),
+            calibrated=self.model.decoder.scores is not None,
+        )
         keep_forks_alive()
         # What runs; the model itself stays as it was loaded, which is what is saved.
         with computing_with(threads):
@@ -115,48 +98,14 @@ class TorchEngine:
 
     def __reduce__(self) -> tuple[Callable[..., TorchEngine], tuple[PackedWeights, dict[str, Any]]]:
         """For copies and pickles: opened again as it was asked for, so that ``auto`` picks what the new place has."""
-        return self._opened_again, (packed(replace(self.checkpoint, model=self.model)), self._opened_with)
-
-    @property
-    def name(self) -> str:
-        """Of the checkpoint."""
-        return self.checkpoint.name
-
-    @property
-    def sha256(self) -> str:
-        """Of the checkpoint."""
-        return self.checkpoint.sha256
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The checkpoint's."""
-        return self.checkpoint.preprocessing
+        return _opened_again, (packed(replace(self.checkpoint, model=self.model)), self._opened_with)
 
     def in_float32(self) -> TorchEngine:
         """The same network without autocast; nothing of it is copied."""
         plain = object.__new__(TorchEngine)
-        vars(plain).update(vars(self), dtype=torch.float32)
+        identity = replace(self.identity, precision="float32")
+        vars(plain).update(vars(self), dtype=torch.float32, identity=identity)
         return plain
-
-    @property
-    def precision(self) -> str:
-        """``float32``, or what autocast lowers to."""
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def backend(self) -> str:
-        """``torch``."""
-        return "torch"
-
-    @property
-    def place(self) -> str:
-        """The torch device."""
-        return str(self.device)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the network has a head for the scores."""
-        return self.model.decoder.scores is not None
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context the model runs in: autocast to ``dtype``, or nothing for float32."""
@@ -165,26 +114,14 @@ class TorchEngine:
         return torch.autocast(self.device.type, self.dtype)
 
     @_inferring
-    def encode(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-    ) -> EncodedSupport:
-        """See :class:`iir_sdk.engines.base.Engine`; floats are kept in float16."""
-        support = self.preprocessing.support(pixels, mask, known)
-        with self.autocast():
-            state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
-        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
-        halved = state.to("cpu", torch.float16).arrays()
-        return EncodedSupport.from_arrays({name: tensor.numpy() for name, tensor in halved.items()}).with_mass()
+    def _encoded(self, support: SupportInput) -> Arrays:
+        state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
+        return {name: tensor.numpy() for name, tensor in state.to("cpu", torch.float32).tensors().items()}
 
     @_inferring
-    def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
-        """See :class:`iir_sdk.engines.base.Engine`; floats become float32 again."""
-        groups = []
-        for columns in grouped(states):
-            arrays = join_tasks([states[c] for c in columns]).arrays()
-            state = SupportState.from_arrays({n: torch.from_numpy(a) for n, a in arrays.items()})
-            groups.append(TaskGroup(columns, state.to(self.device, torch.float32)))
-        return groups
+    def _loaded(self, arrays: Arrays) -> SupportState:
+        state = SupportState.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return state.to(self.device, torch.float32)
 
     @_inferring
     def segment(
@@ -194,63 +131,112 @@ class TorchEngine:
         clock = LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
         images = self._images(pictures)
         clock.lap("preprocess")
-        with self.autocast():
-            taps = taps_of(self.network.backbone, images)
-            clock.lap("backbone")
-        found = self.segment_taps(taps, tasks)
+        taps = taps_of(self.network.backbone, images)
+        clock.lap("backbone")
+        segmented = self._decoded(taps, tasks)
         clock.lap("decode")
-        return found, clock.laps
-
-    @torch.inference_mode()
-    def segment_taps(self, taps: Taps, tasks: Sequence[TaskGroup]) -> list[Segmented]:
-        """As :meth:`segment`, of pictures whose features are known."""
-        with self.autocast():
-            decoded = self.decode(taps, tasks)
-        scores = [None] * len(taps.mid) if decoded.scores is None else _numpy(decoded.scores.sigmoid())
-        return [
-            Segmented(leads_of(logits), _numpy(prior[:, 0]), both)
-            for logits, prior, both in zip(decoded.logits, decoded.prior, scores, strict=True)
-        ]
+        return segmented, clock.laps
 
     @_inferring
     def taps(self, pictures: Sequence[NDArray[np.uint8]]) -> Taps:
         """The backbone's features of pictures ``(H, W, 3)``."""
-        with self.autocast():
-            return taps_of(self.network.backbone, self._images(pictures))
+        return taps_of(self.network.backbone, self._images(pictures))
 
-    def decode(self, taps: Taps, tasks: Sequence[TaskGroup]) -> Decoded:
-        """Of every query and label."""
-        if sum(len(t.columns) for t in tasks) == 1:
-            found = [self.network.decode(few, tasks[0].state) for few in self._few_at_once(taps)]
-            return Decoded.joined(found, lambda parts: torch.cat(parts)[:, None])
+    @_inferring
+    def segment_taps(self, taps: Taps, tasks: Sequence[TaskGroup]) -> list[Segmented]:
+        """As :meth:`segment`, of pictures whose features are known."""
+        return self._decoded(taps, tasks)
+
+    @_inferring
+    def segment_with_evidence(self, taps: Taps, task: TaskGroup) -> tuple[Segmented, Tensor]:
+        """One picture by one label, and what speaks for its mask, float32 ``(6,)`` of :meth:`IIR.evidence`."""
         query = self.network.read_query(taps)
-        each = [self._decode_labels(query.one(i), tasks) for i in range(len(taps.mid))]
-        return Decoded.joined(each, torch.stack)
+        prediction = self.network.decode(query, task.state)
+        evidence = self.network.evidence(query, task.state, prediction.shot_weights, prediction.logits)
+        return _segmented(prediction), evidence[0].float().cpu()
+
+    def _decoded(self, taps: Taps, tasks: Sequence[TaskGroup]) -> list[Segmented]:
+        if sum(len(t.columns) for t in tasks) == 1:
+            few = [_segmented(self.network.decode(few, tasks[0].state)) for few in self._few_at_once(taps)]
+            return [one for several in few for one in several.apart()]
+        query = self.network.read_query(taps)
+        return [
+            in_order([_segmented(self.network.decode(query.one(i), task.state)) for task in tasks], tasks)
+            for i in range(len(taps.mid))
+        ]
 
     def _few_at_once(self, taps: Taps) -> list[Taps]:
         """Taps of a few queries each: on a CPU the maps of more leave the cache."""
         count = _FEW if self.device.type == "cpu" else len(taps.mid)
         return [Taps(*maps) for maps in zip(*(tap.split(count) for tap in taps), strict=True)]
 
-    def _decode_labels(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> Decoded:
-        outcomes = [self.network.decode(query, task.state) for task in tasks]
-        order = torch.tensor([c for task in tasks for c in task.columns], device=self.device).argsort()
-        return Decoded.joined(outcomes, lambda parts: torch.cat(parts)[order])
-
     def _images(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        images = [torch.from_numpy(self.preprocessing.image(p))[None] for p in pictures]
+        images = [torch.from_numpy(self.identity.preprocessing.image(p))[None] for p in pictures]
         # Concatenated and not stacked, since that keeps their layout: channels last.
         joined = images[0] if len(images) == 1 else torch.cat(images)
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
+def _segmented(prediction: Prediction) -> Segmented:
+    """What the network says of a query's labels, or of several queries, at its own grid."""
+    logits, scores = prediction.logits, prediction.scores
+    leads, priors = _numpy(logits[:, 1] - logits[:, 0]), _numpy(prediction.prior[:, 0])
+    return Segmented(leads, priors, None if scores is None else _numpy(scores.sigmoid()))
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def open_torch(
+    checkpoint: Checkpoint, *, device: str | torch.device, dtype: Precision, threads: int | None, just_loaded: bool
+) -> TorchEngine:
+    """An engine that gives the masks of float32, to within rounding; arguments as :class:`TorchEngine`'s.
+
+    Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
+    with a warning. ``just_loaded`` says that nobody can have changed the weights since they were read.
+
+    Raises:
+        PrecisionError: they differ; further as :class:`TorchEngine` raises.
+    """
+    engine = TorchEngine(checkpoint, device=device, dtype=dtype, threads=threads)
+    if engine.dtype == torch.float32:
+        return engine
+    plain = engine.in_float32()
+    weights = engine.identity.sha256 if just_loaded else _digest_of(engine)
+    wrong = disagreement(
+        _compared_by(engine, weights), lambda: agreement(compared_leads(engine), compared_leads(plain))
+    )
+    if wrong is None:
+        return engine
+    if dtype == "auto":
+        warnings.warn(f"{wrong}. float32 is taken instead.", IirWarning, stacklevel=2)
+        return plain
+    raise PrecisionError(f"{wrong}; use dtype=None for float32.")
+
+
 def _opened_again(weights: PackedWeights, opened_with: dict[str, Any]) -> TorchEngine:
-    return TorchEngine(weights.unpacked(), **opened_with)
+    return open_torch(weights.unpacked(), **opened_with, just_loaded=isinstance(weights, EmbeddedWeights))
 
 
-def leads_of(logits: Tensor) -> NDArray[np.float32]:
-    """Logits ``(N, 2, h, w)`` of background and foreground -> float32 ``(N, h, w)``, by how much the second leads."""
-    return _numpy(logits[:, 1] - logits[:, 0])
+def _digest_of(engine: TorchEngine) -> str:
+    """Of the network as it is now, which need not be that of the checkpoint's file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in engine.model.state_dict().items()}
+    return digest(str(engine.model.config).encode(), save(tensors))
+
+
+def _compared_by(engine: TorchEngine, weights: str) -> dict[str, str]:
+    """What the comparison depends on; ``weights`` tell the network from others."""
+    device = engine.device
+    return {
+        "backend": "torch",
+        "version": torch.__version__,
+        "precision": engine.identity.precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "weights": weights,
+        "preprocessing": str(engine.identity.preprocessing),
+    }
 
 
 def _check_unchanged(engine: TorchEngine) -> None:
@@ -283,26 +269,3 @@ def _keep_freed_memory() -> None:
     the whole process, which keeps up to 64 MB more; where another allocator is at work, nothing changes.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-
-
-def _picked_dtype(dtype: Precision, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
-    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if chosen not in _DTYPES.values():
-        names = ", ".join(repr(name) for name in _DTYPES)
-        raise ConfigError(f"dtype={dtype!r} must be None, 'auto', {names}, or torch's own of these.")
-    assert chosen is not None
-    if chosen == torch.bfloat16 and device.type == "cpu" and not computes_in_bfloat16(device):
-        warnings.warn(
-            "this CPU has no bfloat16 instructions (AVX-512 BF16 or AMX): torch emulates them, many times slower than "
-            "float32. dtype='auto' picks bfloat16 only where it is fast.",
-            IirWarning,
-            stacklevel=6,
-        )
-    return chosen
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.float().cpu().numpy()
-    return array

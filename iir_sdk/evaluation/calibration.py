@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.data.episodes import Episode
-from iir_sdk.engines.pytorch import leads_of
 from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
 from iir_sdk.model.iir import IIR
@@ -109,22 +108,17 @@ def present_and_absent(segmenter: FewShotSegmenter, pictures: FewShotDataset, pr
     return Observed(torch.stack([evidence for evidence, _ in seen]), shown, torch.tensor([right for _, right in seen]))
 
 
-@torch.inference_mode()
 def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float]:
     """Evidence, and the share of the mask that is right, at the query's own size."""
-    engine = evaluator.segmenter.torch_engine
-    with engine.autocast():
-        (task,) = engine.prepare([evaluator.task(episode.name, episode.supports)])
-        query = engine.network.read_query(evaluator.taps(episode.query))
-        found = engine.network.decode(query, task.state)
-        evidence = engine.network.evidence(query, task.state, found.shot_weights, found.logits)[0]
-    mask = mask_map(leads_of(found.logits)[0], evaluator.size(episode.query), Cut().threshold)
+    (task,), query = evaluator.tasks({episode.name: episode.supports}), evaluator.query(episode.query)
+    segmented, evidence = evaluator.segmenter.torch_engine.segment_with_evidence(query.taps, task)
+    mask = mask_map(segmented.leads[0], query.size, Cut().threshold)
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes[episode.name]:
         target = evaluator.pictures.mask(episode.name, episode.query)
     mask &= target != IGNORE
     right = float((target[mask] == 1).mean()) if mask.any() else -1.0
-    return evidence.float().cpu(), right
+    return evidence, right
 
 
 def fit_scores(model: IIR, observed: Observed) -> IIR:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
-from iir_sdk.engines.pytorch import leads_of
+from iir_sdk.engines.base import TaskGroup
 from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.evaluation.metrics import SegmentationScore
 from iir_sdk.model.backbone import Taps
 from iir_sdk.results.full_size import full_map, probability_map
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.supports.encoded import KeptState
 
 Output = Literal["mask", "prior"]
 """What is scored: the network's mask, or IIR's prior alone."""
@@ -106,31 +105,23 @@ class Evaluator:
 
     def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset, *, output: Output = "mask") -> None:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
-        self._seen: BoundedCache[str, _Seen] = BoundedCache(_KEPT_BYTES, lambda seen: seen.nbytes)
-        self._supports: BoundedCache[tuple[str, str], EncodedSupport] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
+        self._queries: BoundedCache[str, Query] = BoundedCache(_KEPT_BYTES, lambda query: query.nbytes)
+        self._supports: BoundedCache[tuple[str, str], KeptState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
-        engine = self.segmenter.torch_engine
-        with torch.inference_mode(), engine.autocast():
-            tasks = engine.prepare([self.task(episode.name, episode.supports)])
-            query = self._query(episode.query)
-            logits, prior, _ = engine.decode(query.taps, tasks)
-            if self.output == "prior":
-                return full_map(prior[0, 0, 0].float().cpu().numpy(), query.size)
-            return probability_map(leads_of(logits[0])[0], query.size)
+        tasks, query = self.tasks({episode.name: episode.supports}), self.query(episode.query)
+        (segmented,) = self.segmenter.torch_engine.segment_taps(query.taps, tasks)
+        if self.output == "prior":
+            return full_map(segmented.priors[0], query.size)
+        return probability_map(segmented.leads[0], query.size)
 
-    def task(self, name: str, keys: Sequence[str]) -> EncodedSupport:
-        """Supports of a class as one task."""
-        return self.segmenter.task([self._support(name, key) for key in keys])
-
-    def taps(self, key: str) -> Taps:
-        """A query's features."""
-        return self._query(key).taps
-
-    def size(self, key: str) -> tuple[int, int]:
-        """A query's own ``(height, width)``."""
-        return self._query(key).size
+    def tasks(self, keys: Mapping[str, Sequence[str]]) -> list[TaskGroup]:
+        """Supports by their class, made ready to be predicted by."""
+        states = [
+            self.segmenter.task([self._support(name, key) for key in of_class]) for name, of_class in keys.items()
+        ]
+        return self.segmenter.engine.prepare(states)
 
     def score(self, episodes: Sequence[Episode]) -> tuple[SegmentationScore, list[EpisodeScore]]:
         """Score episodes by where probability is above one half: all together, and each by its IoU."""
@@ -141,30 +132,33 @@ class Evaluator:
             each.append(EpisodeScore(episode, iou))
         return score, each
 
-    def _support(self, name: str, key: str) -> EncodedSupport:
-        def encode() -> EncodedSupport:
+    def _support(self, name: str, key: str) -> KeptState:
+        def encode() -> KeptState:
             mask = self.pictures.mask(name, key)
             return self.segmenter.engine.encode(self.pictures.picture(key), mask == 1, mask != IGNORE)
 
         return self._supports.get((name, key), encode)
 
-    def _query(self, key: str) -> _Seen:
-        def look() -> _Seen:
-            pixels = self.pictures.picture(key)
-            return _Seen(self.segmenter.torch_engine.taps([pixels]), (pixels.shape[0], pixels.shape[1]))
+    def query(self, key: str) -> Query:
+        """A query's features and size."""
 
-        return self._seen.get(key, look)
+        def look() -> Query:
+            pixels = self.pictures.picture(key)
+            return Query(self.segmenter.torch_engine.taps([pixels]), (pixels.shape[0], pixels.shape[1]))
+
+        return self._queries.get(key, look)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A query's features, and its own size."""
+class Query:
+    """A query's features, and its own ``(height, width)``."""
 
     taps: Taps
     size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the features."""
         return sum(t.numel() * t.element_size() for t in self.taps)
 
 
@@ -226,7 +220,7 @@ def made_by(segmenter: FewShotSegmenter, protocol: Protocol, seeds: Iterable[int
         "shots": protocol.shots,
         "seeds": list(seeds),
         "min_share": protocol.min_share,
-        "precision": segmenter.engine.precision,
+        "precision": segmenter.engine.identity.precision,
         "token_budget": segmenter.token_budget,
         "checkpoint": segmenter.checkpoint.name,
         "sha256": segmenter.checkpoint.sha256,

@@ -52,7 +52,7 @@ def write_presence(
         OutputError: it cannot be written.
     """
     how = {"shots": protocol.shots, "seed": protocol.seeds[0], "min_share": protocol.min_share}
-    made_by = {"precision": segmenter.engine.precision, "token_budget": segmenter.token_budget}
+    made_by = {"precision": segmenter.engine.identity.precision, "token_budget": segmenter.token_budget}
     document = {
         "sha256": segmenter.checkpoint.sha256,
         "protocol": how | made_by,

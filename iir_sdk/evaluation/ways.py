@@ -185,11 +185,11 @@ class WaysScore:
 
 def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
     """The query by all labels of the episode, as :meth:`iir_sdk.FewShotSegmenter.predict` gives it."""
-    states = [evaluator.task(name, keys) for name, keys in zip(episode.labels, episode.supports, strict=True)]
-    engine = evaluator.segmenter.torch_engine
-    (found,) = engine.segment_taps(evaluator.taps(episode.query), engine.prepare(states))
-    blank = np.broadcast_to(np.uint8(0), (*evaluator.size(episode.query), 3))
-    return segmentation(episode.labels, found, image=blank, cut=Cut(), timings={})
+    tasks = evaluator.tasks(dict(zip(episode.labels, episode.supports, strict=True)))
+    query = evaluator.query(episode.query)
+    (segmented,) = evaluator.segmenter.torch_engine.segment_taps(query.taps, tasks)
+    blank = np.broadcast_to(np.uint8(0), (*query.size, 3))
+    return segmentation(episode.labels, segmented, image=blank, cut=Cut(), timings={})
 
 
 def evaluate_ways(

@@ -30,6 +30,12 @@ class Segmented:
     priors: NDArray[np.float32]
     scores: NDArray[np.float32] | None = None
 
+    def apart(self) -> list[Segmented]:
+        """Each label's, as of one label."""
+        rows = [slice(i, i + 1) for i in range(len(self.leads))]
+        scores = [None if self.scores is None else self.scores[row] for row in rows]
+        return [Segmented(self.leads[r], self.priors[r], s) for r, s in zip(rows, scores, strict=True)]
+
 
 def full_map(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Float32 ``(h, w)`` at ``size`` (height, width)."""

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from iir_sdk.data.dataset import CUTOUT_SET, FewShotDataset
-from iir_sdk.engines.pytorch import Precision
+from iir_sdk.engines.devices import Precision
 from iir_sdk.errors import ConfigError
 from iir_sdk.evaluation.evaluate import Output, Protocol, evaluate_set
 from iir_sdk.files import made_folder, write_text_atomically
@@ -209,7 +209,11 @@ def _scores(
 ) -> tuple[float, float]:
     """MIoU and FB-IoU over the sets: as kept, where checkpoint, protocol and number of pictures are the same."""
     counts = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
-    of = {"sha256": segmenter.engine.sha256, "precision": segmenter.engine.precision, "pictures": counts}
+    of = {
+        "sha256": segmenter.engine.identity.sha256,
+        "precision": segmenter.engine.identity.precision,
+        "pictures": counts,
+    }
     of["protocol"] = json.loads(json.dumps(asdict(protocol)))
     document = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     if document.get("of") != of:

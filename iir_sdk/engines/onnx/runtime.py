@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from weakref import WeakSet, finalize
 
 from numpy.typing import NDArray
 
-from iir_sdk.engines.onnx.forks import forked_after_closing, never_closed_in_forks, noted_when_closed
 from iir_sdk.errors import ConfigError, DeviceError, MissingDependencyError, WeightsError
 from iir_sdk.process import ProcessLock
 
@@ -125,8 +126,8 @@ class _Session:
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         """The named outputs, in that order."""
-        found: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs))
-        return found
+        arrays: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs))
+        return arrays
 
 
 class OpenVino:
@@ -164,7 +165,7 @@ class OpenVino:
 
     def opens_here(self) -> bool:
         """See :class:`GraphRuntime`."""
-        return not forked_after_closing()
+        return not _forked_after_closing
 
     def fallback(self) -> OpenVino | None:
         """See :class:`GraphRuntime`."""
@@ -215,15 +216,16 @@ def _shared_core(library: Any) -> Any:
 class _Compiled:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
-        noted_when_closed(self)
+        # OpenVINO keeps the threads of graphs that were closed, for those opened next.
+        finalize(self, _note_closing).atexit = False
         self.inputs = tuple(name for port in compiled.inputs for name in _exported_names(port))
         self.outputs = tuple(name for port in compiled.outputs for name in _exported_names(port))
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         """The named outputs, in that order; from several threads at once, too."""
         # A request of its own, since one cannot serve two threads; its outputs are copied out.
-        found = self._compiled.create_infer_request().infer(dict(inputs))
-        return [found[name] for name in outputs]
+        arrays = self._compiled.create_infer_request().infer(dict(inputs))
+        return [arrays[name] for name in outputs]
 
 
 def _exported_names(port: Any) -> list[str]:
@@ -238,3 +240,35 @@ def processors() -> int:
     """How many this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+_opened: WeakSet[object] = WeakSet()
+_watching_forks = False
+_closed = False
+_forked_after_closing = False
+"""Whether OpenVINO would give graphs opened in this process threads that do not live here, and wait for ever."""
+
+
+def never_closed_in_forks(graph: object) -> None:
+    """Leave an opened graph alone in the children that are forked from now on, even at their end.
+
+    A runtime's threads do not live on in a fork, and closing what they worked for waits for them for ever. The graph
+    still runs there, in the thread that asks.
+    """
+    global _watching_forks
+    _opened.add(graph)
+    if not _watching_forks and hasattr(os, "register_at_fork"):
+        _watching_forks = True
+        os.register_at_fork(after_in_child=_go_on_in_child)
+
+
+def _note_closing() -> None:
+    global _closed
+    _closed = True
+
+
+def _go_on_in_child() -> None:
+    global _forked_after_closing
+    _forked_after_closing = _closed
+    for graph in list(_opened):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))

@@ -14,7 +14,7 @@ from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
 import iir_sdk
-from iir_sdk.engines.agreement import LEAST_AGREEMENT, agreement, agreement_once, compared_leads, digest, disagreement
+from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
 from iir_sdk.engines.onnx.engine import OnnxEngine
 from iir_sdk.engines.onnx.export_folder import OnnxExport, is_export, read_export
 from iir_sdk.engines.onnx.runtime import GraphRuntime
@@ -44,9 +44,9 @@ def open_onnx(
     if entry is None and isinstance(weights, (str, os.PathLike)) and is_export(Path(weights)):
         return opened(read_export(Path(weights)), runtime)
     if entry is not None and entry.embedded and not options.ask_for_the_hub:
-        kept = _kept(entry.sha256)
-        if kept is not None:
-            return _named(kept, runtime)
+        cached = _cached(entry.sha256)
+        if cached is not None:
+            return _named(cached, runtime)
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.resolve import load_checkpoint
     from iir_sdk.weights.saving import unchanged_bytes
@@ -56,9 +56,12 @@ def open_onnx(
     else:
         checkpoint, as_loaded = load_checkpoint(weights, options), True
     if not as_loaded:
+        from iir_sdk.engines.onnx.export import export_onnx
+
         # Its network is not what the sha256 says, or nobody can tell any more: an export for this engine alone.
-        return opened(_of_its_own(checkpoint), runtime)
-    return _named(_kept(checkpoint.sha256) or _made(checkpoint), runtime)
+        with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
+            return opened(export_onnx(checkpoint, Path(scratch)), runtime)
+    return _named(_cached(checkpoint.sha256) or _export_into_cache(checkpoint), runtime)
 
 
 def _named(export: OnnxExport, runtime: GraphRuntime) -> OnnxEngine:
@@ -84,10 +87,9 @@ def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEn
         compared.append(OnnxEngine(export, runtime, opened_again=again))
         return agreement(compared_leads(compared[0]), export.expected)
 
-    value = agreement_once(_identity(export, runtime), measure)
-    if value >= LEAST_AGREEMENT:
+    wrong, plain = disagreement(_compared_by(export, runtime), measure), runtime.fallback()
+    if wrong is None:
         return compared[0] if compared else OnnxEngine(export, runtime, opened_again=again)
-    wrong, plain = disagreement(runtime.name, runtime.version, runtime.precision, value), runtime.fallback()
     if plain is not None:
         warnings.warn(f"{wrong}. float32 is taken instead.", IirWarning, stacklevel=2)
         return opened(export, plain, again)
@@ -95,7 +97,7 @@ def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEn
     raise PrecisionError(f"{wrong}; use {cure}.")
 
 
-def _identity(export: OnnxExport, runtime: GraphRuntime) -> dict[str, str]:
+def _compared_by(export: OnnxExport, runtime: GraphRuntime) -> dict[str, str]:
     """What the comparison depends on."""
     return {
         "backend": runtime.name,
@@ -114,25 +116,18 @@ def embedded_again(name: str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
         IntegrityError: this version of the package embeds others under that name; further as :func:`open_onnx`.
     """
     engine = open_onnx(name, HubOptions(), runtime)
-    check_same(name, sha256, engine.sha256)
+    check_same(name, sha256, engine.identity.sha256)
     return engine
-
-
-def _of_its_own(checkpoint: Checkpoint) -> OnnxExport:
-    from iir_sdk.engines.onnx.export import export_onnx
-
-    with tempfile.TemporaryDirectory(prefix="iir_sdk-") as scratch:
-        return export_onnx(checkpoint, Path(scratch))
 
 
 def _place(sha256: str) -> Path:
     try:
         return cached_assets_path("iir_sdk", namespace=f"onnx-{iir_sdk.__version__}", subfolder=sha256)
     except ValueError as error:
-        raise _cannot_be_kept(error) from error
+        raise _no_cache(error) from error
 
 
-def _kept(sha256: str) -> OnnxExport | None:
+def _cached(sha256: str) -> OnnxExport | None:
     try:
         folder = _place(sha256) / "graphs"
         export = read_export(folder) if is_export(folder) else None
@@ -142,30 +137,30 @@ def _kept(sha256: str) -> OnnxExport | None:
     return export if export is not None and export.entry.sha256 == sha256 else None
 
 
-def _made(checkpoint: Checkpoint) -> OnnxExport:
-    """A new export, put among those that are kept; by one thread of one process at a time."""
+def _export_into_cache(checkpoint: Checkpoint) -> OnnxExport:
+    """A new export, put among the cached ones; by one thread of one process at a time."""
     from iir_sdk.engines.onnx.export import export_onnx
 
     try:
         place = _place(checkpoint.sha256)
         with FileLock(place / "lock"), tempfile.TemporaryDirectory(dir=place) as beside:
-            kept = _kept(checkpoint.sha256)
-            if kept is not None:
-                return kept
-            made, target = Path(beside) / "graphs", place / "graphs"
-            export = export_onnx(checkpoint, made)
+            by_another = _cached(checkpoint.sha256)
+            if by_another is not None:
+                return by_another
+            written, target = Path(beside) / "graphs", place / "graphs"
+            export = export_onnx(checkpoint, written)
             if target.exists():
                 # Damaged, or of another version: set aside with what is removed here.
                 target.rename(Path(beside) / "old")
-            made.rename(target)
+            written.rename(target)
             return export
     except OSError as error:
         if isinstance(error, IirError):
             raise
-        raise _cannot_be_kept(error) from error
+        raise _no_cache(error) from error
 
 
-def _cannot_be_kept(error: Exception) -> OutputError:
+def _no_cache(error: Exception) -> OutputError:
     return OutputError(
         f"the exported graphs cannot be kept: {error}. Export them to a folder of your own and load that: "
         "iir-sdk export onnx --out FOLDER"
