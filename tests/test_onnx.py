@@ -367,7 +367,7 @@ def test_a_folder_of_graphs_names_the_backends_and_hides_no_known_name(exported,
     monkeypatch.chdir(tmp_path)
     shutil.copytree(exported[1], tmp_path / "iir-lite2")
     asked = []
-    monkeypatch.setattr(opening, "_kept", lambda sha256: asked.append(sha256) or read_export(exported[1]))
+    monkeypatch.setattr(opening, "_cached", lambda sha256: asked.append(sha256) or read_export(exported[1]))
     FewShotSegmenter("iir-lite2", backend="onnxruntime")
     assert asked == [weights_info("iir-lite2").sha256]
 
