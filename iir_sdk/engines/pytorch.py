@@ -116,11 +116,11 @@ class TorchEngine(Engine):
     @_inferring
     def _encoded(self, support: SupportInput) -> Arrays:
         state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
-        return {name: tensor.numpy() for name, tensor in state.to("cpu", torch.float32).tensors().items()}
+        return {name: tensor.numpy() for name, tensor in state.to("cpu", torch.float32).arrays().items()}
 
     @_inferring
     def _loaded(self, arrays: Arrays) -> SupportState:
-        state = SupportState.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})
+        state = SupportState.from_arrays({name: torch.from_numpy(array) for name, array in arrays.items()})
         return state.to(self.device, torch.float32)
 
     @_inferring

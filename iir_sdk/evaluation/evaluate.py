@@ -19,7 +19,7 @@ from iir_sdk.evaluation.metrics import SegmentationScore
 from iir_sdk.model.backbone import Taps
 from iir_sdk.results.full_size import full_map, probability_map
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.supports.encoded import KeptState
+from iir_sdk.supports.encoded import EncodedSupport
 
 Output = Literal["mask", "prior"]
 """What is scored: the network's mask, or IIR's prior alone."""
@@ -106,7 +106,7 @@ class Evaluator:
     def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset, *, output: Output = "mask") -> None:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
         self._queries: BoundedCache[str, Query] = BoundedCache(_KEPT_BYTES, lambda query: query.nbytes)
-        self._supports: BoundedCache[tuple[str, str], KeptState] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
+        self._supports: BoundedCache[tuple[str, str], EncodedSupport] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
@@ -132,8 +132,8 @@ class Evaluator:
             each.append(EpisodeScore(episode, iou))
         return score, each
 
-    def _support(self, name: str, key: str) -> KeptState:
-        def encode() -> KeptState:
+    def _support(self, name: str, key: str) -> EncodedSupport:
+        def encode() -> EncodedSupport:
             mask = self.pictures.mask(name, key)
             return self.segmenter.engine.encode(self.pictures.picture(key), mask == 1, mask != IGNORE)
 
