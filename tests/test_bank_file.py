@@ -330,14 +330,14 @@ def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
 
 
 def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path, random_backbone):
-    settings = ["views=24", "view_size=64", "label_size=32", "steps=2", "batch=2", "model.width=16"]
+    settings = ["views=72", "view_size=64", "label_size=32", "steps=2", "batch=2", "model.width=16"]
     given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]
     kept = str(tmp_path / "bank")
     filled = CliRunner().invoke(main, ["bank", "lite2", *given, "--out", kept])
     assert filled.exit_code == 0, filled.output
-    assert "24 views" in filled.output
+    assert "72 views" in filled.output
     run = CliRunner().invoke(main, ["train", "lite2", *given, "--bank", kept, "--out", str(tmp_path / "run")])
     assert run.exit_code == 0, run.output
     assert (tmp_path / "run/model.safetensors").exists()

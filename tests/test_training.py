@@ -29,7 +29,7 @@ from iir_sdk.training import start
 from iir_sdk.training.bank.augment import Augmented, paste, random_view
 from iir_sdk.training.bank.features import FeatureBank
 from iir_sdk.training.bank.stream import stream_views
-from iir_sdk.training.bank.views import ViewMaker, draw_set, read_cutouts
+from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig, read_recipe
 from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.run.loop import Trainer
@@ -169,26 +169,6 @@ def test_an_episode_pairs_different_pictures_of_one_class(bank):
             shown += 1
             assert bank._sources(query, key).isdisjoint(sources)
     assert shown > 0.8 * len(drawn)
-
-
-@pytest.mark.parametrize(
-    ("cutout_weight", "names", "expected"),
-    [
-        (0.2, ("coco", "cutouts", "a", "b"), {"coco": 0.5, "cutouts": 0.2, "a": 0.15, "b": 0.15}),
-        (0.0, ("coco", "cutouts", "a", "b"), {"coco": 0.5, "cutouts": 1 / 6, "a": 1 / 6, "b": 1 / 6}),
-        (0.3, ("coco", "cutouts"), {"coco": 0.625, "cutouts": 0.375}),
-        (0.3, ("cutouts",), {"cutouts": 1.0}),
-        (0.3, ("a", "b"), {"a": 0.5, "b": 0.5}),
-        (0.3, ("main of weight 0", "a", "b"), {"a": 0.5, "b": 0.5}),
-        (0.3, ("main of weight 0",), {"main of weight 0": 1.0}),
-    ],
-)
-def test_sets_are_drawn_by_their_weights(cutout_weight, names, expected):
-    zero = "main of weight 0" in names
-    main = {"main_set": names[0], "main_weight": 0.0} if zero else {"main_set": "coco", "main_weight": 0.5}
-    config, rng = replace(TINY, cutout_weight=cutout_weight, **main), random.Random(0)
-    drawn = [draw_set(names, config, rng) for _ in range(6000)]
-    assert {name: drawn.count(name) / 6000 for name in set(drawn)} == pytest.approx(expected, abs=0.03)
 
 
 def test_absent_queries_lack_the_object(picture_folder):

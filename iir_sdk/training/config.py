@@ -26,7 +26,16 @@ _CHOICES = {
     "convention": ("unfiltered", "filtered"),
     "exif": ("auto", "shown", "stored"),
 }
-_AT_LEAST_ONE = ("batch", "views", "log_every", "save_every", "label_size", "accumulate", "validate_episodes")
+_AT_LEAST_ONE = (
+    "batch",
+    "views",
+    "enough_pictures",
+    "log_every",
+    "save_every",
+    "label_size",
+    "accumulate",
+    "validate_episodes",
+)
 _AT_LEAST_ZERO = (
     *("steps", "epochs", "warmup", "validate_every", "fold", "dice", "rotation", "weight_decay"),
     *("cutout_classes", "seed"),
@@ -81,12 +90,15 @@ class TrainingConfig:
             smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
             little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
             always are.
-        views: augmented pictures whose features the bank keeps.
+        views: augmented pictures whose features the bank keeps; fewer where there are few pictures, see below.
+        views_of_picture: the least and the largest number of a picture's views, where ``views`` allow it: a bank has no
+            more views than its pictures' largest numbers sum to.
+        enough_pictures: sets with fewer pictures are asked for the less often the fewer they have.
         paste: share of views with pasted objects.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
         main_set: the set that ``main_weight`` of the bank's episodes come from, of those of labelled classes as of
-            those of one photo's regions; the others share the rest evenly.
+            those of one photo's regions; the others share the rest by the square root of their number of classes.
         main_weight: that share.
         cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
         regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
@@ -131,6 +143,8 @@ class TrainingConfig:
     absent: float = 0.04
     full_share: float = 0.0
     views: int = 8000
+    views_of_picture: tuple[int, ...] = (2, 12)
+    enough_pictures: int = 30
     paste: float = 0.4
     cutouts: float = 0.5
     cutout_classes: int = 400
@@ -187,6 +201,10 @@ class TrainingConfig:
             raise ConfigError(f"recipe: shots={self.shots} must list whole numbers of at least 1.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"recipe: scale={self.scale} must be a lowest and a largest factor above 0.")
+        if len(self.views_of_picture) != 2 or not 0 < self.views_of_picture[0] <= self.views_of_picture[1]:
+            raise ConfigError(
+                f"recipe: views_of_picture={self.views_of_picture} must be a least and a largest number of at least 1."
+            )
         for name in _ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"recipe: {name}={getattr(self, name)} must be above 0.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from iir_sdk.model.backbone import Backbone, Taps
 from iir_sdk.training.bank.features import FeatureBank
 from iir_sdk.training.bank.file import read_bank
+from iir_sdk.training.bank.forecast import check_room, forecast
 from iir_sdk.training.bank.regions import BankEpisode, RegionClasses
 from iir_sdk.training.bank.stream import ViewBatch, stream_views
 from iir_sdk.training.bank.views import ViewMaker
@@ -131,17 +133,34 @@ class BankSource:
             bank.hold([tap.to(self.device, torch.bfloat16) for tap in batch.taps], batch.views)
         return bank
 
-    def views(self, first: int = 0) -> Iterator[ViewBatch]:
-        """All views from number ``first`` on, with their taps."""
+    def views(self, first: int = 0, folder: Path | None = None) -> Iterator[ViewBatch]:
+        """All views from number ``first`` on, with their taps, after saying what they will take.
+
+        Args:
+            first: number of the first one.
+            folder: where they go; None for memory.
+
+        Raises:
+            OutputError: there is no room for them.
+        """
         count, shown = self.config.views, self.processes.first
+        if first < count:
+            needed = forecast(self._together, count - first, max(1, self.workers))
+            if shown:
+                tqdm.write(str(needed), file=sys.stderr)
+            check_room(needed, folder)
         with tqdm(total=count, initial=first, desc="views", unit="view", disable=not shown) as bar:
-            for batch in self._views(range(first, count)):
+            for batch in self._views(range(first, count), workers=self.workers):
                 yield batch
                 bar.update(len(batch.views))
 
-    def _views(self, numbers: range) -> Iterator[ViewBatch]:
+    def _together(self, numbers: range) -> ViewBatch:
+        """A few views at once, made here."""
+        return next(self._views(numbers, workers=0))
+
+    def _views(self, numbers: range, *, workers: int) -> Iterator[ViewBatch]:
         look = partial(frozen_taps, self.backbone, config=self.config, device=self.device)
-        stream = partial(stream_views, self.maker, numbers, batch=_TOGETHER, workers=self.workers)
+        stream = partial(stream_views, self.maker, numbers, batch=_TOGETHER, workers=workers)
         if self.device.type == "cpu":
             # A core computes as many views a second by itself as two do together.
             yield from stream(look=look)

@@ -21,6 +21,7 @@ from iir_sdk.files import check_writable_place, made_folder
 from iir_sdk.model.backbone import VitBackbone
 from iir_sdk.model.iir import IIR
 from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.training.bank.allocation import fitting
 from iir_sdk.training.bank.file import bank_origin, check_bank, views_kept, write_parts
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig
@@ -99,6 +100,7 @@ def build_trainer(
     every = read_picture_sets(data, exif=config.exif) if config.dataset == "folder" else []
     sets = without_classes(without_sets(every, leave_out), novel)
     _check_bank_options(config, every, sets, bank, leave_out)
+    config = fitting(config, every if bank else sets)
     _check_convention(config, bank, novel)
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
@@ -160,13 +162,15 @@ def fill_bank(
     # Now, and not when all views are made.
     _check_workers(workers)
     made_folder(out)
-    maker = ViewMaker(read_picture_sets(data, exif=config.exif), read_cutouts(cutouts) if cutouts else [], config)
+    sets = read_picture_sets(data, exif=config.exif)
+    config = fitting(config, sets)
+    maker = ViewMaker(sets, read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
     backbone = build_model(config, TrainedParts(backbone_weights)).backbone
     origin = bank_origin(config, maker, backbone)
     first = views_kept(out, origin, resume=resume)
     source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers)
-    write_parts(out, origin, source.views(first), first)
+    write_parts(out, origin, source.views(first, out), first)
     return config.views
 
 

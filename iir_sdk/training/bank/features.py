@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
+from iir_sdk.training.bank.allocation import SetSize, draw_set, set_weights
 from iir_sdk.training.bank.stream import PackedView
-from iir_sdk.training.bank.views import ClassKey, draw_set
+from iir_sdk.training.bank.views import ClassKey
 from iir_sdk.training.config import TrainingConfig
 
 _TRIES = 30
@@ -46,6 +47,7 @@ class FeatureBank:
         self._used: list[bool] = []
         self._members: dict[ClassKey, list[int]] = defaultdict(list)
         self._usable: dict[int, dict[str, list[ClassKey]]] = {}
+        self._weights: dict[tuple[str, ...], dict[str, float]] = {}
 
     @property
     def used(self) -> int:
@@ -79,6 +81,7 @@ class FeatureBank:
         self.views.append(view)
         self._used.append(used)
         self._usable.clear()
+        self._weights.clear()
 
     def taps(self, slots: list[int]) -> Taps:
         """Float taps ``(N, ...)`` of some views."""
@@ -90,6 +93,17 @@ class FeatureBank:
     def first_taps(self, count: int) -> Taps:
         """Float taps of the first ``count`` views in use, or of all of them."""
         return self.taps(self.used_slots[:count])
+
+    def weights(self, names: Iterable[str]) -> dict[str, float]:
+        """The shares of these sets in episodes, by the classes and pictures that views in use show."""
+        wanted = tuple(sorted(names))
+        if wanted not in self._weights:
+            photos, classes = {self.photo(slot) for slot in self.used_slots}, list(self._members)
+            of_photos = Counter(photo.split("/")[0] for photo in photos)
+            of_classes = Counter(set_name for set_name, _ in classes)
+            sizes = {name: SetSize(max(1, of_classes[name]), max(1, of_photos[name])) for name in wanted}
+            self._weights[wanted] = set_weights(sizes, self.config)
+        return self._weights[wanted]
 
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
@@ -165,7 +179,7 @@ class FeatureBank:
 
     def _draw_any(self, shots: int, rng: random.Random) -> tuple[ClassKey, list[int], int]:
         by_set = self.usable(shots)
-        key = rng.choice(by_set[draw_set(list(by_set), self.config, rng)])
+        key = rng.choice(by_set[draw_set(self.weights(by_set), rng)])
         slots = list(self._members[key])
         rng.shuffle(slots)
         chosen = self._distinct(key, slots, shots + 1)

@@ -33,6 +33,7 @@ _OF_VIEWS = (
     "label_size",
     "precision",
     "views",
+    "views_of_picture",
     "paste",
     "cutouts",
     "cutout_classes",
@@ -52,13 +53,14 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
     """
     settings = {name: getattr(config, name) for name in _OF_VIEWS}
     settings |= {f"model.{name}": getattr(config.model, name) for name in ("backbone", "late_features")}
-    settings |= {f"preprocessing.{name}": list(getattr(config.preprocessing, name)) for name in ("mean", "std")}
+    settings |= {f"preprocessing.{name}": getattr(config.preprocessing, name) for name in ("mean", "std")}
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.cpu().contiguous().numpy().tobytes())
     return {
-        "recipe": settings,
+        # As JSON has them: lists where the records have tuples.
+        "recipe": json.loads(json.dumps(settings)),
         "sets": sorted(maker.sets),
         "cutouts": len(maker.cutouts),
         "files": maker.digest(),

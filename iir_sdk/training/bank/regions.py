@@ -24,8 +24,8 @@ from iir_sdk.errors import DatasetError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.prototypes import area_average, grid_size
+from iir_sdk.training.bank.allocation import draw_set
 from iir_sdk.training.bank.features import FeatureBank
-from iir_sdk.training.bank.views import draw_set
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.dictionary_fit import require_clustering
 
@@ -55,6 +55,10 @@ class BankEpisode(NamedTuple):
     mask: Callable[[int], NDArray[np.uint8]]
 
 
+_PhotoRegions = dict[str, dict[str, list[tuple[int, list[int]]]]]
+"""By set and photo: regions, each with the views that show a fair part of it."""
+
+
 class RegionClasses:
     """Regions of the views that a bank's episodes are drawn from.
 
@@ -69,7 +73,7 @@ class RegionClasses:
     """
 
     def __init__(self, bank: FeatureBank, config: TrainingConfig, *, progress: bool = True) -> None:
-        self.config, self._needed = config, max(config.shots) + 1
+        self.bank, self.config, self._needed = bank, config, max(config.shots) + 1
         photos: dict[str, list[int]] = defaultdict(list)
         for slot in bank.used_slots:
             photos[bank.photo(slot)].append(slot)
@@ -77,9 +81,11 @@ class RegionClasses:
         own = _clustered_by_photo(cells, photos, config.seed, progress=progress) if config.regions else {}
         self._own = own
         self._shared = _clustered_together(cells, config.seed) if config.shared_regions else {}
-        self._of_photos = self._photo_regions(photos) if config.regions else {}
+        of_photos = self._photo_regions(photos) if config.regions else {}
+        # Most pictures have few views: what is too few for several shots still gives one-shot episodes.
+        self._of_photos = {shots: _with_views(of_photos, shots + 1) for shots in set(config.shots)}
         self._of_all = self._shared_regions(photos) if config.shared_regions else {}
-        for name, found in (("regions", self._of_photos), ("shared_regions", self._of_all)):
+        for name, found in (("regions", self._of_photos[max(config.shots)]), ("shared_regions", self._of_all)):
             if getattr(config, name) and not found:
                 where = "views of one photo" if name == "regions" else "photos"
                 raise DatasetError(
@@ -94,8 +100,9 @@ class RegionClasses:
             by_photo = self._of_all[region]
             chosen = [rng.choice(by_photo[photo]) for photo in rng.sample(sorted(by_photo), shots + 1)]
             return BankEpisode(chosen[1:], chosen[0], lambda slot: self._mask(self._shared[slot], region))
-        photos = self._of_photos[draw_set(sorted(self._of_photos), self.config, rng)]
-        region, slots = rng.choice(photos[rng.choice(sorted(photos))])
+        by_set = self._of_photos[shots]
+        photos = by_set[draw_set(self.bank.weights(by_set), rng)]
+        region, slots = rng.choice(photos[rng.choice(list(photos))])
         chosen = rng.sample(slots, shots + 1)
         return BankEpisode(chosen[1:], chosen[0], lambda slot: self._mask(self._own[slot], region))
 
@@ -107,15 +114,12 @@ class RegionClasses:
         mask[(share > _UNSURE[0]) & (share < _UNSURE[1])] = IGNORE
         return mask
 
-    def _photo_regions(self, photos: dict[str, list[int]]) -> dict[str, dict[str, list[tuple[int, list[int]]]]]:
-        """By set and photo: regions, each with the views that show a fair part of it."""
-        found: dict[str, dict[str, list[tuple[int, list[int]]]]] = defaultdict(dict)
+    def _photo_regions(self, photos: dict[str, list[int]]) -> _PhotoRegions:
+        found: _PhotoRegions = defaultdict(dict)
         for photo, slots in photos.items():
             shown = _slots_by_region(self._own, slots)
-            enough = [(region, at) for region, at in sorted(shown.items()) if len(at) >= self._needed]
-            if enough:
-                found[photo.split("/")[0]][photo] = enough
-        return dict(found)
+            found[photo.split("/")[0]][photo] = sorted(shown.items())
+        return found
 
     def _shared_regions(self, photos: dict[str, list[int]]) -> dict[int, dict[str, list[int]]]:
         """By region: photos, each with its views that show a fair part of it."""
@@ -124,6 +128,17 @@ class RegionClasses:
             for region, at in _slots_by_region(self._shared, slots).items():
                 found[region][photo] = at
         return {region: by_photo for region, by_photo in found.items() if len(by_photo) >= self._needed}
+
+
+def _with_views(by_set: _PhotoRegions, count: int) -> _PhotoRegions:
+    """Those regions that so many views show, of the photos and sets that have one."""
+    found: _PhotoRegions = defaultdict(dict)
+    for name, photos in sorted(by_set.items()):
+        for photo, regions in sorted(photos.items()):
+            enough = [(region, at) for region, at in regions if len(at) >= count]
+            if enough:
+                found[name][photo] = enough
+    return dict(found)
 
 
 def _slots_by_region(regions: dict[int, NDArray[np.uint8]], slots: list[int]) -> dict[int, list[int]]:

@@ -19,6 +19,7 @@ from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.data.folder import PictureSet
 from iir_sdk.errors import DatasetNotFoundError
+from iir_sdk.training.bank.allocation import SetSize, draw_set, planned_views, set_weights
 from iir_sdk.training.bank.augment import Augmented, change_light, paste, random_view
 from iir_sdk.training.config import TrainingConfig
 
@@ -108,21 +109,6 @@ def read_cutouts(root: Path) -> list[Path]:
     return files
 
 
-def draw_set(names: Sequence[str], config: TrainingConfig, rng: random.Random) -> str:
-    """The main set and the cut-outs by their weights, where they are there, else one of the others evenly."""
-    weighted = {config.main_set: config.main_weight}
-    if config.cutout_weight and config.main_set != CUTOUT_SET:
-        weighted[CUTOUT_SET] = config.cutout_weight
-    weighted = {name: weight for name, weight in weighted.items() if name in names}
-    others = [name for name in names if name not in weighted]
-    at = rng.random() * (1 if others else sum(weighted.values()))
-    for name, weight in weighted.items():
-        at -= weight
-        if at < 0:
-            return name
-    return rng.choice(others or list(weighted))
-
-
 class ViewMaker:
     """Makes view number ``i`` from (seed, i) alone.
 
@@ -135,6 +121,9 @@ class ViewMaker:
     def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
         self.config = config
         self.sets = {s.name: s for s in sets}
+        self._planned = planned_views(sets, config)
+        sizes = {s.name: SetSize(len(s.classes), len(s.images)) for s in sets if s.classes}
+        self._weights = set_weights(sizes, config) if sizes else {}
         self._classes_of: dict[ClassKey, list[str]] = defaultdict(list)
         for s in sets:
             for name, stems in s.classes.items():
@@ -149,10 +138,11 @@ class ViewMaker:
         """View number ``index``."""
         rng = random.Random(f"{self.config.seed}/{index}")
         torch.manual_seed(rng.getrandbits(62))
-        set_name = draw_set(sorted(self.sets), self.config, rng)
-        name, stem = self._draw_object(set_name, rng)
-        image, masks, ignored = self._read(set_name, stem)
+        set_name, stem = self._planned[index % len(self._planned)]
         names = self._classes_of[set_name, stem]
+        # Rarer classes first: each view of a picture that shows one counts.
+        name = rng.choices(names, [1 / len(self.sets[set_name].classes[n]) for n in names])[0]
+        image, masks, ignored = self._read(set_name, stem)
         base = random_view(image, masks, names.index(name), self.config.view_size, rng)
         labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
         labels += [_Label(set_name, n) for n in ignored]
@@ -223,7 +213,7 @@ class ViewMaker:
             picture = f"{CUTOUT_SET}/{_cutout_name(file)}"
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
-            set_name = draw_set(sorted(self.sets), self.config, rng)
+            set_name = draw_set(self._weights, rng)
             name, stem = self._draw_object(set_name, rng)
             image, masks, _ = self._read(set_name, stem)
             mask = masks[self._classes_of[set_name, stem].index(name)]
