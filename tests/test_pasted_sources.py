@@ -39,14 +39,14 @@ def bank_of(*held: PackedView) -> FeatureBank:
 def test_a_pasted_object_of_a_class_already_shown_keeps_its_source(picture_folder, monkeypatch):
     maker = ViewMaker(read_picture_sets(picture_folder / "coins"), [], PASTING)
     drawn: list[str] = []
-    draw = maker._draw_object
+    draw = maker._all.draw
 
-    def noted(set_name: str, rng: random.Random) -> tuple[str, str]:
-        name, stem = draw(set_name, rng)
+    def noted(rng: random.Random) -> tuple[str, str, str]:
+        set_name, name, stem = draw(rng)
         drawn.append(f"{set_name}/{stem}")
-        return name, stem
+        return set_name, name, stem
 
-    monkeypatch.setattr(maker, "_draw_object", noted)
+    monkeypatch.setattr(maker._all, "draw", noted)
     for i in range(20):
         drawn.clear()
         made = maker.make(i)
@@ -91,4 +91,4 @@ def test_decoded_pictures_are_kept_by_their_bytes(picture_folder, monkeypatch):
     maker = ViewMaker(sets, [], PASTING)
     for i in range(12):
         maker.make(i)
-    assert maker._decoded.held == 3 * one
+    assert maker._decoded.nbytes == 3 * one

@@ -49,6 +49,12 @@ BANK = click.option("--bank", "bank_file", type=PATH, help="Folder that iir-sdk 
 LEAVE_OUT = click.option(
     "--leave-out", multiple=True, metavar="SET", help="Do not use this set of --data, or 'cutouts'; repeat."
 )
+ONLY = click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Use these alone: a set, a picture (set/stem), 'cutouts', some (cutouts/FOLDER), a .txt list; repeat.",
+)
 RECIPE = _shared(
     click.argument("recipe", default="lite2"),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),

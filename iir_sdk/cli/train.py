@@ -14,6 +14,7 @@ from iir_sdk.cli.options import (
     DATA,
     DEVICE,
     LEAVE_OUT,
+    ONLY,
     PARTS,
     PATH,
     RECIPE,
@@ -70,6 +71,7 @@ def bank(
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
 @LEAVE_OUT
+@ONLY
 @click.option("--validation", type=PATH, help="Sets to validate on, where the recipe does; benchmarks have their own.")
 @PARTS
 @BASE_LEARNER
@@ -85,6 +87,7 @@ def train(
     out: Path,
     exclude_fold: int | None,
     leave_out: tuple[str, ...],
+    only: tuple[str, ...],
     validation: Path | None,
     backbone_weights: Path | None,
     classifier: Path | None,
@@ -113,6 +116,7 @@ def train(
             bank=bank_file,
             novel=novel,
             leave_out=leave_out,
+            only=only,
             validation=validation,
             parts=TrainedParts(backbone_weights, classifier, base_learner),
             device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -157,6 +158,42 @@ def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[Pictu
         if name not in known:
             raise DatasetError(f"cannot leave out {name!r}: there are {', '.join(known)}; name some of these.")
     return [s for s in sets if s.name not in names]
+
+
+def only_named(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
+    """The sets named, whole or, by ``set/stem``, with these pictures alone; all where there are no names.
+
+    Names of cut-outs may be among them.
+
+    Raises:
+        DatasetError: a name is no set's, or no picture's.
+    """
+    if not names:
+        return list(sets)
+    known = {s.name: s for s in sets}
+    for set_name, _, stem in (name.partition("/") for name in names):
+        if set_name != CUTOUT_SET and (set_name not in known or (stem and stem not in known[set_name].images)):
+            raise DatasetError(
+                f"cannot use {set_name}{stem and '/'}{stem} alone: there are {', '.join(sorted(known))}; name some of "
+                "these, or pictures of them as set/stem."
+            )
+    return among(sets, names)
+
+
+def among(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
+    """As :func:`only_named`, whatever else the names name."""
+    whole, stems = set(names), defaultdict(set)
+    for set_name, _, stem in (name.partition("/") for name in names):
+        stems[set_name].add(stem)
+    chosen = [s if s.name in whole else s.of_pictures(stems[s.name]) for s in sets if s.name in stems]
+    return [s for s in chosen if s.classes]
+
+
+def cutouts_among(files: Sequence[Path], names: Sequence[str]) -> list[Path]:
+    """The cut-outs whose folder is named, as ``cutouts/folder``; ``cutouts`` names all, as no names do."""
+    if not names or CUTOUT_SET in names:
+        return list(files)
+    return [f for f in files if f"{CUTOUT_SET}/{f.parent.name}" in names]
 
 
 def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +79,12 @@ class PictureSet:
     def without(self, excluded: Callable[[str], bool]) -> PictureSet:
         """The same pictures without the masks of some classes (the unfiltered convention)."""
         return self.only([name for name in self.classes if not excluded(name)])
+
+    def of_pictures(self, stems: Container[str]) -> PictureSet:
+        """Those of its pictures alone, with their masks."""
+        classes = {name: tuple(stem for stem in shown if stem in stems) for name, shown in self.classes.items()}
+        images = {stem: file for stem, file in self.images.items() if stem in stems}
+        return replace(self, images=images, classes={name: shown for name, shown in classes.items() if shown})
 
     def only(self, names: Iterable[str]) -> PictureSet:
         """The same pictures with the masks of these classes only.

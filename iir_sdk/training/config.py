@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, DatasetNotFoundError
+from iir_sdk.files import is_file
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.pictures.preprocess import Preprocessing
 
@@ -95,6 +96,8 @@ class TrainingConfig:
             more views than its pictures' largest numbers sum to.
         enough_pictures: sets with fewer pictures are asked for the less often the fewer they have.
         paste: share of views with pasted objects.
+        paste_among: a list of sets and pictures, as ``open_sets``: its pictures get objects of its own pasted alone, so
+            that runs with ``--only`` this list may use all their views. Empty for none.
         cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
         cutout_classes: number of cut-outs used, each a class of its own.
         main_set: the set that ``main_weight`` of the bank's episodes come from, of those of labelled classes as of
@@ -146,6 +149,7 @@ class TrainingConfig:
     views_of_picture: tuple[int, ...] = (2, 12)
     enough_pictures: int = 30
     paste: float = 0.4
+    paste_among: str = ""
     cutouts: float = 0.5
     cutout_classes: int = 400
     main_set: str = "coco"
@@ -278,6 +282,30 @@ def packaged_recipes() -> dict[str, Path]:
 def find_recipe(name_or_path: str) -> Path:
     """A recipe of the package by name, else a path."""
     return packaged_recipes().get(name_or_path, Path(name_or_path))
+
+
+def packaged_lists() -> dict[str, Path]:
+    """The lists of sets that travel with the package, by name."""
+    return {p.stem: p for p in sorted((Path(__file__).parent / "recipes").glob("*.txt"))}
+
+
+def read_names(names_or_files: Sequence[str]) -> tuple[str, ...]:
+    """Names of sets as they are; those that end in ``.txt``, or that the package has a list of, read line by line.
+
+    Raises:
+        DatasetNotFoundError: there is no such file.
+    """
+    names: list[str] = []
+    for name in names_or_files:
+        file = packaged_lists().get(name, Path(name))
+        if file.suffix != ".txt":
+            names.append(name)
+        elif not is_file(file):
+            raise DatasetNotFoundError(f"no list of sets at {name!r}; name a .txt file, or sets themselves.")
+        else:
+            lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+            names += [line for line in lines if line]
+    return tuple(names)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from iir_sdk.data.dataset import CUTOUT_SET, FewShotDataset, Selection
-from iir_sdk.data.exclusion import cutouts_without, without_classes, without_sets
+from iir_sdk.data.exclusion import cutouts_among, cutouts_without, only_named, without_classes, without_sets
 from iir_sdk.data.folder import PictureSet, join_sets, read_picture_sets
 from iir_sdk.data.registry import benchmark
 from iir_sdk.engines.devices import pick_device
@@ -24,7 +24,7 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.bank.allocation import fitting
 from iir_sdk.training.bank.file import bank_origin, check_bank, views_kept, write_parts
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
-from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.config import TrainingConfig, read_names
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
 from iir_sdk.training.episode_pictures import EpisodeStream
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
@@ -68,6 +68,7 @@ def build_trainer(
     bank: Path | None = None,
     novel: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    only: Sequence[str] = (),
     validation: Path | None = None,
     parts: TrainedParts | None = None,
     device: str = "auto",
@@ -84,6 +85,8 @@ def build_trainer(
         bank: folder that :func:`fill_bank` filled, of all classes; None fills one for this run alone.
         novel: classes whose masks must not be seen, of sets of one's own.
         leave_out: sets of ``data`` that are not used, or ``cutouts``.
+        only: sets, pictures as ``set/stem`` and cut-outs that alone are used, or lists of them, see
+            :func:`iir_sdk.data.exclusion.read_names`; none for all.
         validation: sets to validate on; benchmarks have their own.
         parts: what the network starts from.
         device: ``auto`` or a torch device.
@@ -98,8 +101,10 @@ def build_trainer(
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
     every = read_picture_sets(data, exif=config.exif) if config.dataset == "folder" else []
-    sets = without_classes(without_sets(every, leave_out), novel)
-    _check_bank_options(config, every, sets, bank, leave_out)
+    names = read_names(only)
+    chosen_sets = only_named(every, names) if every else []
+    sets = without_classes(without_sets(chosen_sets, leave_out), novel)
+    _check_bank_options(config, every, sets, bank, (*leave_out, *only))
     config = fitting(config, every if bank else sets)
     _check_convention(config, bank, novel)
     source_data = _training_data(config, data, sets)
@@ -110,7 +115,7 @@ def build_trainer(
     source: EpisodeSource
     if config.source == "bank":
         files = read_cutouts(cutouts) if cutouts else []
-        used = [] if CUTOUT_SET in leave_out else cutouts_without(files, novel)
+        used = [] if CUTOUT_SET in leave_out else cutouts_without(cutouts_among(files, names), novel)
         maker, kept = ViewMaker(sets, used, config), None
         if bank:
             whole = ViewMaker(every, files, config)
@@ -306,7 +311,9 @@ def _check_bank_options(
     if config.source != "bank" and (bank or CUTOUT_SET in leave_out):
         raise ConfigError(f"a bank and cut-outs go with source='bank', the recipe has {config.source!r}.")
     if leave_out and config.dataset != "folder":
-        raise ConfigError(f"--leave-out {leave_out[0]} goes with dataset='folder', the recipe has {config.dataset!r}.")
+        raise ConfigError(
+            f"--leave-out and --only {leave_out[0]} go with dataset='folder', the recipe has {config.dataset!r}."
+        )
     if every and not sets:
         names = ", ".join(s.name for s in every)
         raise DatasetError(f"all classes of {names} are left out; leave out fewer, or pass more sets.")

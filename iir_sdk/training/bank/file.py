@@ -35,6 +35,7 @@ _OF_VIEWS = (
     "views",
     "views_of_picture",
     "paste",
+    "paste_among",
     "cutouts",
     "cutout_classes",
     "main_set",

@@ -17,11 +17,12 @@ from torch import Tensor
 from iir_sdk.data.benchmarks.stored_files import stored_pixels
 from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
+from iir_sdk.data.exclusion import among, cutouts_among
 from iir_sdk.data.folder import PictureSet
 from iir_sdk.errors import DatasetNotFoundError
 from iir_sdk.training.bank.allocation import SetSize, draw_set, planned_views, set_weights
 from iir_sdk.training.bank.augment import Augmented, change_light, paste, random_view
-from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.config import TrainingConfig, read_names
 
 ClassKey = tuple[str, str]
 """(set, class)."""
@@ -109,6 +110,26 @@ def read_cutouts(root: Path) -> list[Path]:
     return files
 
 
+class _Objects:
+    """Objects of some pictures, and cut-outs, that are pasted into others."""
+
+    def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
+        self.sets, self.cutouts = {s.name: s for s in sets if s.classes}, list(cutouts)
+        sizes = {name: SetSize(len(s.classes), len(s.images)) for name, s in self.sets.items()}
+        self._weights = set_weights(sizes, config) if sizes else {}
+
+    def has(self, set_name: str, stem: str) -> bool:
+        """Whether a picture is among them."""
+        return set_name in self.sets and stem in self.sets[set_name].images
+
+    def draw(self, rng: random.Random) -> tuple[str, str, str]:
+        """Set, class and stem of an object."""
+        set_name = draw_set(self._weights, rng)
+        classes = self.sets[set_name].classes
+        name = rng.choice(sorted(classes))
+        return set_name, name, rng.choice(classes[name])
+
+
 class ViewMaker:
     """Makes view number ``i`` from (seed, i) alone.
 
@@ -122,8 +143,6 @@ class ViewMaker:
         self.config = config
         self.sets = {s.name: s for s in sets}
         self._planned = planned_views(sets, config)
-        sizes = {s.name: SetSize(len(s.classes), len(s.images)) for s in sets if s.classes}
-        self._weights = set_weights(sizes, config) if sizes else {}
         self._classes_of: dict[ClassKey, list[str]] = defaultdict(list)
         for s in sets:
             for name, stems in s.classes.items():
@@ -131,6 +150,10 @@ class ViewMaker:
                     self._classes_of[s.name, stem].append(name)
         count = min(len(cutouts), config.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
+        self._all, self._listed = _Objects(sets, self.cutouts, config), None
+        if config.paste_among:
+            names = read_names([config.paste_among])
+            self._listed = _Objects(among(sets, names), cutouts_among(self.cutouts, names), config)
         # Pictures are small and drawn again and again, so the latest ones stay decoded.
         self._decoded: BoundedCache[tuple[str, str], _Decoded] = BoundedCache(_KEPT_BYTES, _decoded_bytes)
 
@@ -147,9 +170,10 @@ class ViewMaker:
         labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
         labels += [_Label(set_name, n) for n in ignored]
         made_of, pasted = {(set_name, name)}, set()
+        pool = self._listed if self._listed and self._listed.has(set_name, stem) else self._all
         if rng.random() < self.config.paste:
             for _ in range(rng.randint(1, 3)):
-                base, labels, key, picture = self._paste_one(base, labels, rng, index)
+                base, labels, key, picture = self._paste_one(base, labels, pool, rng, index)
                 made_of.add(key)
                 pasted.add(picture)
         planes = list(zip(labels, base.masks, strict=True))
@@ -185,11 +209,6 @@ class ViewMaker:
             sizes += [f"{s.name}/{stem} {image.stat().st_size}" for stem, image in s.images.items()]
         return hashlib.sha256("\n".join(sorted(sizes)).encode()).hexdigest()
 
-    def _draw_object(self, set_name: str, rng: random.Random) -> tuple[str, str]:
-        classes = self.sets[set_name].classes
-        name = rng.choice(sorted(classes))
-        return name, rng.choice(classes[name])
-
     def _read(self, set_name: str, stem: str) -> _Decoded:
         return self._decoded.get((set_name, stem), lambda: self._decode(set_name, stem))
 
@@ -202,19 +221,18 @@ class ViewMaker:
         return _Decoded(image, torch.from_numpy(np.stack(planes)), ignored)
 
     def _paste_one(
-        self, base: Augmented, labels: list[_Label], rng: random.Random, index: int
+        self, base: Augmented, labels: list[_Label], pool: _Objects, rng: random.Random, index: int
     ) -> tuple[Augmented, list[_Label], ClassKey, str]:
         """The view with one more object, its labels, the object's class and the picture that it is from."""
-        if self.cutouts and rng.random() < self.config.cutouts:
-            file = rng.choice(self.cutouts)
+        if pool.cutouts and rng.random() < self.config.cutouts:
+            file = rng.choice(pool.cutouts)
             rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.
             label = _Label(CUTOUT_SET, _cutout_name(file), frozenset({f"{file.stem}/{index}"}))
             picture = f"{CUTOUT_SET}/{_cutout_name(file)}"
             patch, alpha = rgba[:3], rgba[3:].float() / 255
         else:
-            set_name = draw_set(self._weights, rng)
-            name, stem = self._draw_object(set_name, rng)
+            set_name, name, stem = pool.draw(rng)
             image, masks, _ = self._read(set_name, stem)
             mask = masks[self._classes_of[set_name, stem].index(name)]
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
