@@ -23,6 +23,15 @@ EVIDENCE = Path(__file__).parent / "evidence"
 RETIRED = {"compiled", "refresh", "tensorboard"}
 """Settings that recipes had when the evidence was made, and that no architecture depends on."""
 
+RETIRED_OF_MODEL = {"classifier", "companion_priors", "decoder", "joint_priors", "late_features", "shared_projection"}
+RETIRED_OF_MODEL |= {"shot_fusion"}
+"""Settings of architectures that follow from the preset since."""
+
+
+def _is_light(model: dict[str, Any]) -> bool:
+    """Whether an architecture of the evidence is the light preset; the mixtures that were tried are built no more."""
+    return bool(model.get("preset") == "light" or (model.get("joint_priors") and not model.get("late_features")))
+
 
 def scored_runs(score: str) -> list[dict[str, Any]]:
     """Runs whose evidence holds a score file of that name, with recipe and mean mIoU."""
@@ -30,6 +39,9 @@ def scored_runs(score: str) -> list[dict[str, Any]]:
     for file in sorted(EVIDENCE.glob(f"*/{score}.json")):
         recipe = json.loads((file.parent / "recipe.json").read_text(encoding="utf-8"))
         miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
+        if not _is_light(recipe["model"]):
+            continue
+        recipe["model"] = {k: v for k, v in recipe["model"].items() if k not in RETIRED_OF_MODEL}
         config = TrainingConfig.from_dict({k: v for k, v in recipe.items() if k not in RETIRED})
         found.append({"name": file.parent.name, "config": config, "miou": miou})
     return found

@@ -78,13 +78,13 @@ def test_dropped_pairs_get_no_attention_and_others_keep_theirs(rng):
     tokens, support = torch.tensor(rng.normal(size=(1, 5, 8))), torch.tensor(rng.normal(size=(1, 6, 8)))
     kept = cross.keys_values(support)
     query_labels, support_labels = torch.tensor([[0, 1, 1, 0, 1]]), torch.tensor([[1, 0, 0, 1, 1, 0]])
-    none = torch.zeros(1, 1, 6, dtype=torch.float64)
-    bias = directional_dropout(cross, tokens, kept.keys, none, Labels(query_labels, support_labels))
-    drop = cross.inconsistent(tokens, kept.keys, query_labels, support_labels)
+    labels = Labels(query_labels, support_labels)
+    affinity = cross.attention.affinity(cross.query_norm(tokens), kept.keys)
+    drop, bias = inconsistent_pairs(affinity, *labels), directional_dropout(affinity, None, labels)
     assert drop.any()
     assert torch.equal(bias == -torch.inf, drop)
     untouched = ~drop.any(2)[0]
-    with_dropout, without = cross(tokens, kept, bias), cross(tokens, kept)
+    with_dropout, without = cross(tokens, kept, labels=labels), cross(tokens, kept)
     torch.testing.assert_close(with_dropout[0, untouched], without[0, untouched])
     assert (with_dropout[0, ~untouched] - without[0, ~untouched]).abs().max() > 1e-6
     assert torch.isfinite(with_dropout).all()

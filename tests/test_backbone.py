@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.backbone import Backbone, create_network
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing
@@ -64,12 +66,11 @@ def test_the_backbone_is_frozen_and_stays_in_evaluation_mode():
     assert not any(p.requires_grad for p in model.backbone.parameters())
 
 
-def test_without_classifier():
-    backbone = Backbone("resnet50", classifier=False)
-    assert not backbone.has_classifier
-    assert backbone.supports_closed_form
-    high = torch.randn(1, 2048, 2, 2)
-    assert backbone.pooled_map(high) is high
+def test_a_network_without_a_linear_classifier_is_refused(monkeypatch):
+    headless = partial(create_network, num_classes=0)
+    monkeypatch.setattr("iir_sdk.model.backbone.create_network", headless)
+    with pytest.raises(ConfigError, match="'resnet50' has no linear classifier"):
+        Backbone("resnet50")
 
 
 def test_unknown_name_says_where_to_look():
@@ -108,9 +109,9 @@ def test_closed_form_on_a_nonlinear_head_is_refused():
         {"dropout": 1.0},
         {"cam": "magic"},
         {"head_width": 12},
-        {"joint_priors": True},
-        {"joint_priors": True, "decoder": "light", "cam": "grad"},
-        {"self_support": True},
+        {"preset": "heavy"},
+        {"self_support": True, "preset": "paper"},
+        {"dictionary": 8, "cam": "grad"},
         {"presence": True, "cam": "grad"},
     ],
 )
@@ -122,6 +123,8 @@ def test_config_refuses_what_cannot_be_built(bad):
 def test_config_refuses_unknown_keys_and_wrong_kinds():
     with pytest.raises(ConfigError, match="depth"):
         ModelConfig.from_dict({"depth": 3})
+    with pytest.raises(ConfigError, match="unknown key 'head_widht'; did you mean 'head_width'"):
+        ModelConfig.from_dict({"head_widht": 8})
     with pytest.raises(ConfigError, match="width"):
         ModelConfig.from_dict({"width": "128"})
     assert ModelConfig.from_dict(ModelConfig(width=64).to_dict()) == ModelConfig(width=64)

@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.cam import (
     adaptive_threshold,
-    class_activation,
     closed_form_cam,
     grad_cam,
     normalised_at,
     proxy_class,
 )
-from iir_sdk.model.prototypes import resize_mask
 
 
 @pytest.fixture(scope="module")
@@ -85,31 +83,14 @@ def test_grad_cam_works_under_inference_mode(lite, rng):
 
 def test_proxy_class_is_that_of_the_masked_features(lite, rng):
     mid = torch.tensor(rng.normal(size=(2, 120, 4, 4)), dtype=torch.float32)
-    high = lite.high_from_mid(mid)
     mask = torch.zeros(2, 1, 64, 64)
     mask[0, :, :32], mask[1, :, :, 40:] = 1, 1
-    found = proxy_class(lite, mid, high, mask)
+    found = proxy_class(lite, mid, mask)
     for i in range(2):
         masked = mid[i : i + 1] * torch.nn.functional.avg_pool2d(mask[i : i + 1], 16)
         logits = lite.net.classifier(lite.pooled_map(lite.high_from_mid(masked)).mean((2, 3)))
         assert found.index[i] == logits.argmax()
         assert torch.equal(found.weight[i, 0], lite.class_weight[logits.argmax()])
-
-
-def test_without_classifier_the_support_gives_the_row(rng):
-    net = Backbone("tf_efficientnet_lite2", classifier=False)
-    mid = torch.tensor(rng.normal(size=(1, 120, 4, 4)), dtype=torch.float32)
-    high = net.high_from_mid(mid)
-    mask = (torch.rand(1, 1, 64, 64) > 0.6).float()
-    found = proxy_class(net, mid, high, mask)
-    share = resize_mask(mask, (high.shape[2], high.shape[3]))
-    expected = (high * share).sum((2, 3)) / share.sum()
-    torch.testing.assert_close(found.weight[:, 0], expected)
-    assert found.index.tolist() == [[-1]]
-    cam = class_activation(net, mid, net.pooled_map(high), found)
-    np.testing.assert_allclose(
-        cam[0, 0], np.maximum(np.einsum("chw,c->hw", high[0].numpy(), expected[0].numpy()), 0), atol=1e-4
-    )
 
 
 @settings(max_examples=80, deadline=None)

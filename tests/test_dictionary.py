@@ -18,7 +18,7 @@ from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.iir import IIR
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
-from tests.test_iir import JOINT, episode
+from tests.test_iir import LIGHT, episode
 from tests.test_loop import WORDS, build
 from tests.test_training import random_backbone  # noqa: F401
 
@@ -99,7 +99,7 @@ def test_words_that_win_everywhere_keep_the_ranking_and_finite_odds():
 @pytest.mark.parametrize("shots", [1, 2])
 def test_one_query_by_several_supports_is_as_by_each(shots):
     torch.manual_seed(0)
-    model = IIR(replace(JOINT, self_support=True, dictionary=8)).eval()
+    model = IIR(replace(LIGHT, self_support=True, dictionary=8)).eval()
     images, masks, queries = episode(tasks=3, shots=shots)
     with torch.inference_mode():
         together = model(queries[:1], model.encode_support(images, masks)).logits
@@ -161,13 +161,13 @@ def test_scipy_is_asked_for_before_any_picture_is_looked_at(picture_folder, tmp_
 
 
 def test_a_dictionary_needs_the_joint_prior():
-    with pytest.raises(ConfigError, match="joint_priors"):
-        ModelConfig(dictionary=8)
+    with pytest.raises(ConfigError, match="preset='light'"):
+        ModelConfig(preset="paper", dictionary=8)
 
 
 def test_the_words_change_the_answer_and_are_no_parameters():
     torch.manual_seed(0)
-    model = IIR(replace(JOINT, dictionary=8)).eval()
+    model = IIR(replace(LIGHT, dictionary=8)).eval()
     assert {"dictionary.mid", "dictionary.high"} <= set(model.decoder.state_dict())
     assert not {"dictionary.mid", "dictionary.high"} & {n for n, _ in model.decoder.named_parameters()}
     images, masks, queries = episode(shots=1)

@@ -33,7 +33,7 @@ from tests.test_training import TINY, random_backbone  # noqa: F401
 
 MODEL = replace(TINY.model, backbone="test_efficientnet", dropout=0.1)
 BANK = replace(TINY, model=MODEL, steps=20, save_every=10, log_every=1, views=20, precision="float32")
-WORDS = replace(BANK, model=replace(MODEL, decoder="light", joint_priors=True, self_support=True, dictionary=6))
+WORDS = replace(BANK, model=replace(MODEL, self_support=True, dictionary=6))
 PICTURES = replace(BANK, source="pictures", rotation=10.0)
 
 

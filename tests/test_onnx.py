@@ -45,7 +45,7 @@ openvino = pytest.importorskip("openvino")
 BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
-PLAIN = {"joint_priors": False, "self_support": False, "dictionary": 0, "presence": False}
+PLAIN = {"self_support": False, "dictionary": 0, "presence": False}
 
 
 def save(path: Path, **changes: object) -> Path:
@@ -53,12 +53,10 @@ def save(path: Path, **changes: object) -> Path:
     config = ModelConfig(
         **{
             "backbone": "test_efficientnet",
-            "decoder": "light",
             "width": 16,
             "blocks": 2,
             "cross_blocks": 1,
             "head_width": 8,
-            "joint_priors": True,
             "self_support": True,
             "dictionary": 6,
             "presence": True,
@@ -119,11 +117,11 @@ def on_torch(weights: Path) -> FewShotSegmenter:
     return FewShotSegmenter(weights, device="cpu")
 
 
-@pytest.fixture(scope="module", params=["joint", "light", "full"])
+@pytest.fixture(scope="module", params=["joint", "light", "paper"])
 def each_exported(request, tmp_path_factory, exported):
     if request.param == "joint":
         return exported
-    return export(tmp_path_factory.mktemp(request.param), decoder=request.param, **PLAIN)
+    return export(tmp_path_factory.mktemp(request.param), preset=request.param, **PLAIN)
 
 
 @BACKENDS

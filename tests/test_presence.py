@@ -27,7 +27,7 @@ from iir_sdk.evaluation.calibration import (
     present_and_absent,
 )
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
-from iir_sdk.model.backbone import Taps, build_backbone
+from iir_sdk.model.backbone import Taps
 from iir_sdk.model.companions import self_support_priors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
@@ -37,13 +37,11 @@ from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 CONFIG = ModelConfig(
     backbone="test_efficientnet",
-    decoder="light",
     width=8,
     blocks=1,
     cross_blocks=1,
     heads=1,
     head_width=8,
-    joint_priors=True,
     self_support=True,
     presence=True,
 )
@@ -133,9 +131,9 @@ def test_the_evidence_is_what_its_names_say(model):
     assert torch.isfinite(nothing).all()
 
 
-def test_without_a_classifier_vectors_themselves_are_compared():
+def test_how_alike_the_classifier_finds_two_objects_equals_the_formula():
     same, other = torch.eye(8)[None, :1], torch.eye(8)[None, 1:2]
-    cosine, overlap = class_agreement(same, torch.cat([same, other], 1), None)
+    cosine, overlap = class_agreement(same, torch.cat([same, other], 1), torch.eye(8))
     assert cosine[0].tolist() == pytest.approx([1, -1 / 7], abs=1e-6)
     share = np.exp([4, *[0] * 7]) / (np.exp(4) + 7)
     assert overlap[0].tolist() == pytest.approx([1, 2 * np.sqrt(share[0] * share[1]) + 6 * share[1]], abs=1e-6)
@@ -236,35 +234,6 @@ def test_pictures_that_show_the_class_too_small_for_an_episode_are_not_absent_on
     pictures.seen = {"a": ("cat",), "b": ("cat",), "c": ("dog", "cat"), "d": ("dog",), "e": ("dog", "cat")}
     absent = absent_episodes(pictures, [Episode("cat", ("a",), "b")] * 20, seed=0)
     assert {e.query for e in absent} == {"d"}
-
-
-# The stage before the last
-
-
-def test_late_features_lead_the_same_last_stage():
-    torch.manual_seed(0)
-    plain = build_backbone("tf_efficientnet_lite0").eval()
-    late = build_backbone("tf_efficientnet_lite0", late=True).eval()
-    late.load_state_dict(plain.state_dict())
-    images = torch.randn(1, 3, 64, 64)
-    with torch.inference_mode():
-        one, other = plain(images), late(images)
-        assert late.check_order(images)
-        torch.testing.assert_close(late.pooled_map(other.high), plain.pooled_map(one.high))
-        before = plain.net.get_submodule("blocks.5")(one.mid)
-    own = plain.channels[2]
-    torch.testing.assert_close(other.high[:, -own:], one.high)
-    assert late.channels == (*plain.channels[:2], own + before.shape[1])
-    first = other.high[:, :-own]
-    torch.testing.assert_close(first.norm(dim=1), one.high.norm(dim=1), rtol=1e-3, atol=1e-4)
-    cosine = torch.nn.functional.cosine_similarity(first, before)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["resnet50", "vit_tiny_patch16_224"])
-def test_late_features_need_two_stages_at_one_stride(name):
-    with pytest.raises(ConfigError, match="late_features=false"):
-        build_backbone(name, late=True)
 
 
 # Through the doors

@@ -14,7 +14,6 @@ def test_every_recipe_of_the_package_is_valid():
     assert set(packaged_recipes()) == {
         "coco",
         "fss1000",
-        "full2",
         "lite0",
         "lite2",
         "paco_part",
@@ -45,8 +44,7 @@ def test_the_papers_recipes_are_its_table(name, size, batch, epochs):
     assert config.scale == ((0.8, 1.25) if name == "coco" else (0.9, 1.1))
     model = config.model
     assert (model.backbone, model.cam, model.width, model.heads) == ("resnet50.tv_in1k", "grad", 256, 1)
-    assert (model.blocks, model.cross_blocks, model.shot_fusion) == (6, 5, "average")
-    assert not model.shared_projection
+    assert (model.preset, model.blocks, model.cross_blocks) == ("paper", 6, 5)
 
 
 def test_what_is_given_last_decides_how_long():

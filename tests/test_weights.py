@@ -190,6 +190,10 @@ def foreign(_: dict, metadata: dict) -> None:
     metadata["other"] = metadata.pop(FORMAT)
 
 
+def older(_: dict, metadata: dict) -> None:
+    metadata["iir_sdk.checkpoint/1"] = metadata.pop(FORMAT)
+
+
 def broken(_: dict, metadata: dict) -> None:
     metadata[FORMAT] = "{"
 
@@ -200,6 +204,7 @@ def broken(_: dict, metadata: dict) -> None:
         (hostile, ConfigError, "width"),
         (elsewhere, ConfigError, "plain timm model name"),
         (foreign, WeightsError, "not a checkpoint of this package"),
+        (older, WeightsError, "format 'iir_sdk.checkpoint/1': load it with the iir_sdk that made it"),
         (broken, WeightsError, "configuration cannot be read"),
     ],
 )

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.config import ShotFusion
 from iir_sdk.model.support_state import Tokens
-from iir_sdk.model.tokens import token_bias
 
 IGNORE = 255
 
@@ -20,18 +18,6 @@ class KeysValues(NamedTuple):
 
     keys: Tensor
     values: Tensor
-
-
-class Attended(NamedTuple):
-    """Over which tokens one attention runs, and how much its outcome counts.
-
-    Attributes:
-        bias: ``(N, 1, T)`` added to the attention logits; ``-inf`` at tokens that are no part of it.
-        weight: ``(N, 1, 1)``, of several attentions' outcomes; they sum to 1. None for a single one.
-    """
-
-    bias: Tensor
-    weight: Tensor | None = None
 
 
 class Labels(NamedTuple):
@@ -108,10 +94,10 @@ def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: T
 class FeedForward(nn.Module):
     """Pre-norm two-layer perceptron with a residual."""
 
-    def __init__(self, width: int, ratio: int = 2) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -157,40 +143,24 @@ class CrossAttention(nn.Module):
         """Project ``support_tokens (B, S, d)`` once."""
         return self.attention.keys_values(self.support_norm(support_tokens))
 
-    def inconsistent(self, tokens: Tensor, keys: Tensor, query_labels: Tensor, support_labels: Tensor) -> Tensor:
-        """Pairs that directional dropout cuts, ``(B, T, S)`` bool; carries no gradient."""
-        # Detached, not under no_grad: autocast would keep the low-precision weights it casts there, without their
-        # graph, and hand them to the attention that follows.
-        affinity = self.attention.affinity(self.query_norm(tokens), keys).detach()
-        return inconsistent_pairs(affinity, query_labels, support_labels)
+    def forward(
+        self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None, labels: Labels | None = None
+    ) -> Tensor:
+        """``tokens (B, T, d)`` refined by ``support``.
 
-    def forward(self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None) -> Tensor:
-        """``tokens (B, T, d)`` refined by ``support``; ``bias (B, T or 1, S)`` adds to the attention logits."""
-        refined: Tensor = self.feed_forward(self.attend(tokens, support, bias))
+        Args:
+            tokens: of the queries.
+            support: what they attend to.
+            bias: ``(B, T or 1, S)``, added to the attention logits.
+            labels: turn directional dropout on.
+        """
+        normed = self.query_norm(tokens)
+        if labels is not None:
+            # Detached, not under no_grad: autocast would keep the low-precision weights it casts there, without their
+            # graph, and hand them to the attention that follows.
+            bias = directional_dropout(self.attention.affinity(normed, support.keys).detach(), bias, labels)
+        refined: Tensor = self.feed_forward(tokens + self.attention(normed, support, bias))
         return refined
-
-    def attend(self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None) -> Tensor:
-        """The residual attention step without the feed-forward."""
-        attended: Tensor = tokens + self.attention(self.query_norm(tokens), support, bias)
-        return attended
-
-
-def attended_tokens(mass: Tensor, weights: Tensor, bias: Tensor, fusion: ShotFusion) -> list[Attended]:
-    """All shots' tokens at once for ``concat``, those of each shot by itself for ``average``.
-
-    Args:
-        mass: ``(N, K, T)`` of the tokens.
-        weights: ``(N, K)`` of the shots, each row sums to 1.
-        bias: ``(N, 1, T)`` that they give the tokens of all shots.
-        fusion: which of the two.
-    """
-    if fusion == "concat" or weights.shape[1] == 1:
-        return [Attended(bias)]
-    one = torch.eye(weights.shape[1], device=weights.device)
-    return [
-        Attended(token_bias(one[k].expand_as(weights), mass), weights[:, k, None, None])
-        for k in range(weights.shape[1])
-    ]
 
 
 def support_labels(tokens: Tokens[Tensor]) -> Tensor:
@@ -198,31 +168,15 @@ def support_labels(tokens: Tokens[Tensor]) -> Tensor:
     return torch.where(tokens.mass.sum(1) > 0, (tokens.side > 0.5).long(), IGNORE)
 
 
-def cross_step(
-    cross: CrossAttention, tokens: Tensor, support: KeysValues, attended: list[Attended], labels: Labels | None
-) -> Tensor:
-    """``tokens (N, P, d)`` refined by a support's keys and values ``(N, T, d)``.
+def directional_dropout(affinity: Tensor, bias: Tensor | None, labels: Labels) -> Tensor:
+    """A cross attention's ``bias (N, 1, T)`` as ``(N, P, T)``, ``-inf`` at similar but inconsistent pairs.
 
     Args:
-        cross: the layers.
-        tokens: of the queries.
-        support: what they attend to.
-        attended: from :func:`attended_tokens`.
-        labels: turn directional dropout on.
+        affinity: ``(N, P, T)`` of query and support tokens.
+        bias: of the support's tokens; None for zeros.
+        labels: of both.
     """
-    outcomes = []
-    for bias, weight in attended:
-        if labels is not None:
-            bias = directional_dropout(cross, tokens, support.keys, bias, labels)
-        outcome = cross.attend(tokens, support, bias)
-        outcomes.append(outcome if weight is None else weight.to(tokens.dtype) * outcome)
-    refined: Tensor = cross.feed_forward(sum(outcomes[1:], start=outcomes[0]))
-    return refined
-
-
-def directional_dropout(cross: CrossAttention, tokens: Tensor, keys: Tensor, bias: Tensor, labels: Labels) -> Tensor:
-    """``bias (N, 1, T)`` of query tokens ``(N, P, d)`` as ``(N, P, T)``, ``-inf`` at similar but inconsistent pairs."""
-    drop = cross.inconsistent(tokens, keys, *labels)
-    cut = bias.expand(drop.shape).masked_fill(drop, -torch.inf)
+    bias = torch.zeros_like(affinity[:, :1]) if bias is None else bias
+    cut = bias.expand(affinity.shape).masked_fill(inconsistent_pairs(affinity, *labels), -torch.inf)
     # A row left without any token has no softmax; it keeps what it had.
     return torch.where(cut.isneginf().all(2, keepdim=True), bias, cut)

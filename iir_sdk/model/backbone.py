@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.tokens import vector_lengths
 from iir_sdk.torchvision_import import imported_timm
 
 _POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "head_drop")
@@ -29,21 +28,17 @@ class Taps(NamedTuple):
     high: Tensor
 
 
-def build_backbone(name: str, *, classifier: bool = True, late: bool = False) -> Backbone:
+def build_backbone(name: str) -> Backbone:
     """The adapter of a timm model name; see :class:`Backbone`.
 
     Raises:
         ConfigError: a name timm does not know, or a network that no adapter fits.
     """
-    if not name.startswith("vit_"):
-        return Backbone(name, classifier=classifier, late=late)
-    if late:
-        raise ConfigError(f"backbone {name!r} has no two stages at one stride; set late_features=false.")
-    return VitBackbone(name, classifier=classifier)
+    return VitBackbone(name) if name.startswith("vit_") else Backbone(name)
 
 
 class Backbone(nn.Module):
-    """A frozen timm classifier with its ``low``, ``mid`` and ``high`` taps and, if wanted, its head.
+    """A frozen timm classifier with its ``low``, ``mid`` and ``high`` taps and its head.
 
     The network is split at the taps so that the last stage can be run on a changed ``mid`` map (the proxy
     class, Grad-CAM): ``high_from_mid`` and ``pooled_map`` run the modules that follow a tap. This asks for a
@@ -51,18 +46,15 @@ class Backbone(nn.Module):
 
     Args:
         name: timm model name, e.g. ``tf_efficientnet_lite2``, ``resnet50``, ``vgg16_bn``.
-        classifier: keep the 1000-way head.
-        late: ``high`` holds the channels of the stage before the last one too, in front of the last one's own and, at
-            each position, as long as they are, so that a cosine counts both alike.
 
     Raises:
-        ConfigError: a name timm does not know, a network without three taps, or one that cannot be split at them;
-            ``late`` where ``high`` has but one stage.
+        ConfigError: a name timm does not know, a network without three taps, one that cannot be split at them, or one
+            without a linear classifier.
     """
 
-    def __init__(self, name: str, *, classifier: bool = True, late: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.net = create_network(name, **({} if classifier else {"num_classes": 0}))
+        self.net = create_network(name)
         info = cast(Any, self.net).feature_info
         entries = list(getattr(info, "info", info))
         if len(entries) < 3:
@@ -75,12 +67,10 @@ class Backbone(nn.Module):
         mid, high = (path.index(entries[i]["module"]) for i in (-2, -1))
         # Paths, not modules: registering a module twice would store its weights twice.
         self._after_mid, self._after_high = path[mid + 1 : high + 1], path[high + 1 :]
-        self._last_stage = self.channels[2]
-        self._late = self._after_mid[:-1] if late else []
+        if not isinstance(cast(Any, self.net).get_classifier(), nn.Linear):
+            raise ConfigError(f"backbone {name!r} has no linear classifier, whose rows class activation maps are of.")
         self.requires_grad_(False)
         self.eval()
-        if late:
-            self.channels = (*self.channels[:2], self._last_stage + self._late_channels(name))
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: the backbone is frozen, its batch norms too."""
@@ -88,23 +78,18 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Taps:
         """Taps of normalised images ``(B, 3, H, W)``."""
-        count = 2 if self._late else 3
-        low, mid, *high = cast(Any, self.net).forward_intermediates(
-            images, indices=self._tap_indices[:count], intermediates_only=True, stop_early=True
+        maps = cast(Any, self.net).forward_intermediates(
+            images, indices=self._tap_indices, intermediates_only=True, stop_early=True
         )
-        return Taps(low, mid, self.high_from_mid(mid) if self._late else high[0])
+        return Taps(*maps)
 
     def high_from_mid(self, mid: Tensor) -> Tensor:
         """Run the last stage: ``mid (B, C_mid, h, w)`` -> ``high (B, C_high, h/2, w/2)``."""
-        if not self._late:
-            return self._run(self._after_mid, mid)
-        late = self._run(self._late, mid)
-        high = self._run(self._after_mid[-1:], late)
-        return torch.cat([late * (vector_lengths(high) / vector_lengths(late)).to(late.dtype), high], 1)
+        return self._run(self._after_mid, mid)
 
     def pooled_map(self, high: Tensor) -> Tensor:
-        """The map that the classifier pools, ``(B, C, h, w)``; ``high`` itself without a classifier."""
-        return self._end(high) if self.has_classifier else high
+        """The map that the classifier pools, ``(B, C, h, w)``."""
+        return self._run(self._after_high, high)
 
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
@@ -120,16 +105,9 @@ class Backbone(nn.Module):
         return self.channels[1]
 
     @property
-    def has_classifier(self) -> bool:
-        """Whether the ImageNet head is there."""
-        return isinstance(cast(Any, self.net).get_classifier(), nn.Linear)
-
-    @property
     def classifier(self) -> nn.Linear:
-        """The last layer of the head; only where :attr:`has_classifier`."""
-        classifier = cast(Any, self.net).get_classifier()
-        assert isinstance(classifier, nn.Linear)
-        return classifier
+        """The last layer of the head."""
+        return cast(nn.Linear, cast(Any, self.net).get_classifier())
 
     @property
     def class_weight(self) -> Tensor:
@@ -139,8 +117,6 @@ class Backbone(nn.Module):
     @property
     def supports_closed_form(self) -> bool:
         """Whether ``W_c . h(x, y)`` is the exact CAM: average pooling, then one linear layer and nothing else."""
-        if not self.has_classifier:
-            return True
         children = list(self.net.named_children())
         start = next(i for i, (name, _) in enumerate(children) if name in _POOLING_AND_HEAD)
         head = [m for _, child in children[start:] for m in child.modules()]
@@ -150,22 +126,7 @@ class Backbone(nn.Module):
     def check_order(self, images: Tensor) -> bool:
         """Whether running the listed modules after ``mid`` gives the network's own final features."""
         taps = self(images)
-        return _alike(self._end(self.high_from_mid(taps.mid)), cast(Any, self.net).forward_features(images))
-
-    def _end(self, high: Tensor) -> Tensor:
-        """Run what follows the last stage, which reads that stage's own channels only."""
-        return self._run(self._after_high, high[:, -self._last_stage :] if self._late else high)
-
-    @torch.no_grad()
-    def _late_channels(self, name: str) -> int:
-        if self._late:
-            mid = cast(Any, self.net).forward_intermediates(
-                torch.zeros(1, 3, 64, 64), indices=self._tap_indices[1:2], intermediates_only=True, stop_early=True
-            )[0]
-            late = self._run(self._late, mid)
-            if late.shape[2:] == self._run(self._after_mid[-1:], late).shape[2:]:
-                return late.shape[1]
-        raise ConfigError(f"backbone {name!r} has no two stages at one stride; set late_features=false.")
+        return _alike(self.pooled_map(self.high_from_mid(taps.mid)), cast(Any, self.net).forward_features(images))
 
     def _run(self, paths: list[str], x: Tensor) -> Tensor:
         for path in paths:
@@ -182,13 +143,12 @@ class VitBackbone(Backbone):
 
     Args:
         name: timm name of a vision transformer, e.g. ``vit_large_patch14_dinov2``.
-        classifier: keep a 1000-way head.
 
     Raises:
         ConfigError: the network is not a plain vision transformer.
     """
 
-    def __init__(self, name: str, *, classifier: bool = True) -> None:
+    def __init__(self, name: str) -> None:
         nn.Module.__init__(self)
         self.net = create_network(name, num_classes=0, dynamic_img_size=True)
         for part in ("blocks", "norm", "cls_token", "patch_embed"):
@@ -199,7 +159,7 @@ class VitBackbone(Backbone):
             raise ConfigError(f"backbone {name!r} has {depth} blocks; four are needed.")
         self.channels = (width, 2 * width, width)
         self._tap_indices = [depth // 4 - 1, 3 * depth // 4 - 1]
-        self.head = nn.Linear(width, 1000) if classifier else None
+        self.head = nn.Linear(width, 1000)
         self.requires_grad_(False)
         self.eval()
 
@@ -250,14 +210,8 @@ class VitBackbone(Backbone):
         return self.channels[1] // 2
 
     @property
-    def has_classifier(self) -> bool:
-        """Whether there is a head."""
-        return self.head is not None
-
-    @property
     def classifier(self) -> nn.Linear:
-        """The head; only where :attr:`has_classifier`."""
-        assert self.head is not None
+        """The head."""
         return self.head
 
     @property

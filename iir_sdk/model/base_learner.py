@@ -45,11 +45,11 @@ class BaseLearner(nn.Module):
     Args:
         channels: of the backbone's three taps.
         classes: number of base classes.
-        width: channels inside.
     """
 
-    def __init__(self, channels: tuple[int, int, int], classes: int, width: int = 256) -> None:
+    def __init__(self, channels: tuple[int, int, int], classes: int) -> None:
         super().__init__()
+        width = 256
         self.reduce = nn.Sequential(nn.Conv2d(channels[1] + channels[2], width, 1), nn.GroupNorm(1, width), nn.ReLU())
         self.pyramid = PyramidPooling(width)
         self.classify = nn.Sequential(

@@ -8,27 +8,21 @@ from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import grid_size, masked_average, resize_mask
+from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.support_state import ProxyClass
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
 
 
-def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
+def proxy_class(backbone: Backbone, mid: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
     """Classify ``N`` supports, each a task of one shot, by their masked ``mid`` (method, section 2, step 1).
-
-    Without a classifier the support itself gives the row: the masked average of its ``high`` features.
 
     Args:
         backbone: the network that made the taps.
         mid: ``(N, C_mid, h, w)``.
-        high: ``(N, C_high, h', w')``; used where there is no classifier.
         mask: ``(N, 1, H, W)`` in [0, 1].
     """
-    if not backbone.has_classifier:
-        weight = masked_average(high, resize_mask(mask, grid_size(high)))
-        return ProxyClass(torch.full((len(mask), 1), -1, device=mask.device), weight[:, None])
     masked = mid * resize_mask(mask, grid_size(mid)).to(mid.dtype)
     logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(masked)))
     index = logits.argmax(1, keepdim=True)
@@ -75,7 +69,7 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
     Works inside ``torch.inference_mode`` as well; parameters get no gradient.
 
     Args:
-        backbone: a network with its classifier.
+        backbone: the network that made the taps.
         mid: ``(N, C_mid, h, w)``.
         index: ``(N, K)`` int64 classes of each image; one backward pass each.
 

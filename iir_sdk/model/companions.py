@@ -40,7 +40,7 @@ class PriorMaps(NamedTuple):
 def prior_maps(config: ModelConfig) -> PriorMaps:
     """The maps of an architecture: IIR's own first, then its companions."""
     at_mid, at_low = {"iir": 1}, {"iir": 1}
-    if config.companion_priors:
+    if config.light:
         at_mid |= {"low": 2, "mid": 2, "high": 2, "dense_mid": 1, "dense_high": 1}
         at_low |= {"low": 2}
     if config.joint_priors:

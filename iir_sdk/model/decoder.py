@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import Attended, CrossAttention, KeysValues, Labels, SelfAttention, cross_step
+from iir_sdk.model.attention import CrossAttention, KeysValues, Labels, SelfAttention
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
@@ -76,21 +76,19 @@ class RefinementBlock(nn.Module):
         """Refine the support map ``(N, d, h, w)``; its keys and values are taken from the outcome."""
         return tokens_to_map(self.self_attention(map_to_tokens(x)), (x.shape[2], x.shape[3]))
 
-    def query_step(
-        self, x: Tensor, support: KeysValues | None, attended: list[Attended], labels: Labels | None
-    ) -> Tensor:
+    def query_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
         """Refine the query map.
 
         Args:
             x: ``(N, d, h, w)``.
             support: keys and values ``(N, T, d)``, None in a block without cross attention.
-            attended: the tokens' biases.
+            bias: ``(N, 1, T)`` of the tokens.
             labels: turn directional dropout on.
         """
         size = (x.shape[2], x.shape[3])
         tokens = self.self_attention(map_to_tokens(x))
         if self.cross_attention is not None and support is not None:
-            tokens = cross_step(self.cross_attention, tokens, support, attended, labels)
+            tokens = self.cross_attention(tokens, support, bias, labels)
         refined: Tensor = self.conv(tokens_to_map(tokens, size))
         return refined
 
@@ -145,27 +143,23 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.width
         self.project_query = FeatureProjection(channels, width, config.dropout)
-        self.support_projection = (
-            None if config.shared_projection else FeatureProjection(channels, width, config.dropout)
-        )
+        self.support_projection = None if config.light else FeatureProjection(channels, width, config.dropout)
         self.fuse_query = nn.Conv2d(3 * width + priors, width, 1)
         # The support's priors are IIR's own and, beyond the paper, its mask: tokens that know which side they are on.
         self.fuse_support = nn.Conv2d(3 * width + 2, width, 1)
         self.query_start = nn.Conv2d(width, 2, 1)
         self.support_start = nn.Conv2d(width, 2, 1)
-        light = config.decoder == "light"
-        first = config.blocks - config.cross_blocks if light else 0
+        first = config.blocks - config.cross_blocks if config.light else 0
         self.trunk = nn.ModuleList(LightBlock(width, config.heads, cross=False) for _ in range(first))
-        block, head = (LightBlock, LightHead) if light else (RefinementBlock, MaskHead)
+        block, head = (LightBlock, LightHead) if config.light else (RefinementBlock, MaskHead)
         self.blocks = nn.ModuleList(
             block(width, config.heads, cross=i < config.cross_blocks) for i in range(config.blocks - first)
         )
         self.head = head(width, channels[0], head_priors, config.head_width)
         # Of the dense companion priors.
-        self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.companion_priors else None
+        self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.light else None
         # Of the joint one, of its two summands.
-        joint = torch.tensor([0.1, 0.05 if config.late_features else 0.1])
-        self.joint_temperature_log = nn.Parameter(joint.log()) if config.joint_priors else None
+        self.joint_temperature_log = nn.Parameter(torch.tensor(0.1).log().repeat(2)) if config.joint_priors else None
         self.dictionary = Dictionary(config.dictionary, *channels[1:]) if config.dictionary else None
         # Fitted after training, to evidence that its losses never see.
         self.scores = nn.Linear(len(EVIDENCE), len(SCORES)) if config.presence else None

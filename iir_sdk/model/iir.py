@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.attention import Attended, Labels, attended_tokens, support_labels
+from iir_sdk.model.attention import Labels, support_labels
 from iir_sdk.model.backbone import Taps, build_backbone
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import (
@@ -101,7 +101,7 @@ class IIR(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, classifier=config.classifier, late=config.late_features)
+        self.backbone = build_backbone(config.backbone)
         if config.cam == "closed_form" and not self.backbone.supports_closed_form:
             raise ConfigError(
                 f"backbone {config.backbone!r} has more than pooling and one linear layer in its head, "
@@ -153,7 +153,7 @@ class IIR(nn.Module):
         pooled_map = self._pooled_map(taps.high)
         with torch.no_grad():
             # 2.1 Proxy class: the classifier's own class that stands for the object.
-            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
+            proxy = proxy_class(self.backbone, taps.mid, masks)
             # 2.2 Where that class is active in the support; decode asks the same of the query.
             cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, proxy), size)
             # 2.3 The threshold by which the activation fits the mask best binarises both.
@@ -243,8 +243,7 @@ class IIR(nn.Module):
 
         # 4, 5 Blocks of self and cross attention; in training, labels turn directional dropout on.
         labels = None if query_labels is None else Labels(query_labels, support_labels(state.tokens_mid))
-        attended = attended_tokens(state.tokens_mid.mass, weights, bias, self.config.shot_fusion)
-        x, auxiliary = self._query_branch(x, state, attended, labels)
+        x, auxiliary = self._query_branch(x, state, bias, labels)
 
         # 4 The mask head, with what low adds at stride 8.
         logits = self.decoder.head(x, query.detail, head_priors)
@@ -256,8 +255,7 @@ class IIR(nn.Module):
 
     def evidence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
         """What speaks for a prediction, ``(B, 6)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""
-        class_weight = self.backbone.class_weight if self.backbone.has_classifier else None
-        return prediction_evidence(query, state, weights, logits, class_weight)
+        return prediction_evidence(query, state, weights, logits, self.backbone.class_weight)
 
     def _scores(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor | None:
         if self.decoder.scores is None:
@@ -311,12 +309,12 @@ class IIR(nn.Module):
         return DualPrototypes(*(maps.flatten(1)[:, None] for maps in added))
 
     def _query_branch(
-        self, x: Tensor, state: SupportState, attended: list[Attended], labels: Labels | None
+        self, x: Tensor, state: SupportState, bias: Tensor, labels: Labels | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The query after all blocks, and with labels the auxiliary heads' logits."""
         auxiliary = [self.decoder.query_start(x)] if labels else []
         for i, block in enumerate(self.decoder.blocks):
-            x = block.query_step(x, state.cross(i), attended, labels)  # type: ignore[operator]
+            x = block.query_step(x, state.cross(i), bias, labels)  # type: ignore[operator]
             if labels:
                 auxiliary.append(block.query_aux(x))  # type: ignore[operator]
         return x, tuple(auxiliary)
@@ -329,7 +327,7 @@ class IIR(nn.Module):
     def _token_layouts(self, taps: Taps, masks: Tensor, known: Tensor) -> tuple[TokenLayout, TokenLayout]:
         """Of ``mid`` and of ``high``: one and the same in the light decoder, else every position of each grid."""
         at_mid, at_high = ([resize_mask(m, grid_size(tap)) for m in (masks, known)] for tap in (taps.mid, taps.high))
-        if self.config.decoder == "light":
+        if self.config.light:
             layout = sides_of_cells(*at_mid)
             return layout, layout
         return every_position(*at_mid), every_position(*at_high)
@@ -357,7 +355,7 @@ class IIR(nn.Module):
         at_mid, at_low = {"iir": prior}, {"iir": resize_map(prior, fine)}
         if self.decoder.temperature_log is not None:
             # The light decoder's two lists of tokens are one.
-            bias_high = bias if self.config.decoder == "light" else token_bias(weights, state.tokens_high.mass)
+            bias_high = bias if self.config.light else token_bias(weights, state.tokens_high.mass)
             temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
             at_low["low"] = similarity_priors(query.low, state.low, weights)
             at_mid["low"] = area_average(at_low["low"], size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import Attended, Attention, CrossAttention, KeysValues, Labels, cross_step
+from iir_sdk.model.attention import Attention, CrossAttention, KeysValues, Labels
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
@@ -32,9 +32,9 @@ class HalvedSelfAttention(nn.Module):
 class ConvFeedForward(nn.Module):
     """Two 1x1 convolutions with a depthwise 3x3 between them, group-normalised first, with a residual."""
 
-    def __init__(self, width: int, ratio: int = 2) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        inner = ratio * width
+        inner = 2 * width
         self.layers = nn.Sequential(
             nn.GroupNorm(1, width),
             nn.Conv2d(width, inner, 1),
@@ -75,14 +75,12 @@ class LightBlock(nn.Module):
         """Refine the support map ``(N, d, h, w)``; its keys and values are taken from the outcome."""
         return self(x)  # type: ignore[no-any-return]
 
-    def query_step(
-        self, x: Tensor, support: KeysValues | None, attended: list[Attended], labels: Labels | None
-    ) -> Tensor:
+    def query_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
         """Refine the query map ``(N, d, h, w)`` by itself and the support's tokens."""
         x = self.self_attention(x)
         if self.cross_attention is not None and support is not None:
-            size = (x.shape[2], x.shape[3])
-            x = tokens_to_map(cross_step(self.cross_attention, map_to_tokens(x), support, attended, labels), size)
+            tokens = self.cross_attention(map_to_tokens(x), support, bias, labels)
+            x = tokens_to_map(tokens, (x.shape[2], x.shape[3]))
         refined: Tensor = self.conv(x)
         return refined
 

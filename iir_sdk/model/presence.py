@@ -30,7 +30,7 @@ def score_logits(evidence: Tensor, head: nn.Linear) -> Tensor:
 
 
 def prediction_evidence(
-    query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor, class_weight: Tensor | None
+    query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor, class_weight: Tensor
 ) -> Tensor:
     """Does the predicted object look like the support's, and how far is it from the rest of the query?
 
@@ -42,7 +42,7 @@ def prediction_evidence(
         state: of ``N`` tasks.
         weights: ``(N, K)`` of the shots.
         logits: ``(N, 2, h, w)``, background and foreground.
-        class_weight: ``(1000, C)``, rows of the classifier; None without one.
+        class_weight: ``(1000, C)``, rows of the classifier.
 
     Returns:
         ``(N, 6)`` float32: the cosine of that mean with the support's object by ``high`` and by the map that the
@@ -66,20 +66,19 @@ def prediction_evidence(
 
 
 @full_precision
-def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor) -> tuple[Tensor, Tensor]:
     """How alike two pooled vectors are in the classifier's own vocabulary.
 
     Args:
         predicted: ``(N, 1, C)`` unit vectors.
         objects: ``(N, K, C)`` unit vectors.
-        class_weight: ``(1000, C)``; None compares the vectors themselves.
+        class_weight: ``(1000, C)``, rows of the classifier.
 
     Returns:
         Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
         vectors of length 4, each ``(N, K)`` float32.
     """
-    vectors = torch.cat([predicted.float(), objects.float()], 1)
-    scores = vectors if class_weight is None else vectors @ class_weight.float().T
+    scores = torch.cat([predicted.float(), objects.float()], 1) @ class_weight.float().T
     centred = F.normalize(scores - scores.mean(2, keepdim=True), dim=2)
     roots = (_LENGTH * scores).softmax(2).sqrt()
     return (centred[:, :1] * centred[:, 1:]).sum(2), (roots[:, :1] * roots[:, 1:]).sum(2)

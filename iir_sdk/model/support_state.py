@@ -31,7 +31,7 @@ class ProxyClass(Generic[Array]):
     """The classifier's own class that stands for each support's object.
 
     Attributes:
-        index: ``(B, K)`` int64, its ImageNet index; -1 where the backbone has no classifier.
+        index: ``(B, K)`` int64, its ImageNet index.
         weight: ``(B, K, C)``, the row that is multiplied with the pooled map to give the activation.
     """
 

@@ -65,7 +65,6 @@ class Variant:
 
 OF_CLOSED_FORM: dict[str, Any] = {
     "cam": "grad",
-    "joint_priors": False,
     "self_support": False,
     "dictionary": 0,
     "presence": False,

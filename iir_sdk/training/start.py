@@ -216,8 +216,6 @@ def run_pretraining(
     dataset, chosen = _training_data(config, data, sets), pick_device(device)
     plain = replace(config, model=replace(config.model, base_classes=0))
     backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
-    if part == "classifier" and not backbone.has_classifier:
-        raise ConfigError("there is no classifier to adapt: the recipe has model.classifier=false.")
     if part == "classifier":
         losses = adapt_classifier(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
         save_part(backbone.classifier, out)
@@ -249,11 +247,8 @@ def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Se
     load_backbone_weights(model.backbone, config.model.backbone, parts.backbone)
     if parts.classifier:
         load_classifier(model.backbone, parts.classifier)
-    elif isinstance(model.backbone, VitBackbone) and config.model.classifier:
-        raise ConfigError(
-            f"backbone {config.model.backbone!r} has no ImageNet head of its own: pass one with --classifier, or do "
-            "without: --set model.classifier=false --set model.cam=closed_form"
-        )
+    elif isinstance(model.backbone, VitBackbone):
+        raise ConfigError(f"backbone {config.model.backbone!r} has no ImageNet head of its own: pass one: --classifier")
     if model.base_learner is None and parts.base_learner is not None:
         raise ConfigError("this recipe has no base learner; leave --base-learner out, or set model.base_classes.")
     if model.base_learner is not None:

@@ -26,7 +26,7 @@ from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process import unset_default_device
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 
-FORMAT = "iir_sdk.checkpoint/1"
+FORMAT = "iir_sdk.checkpoint/2"
 """Key of a file's metadata that holds its configuration; the only one, since their order in the file is not fixed."""
 
 WEIGHTS_FILE = "model.safetensors"
@@ -200,9 +200,12 @@ def _header(file: Path, content: bytes) -> Mapping[str, Any]:
 
 
 def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, Preprocessing]:
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, Mapping) or not isinstance(metadata.get(FORMAT), str):
-        raise WeightsError(f"{file} is not a checkpoint of this package: its metadata has no {FORMAT!r}.")
+    stored = header.get("__metadata__")
+    metadata = stored if isinstance(stored, Mapping) else {}
+    if not isinstance(metadata.get(FORMAT), str):
+        formats = [str(key)[:100] for key in metadata if str(key).startswith(FORMAT.rpartition("/")[0])]
+        other = f" It is of format {formats[0]!r}: load it with the iir_sdk that made it." if formats else ""
+        raise WeightsError(f"{file} is not a checkpoint of this package: its metadata has no {FORMAT!r}.{other}")
     try:
         config = json.loads(metadata[FORMAT])
         return ModelConfig.from_dict(config["model"]), Preprocessing.from_dict(config["preprocessing"])

@@ -209,8 +209,6 @@ def _example(state: SupportState) -> list[Tensor]:
 def _check_exportable(config: ModelConfig, sides: Preprocessing) -> None:
     if config.cam != "closed_form":
         raise ConfigError(f"cam={config.cam!r} needs gradients, which no ONNX graph has; only 'closed_form' has none.")
-    if config.shot_fusion != "concat":
-        raise ConfigError(f"shot_fusion={config.shot_fusion!r} loops over the shots; only 'concat' can be exported.")
     if config.base_classes:
         raise ConfigError(f"base_classes={config.base_classes}: a network with a base learner cannot be exported.")
     if sides.size % 32 or sides.support_size % 32:

@@ -53,7 +53,7 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
         backbone: with its weights loaded.
     """
     settings = {name: getattr(config, name) for name in _OF_VIEWS}
-    settings |= {f"model.{name}": getattr(config.model, name) for name in ("backbone", "late_features")}
+    settings["model.backbone"] = config.model.backbone
     settings |= {f"preprocessing.{name}": getattr(config.preprocessing, name) for name in ("mean", "std")}
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
