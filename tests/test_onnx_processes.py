@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import multiprocessing
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from iir_sdk.engines.onnx.export_folder import OnnxExport
 from iir_sdk.engines.onnx.runtime import _ONE_CORE, OnnxRuntime, OpenVino
 from iir_sdk.errors import DeviceError, IntegrityError
 from iir_sdk.weights.checkpoint_file import read_checkpoint
+from tests.forked import forked, needs_fork
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -41,33 +41,24 @@ def test_a_default_device_changes_nothing(tiny_checkpoint, tmp_path):
         torch.set_default_device(None)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@needs_fork
 @BACKENDS
 def test_a_forked_child_computes_and_ends(backend, export, scene):
-    held = [FewShotSegmenter(export[0], backend=backend, threads=2)]
-    held[0].add_support(*scene)
+    segmenters = [FewShotSegmenter(export[0], backend=backend, threads=2)]
+    segmenters[0].add_support(*scene)
     pictures = [scene[0]] * 3
-    expected = [r.probability for r in (held[0].predict(scene[0]), *held[0].predict_many(pictures))]
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
+    expected = [r.probability for r in (segmenters[0].predict(scene[0]), *segmenters[0].predict_many(pictures))]
 
-    def work() -> None:
-        results = (held[0].predict(scene[0]), *held[0].predict_many(pictures))
-        answers.put(max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True)))
+    def work() -> float:
+        results = (segmenters[0].predict(scene[0]), *segmenters[0].predict_many(pictures))
+        difference = max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True))
         # Closing graphs whose threads are gone waits for them.
-        held.clear()
+        segmenters.clear()
         gc.collect()
+        return difference
 
-    child = context.Process(target=work)
     # As if another thread were opening a graph at this moment.
-    with held[0].engine._opening, _ONE_CORE:
-        child.start()
-    child.join(60)
-    alive = child.is_alive()
-    child.kill()
-    assert not alive, "the child hangs"
-    assert child.exitcode == 0
-    assert answers.get() < 1e-4
+    assert forked(work, segmenters[0].engine._opening, _ONE_CORE) < 1e-4
 
 
 @BACKENDS
@@ -95,33 +86,21 @@ def test_pickles_of_embedded_weights_name_them(runtime, export, monkeypatch):
         pickle.loads(sent)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@needs_fork
 def test_a_child_forked_after_graphs_were_closed_never_waits(export, scene):
-    held = FewShotSegmenter(export[0], backend="openvino", threads=2)
-    held.add_support(*scene)
-    expected = [r.probability for r in held.predict_many([scene[0]] * 2)]
+    segmenter = FewShotSegmenter(export[0], backend="openvino", threads=2)
+    segmenter.add_support(*scene)
+    expected = [r.probability for r in segmenter.predict_many([scene[0]] * 2)]
     closed = FewShotSegmenter(export[0], backend="openvino", threads=2)
-    list(FewShotSegmenter.predict_many(copy.deepcopy(held), [scene[0]] * 2))
+    list(FewShotSegmenter.predict_many(copy.deepcopy(segmenter), [scene[0]] * 2))
     del closed
     gc.collect()
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
 
-    def work() -> None:
-        results = held.predict_many([scene[0]] * 2)
-        answers.put(max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True)))
-        try:
+    def work() -> float:
+        results = segmenter.predict_many([scene[0]] * 2)
+        with pytest.raises(DeviceError, match="Open the segmenter before the fork"):
             FewShotSegmenter(export[0], backend="openvino", threads=2)
-        except DeviceError as error:
-            answers.put(str(error))
         FewShotSegmenter(export[0], backend="onnxruntime", threads=2)
+        return max(float(np.abs(r.probability - e).max()) for r, e in zip(results, expected, strict=True))
 
-    child = context.Process(target=work)
-    child.start()
-    child.join(60)
-    hangs = child.is_alive()
-    child.kill()
-    assert not hangs
-    assert child.exitcode == 0
-    assert answers.get() < 1e-4
-    assert "Open the segmenter before the fork" in answers.get()
+    assert forked(work) < 1e-4

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -293,7 +293,8 @@ def test_the_way_out_of_too_many_pixels_works(tmp_path, monkeypatch):
 
 
 PICTURE = load.Picture(np.zeros((12, 10, 3), np.uint8))
-FORMATS = [("PNG", "RGB"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"), ("TIFF", "F"), ("GIF", "P"), ("JPEG", "L")]
+FORMATS = [("PNG", mode) for mode in ("RGB", "P", "RGBA", "I;16")] + [("GIF", "P"), ("JPEG", "L"), ("TIFF", "F")]
+FORMATS += [(kind, "RGB") for kind in ("JPEG", "GIF", "BMP", "WEBP", "TIFF")]
 
 
 def encoded(kind: str, mode: str) -> bytes:
@@ -306,14 +307,20 @@ def encoded(kind: str, mode: str) -> bytes:
 VALID = [encoded(*each) for each in FORMATS] + [png(MASK[:12, :10])]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_bytes_any_way_are_a_picture_or_an_error(data):
-    content = bytearray(data.draw(st.one_of(st.binary(max_size=150), st.sampled_from(VALID))))
-    for _ in range(data.draw(st.integers(0, 4))):
+def test_any_bytes_any_way_are_a_picture_or_an_error(data, tmp_path_factory):
+    def file(content: bytes) -> Path:
+        path = tmp_path_factory.getbasetemp() / "fuzzed"
+        path.write_bytes(content)
+        return path
+
+    content = bytearray(data.draw(st.one_of(st.binary(max_size=200), st.sampled_from(VALID))))
+    for _ in range(data.draw(st.integers(0, 6))):
         if content:
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    how = data.draw(st.sampled_from([bytes, bytearray, memoryview, io.BytesIO, Upload]))
+    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    how = data.draw(st.sampled_from([file, file, bytes, bytearray, memoryview, io.BytesIO, Upload]))
     page = data.draw(st.sampled_from([None, 0, 1]))
     value = data.draw(st.sampled_from([None, 1, (3, 255)]))
     for read in (

@@ -78,33 +78,6 @@ def test_any_tensor_is_a_picture_or_an_error(array):
         assert str(error)
 
 
-def encoded(kind: str, mode: str = "RGB") -> bytes:
-    stream = io.BytesIO()
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (24, 20, 3)).astype(np.uint8)).convert(mode).save(stream, kind)
-    return stream.getvalue()
-
-
-VALID = [encoded(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")] + [encoded("PNG", "P")]
-
-
-@FUZZ
-@given(data=st.data())
-def test_any_bytes_are_a_picture_or_an_error(data, tmp_path_factory):
-    content = bytearray(data.draw(st.one_of(st.binary(max_size=200), st.sampled_from(VALID))))
-    for _ in range(data.draw(st.integers(0, 6))):
-        if content:
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
-    path = tmp_path_factory.getbasetemp() / "fuzzed"
-    path.write_bytes(bytes(content))
-    for read in (load_picture, lambda p: load_mask(p, PICTURE)):
-        try:
-            read(path)
-        except IirError as error:
-            assert str(error)
-
-
 @pytest.mark.parametrize("source", [None, 3, b"x", b"", [1, 2], object(), "", "no/such.png", "bad\0path", "/"])
 def test_what_is_no_picture_is_refused(source):
     with pytest.raises((ImageError, PictureNotFoundError)):

@@ -1,8 +1,7 @@
-"""Torch's settings of the whole process leave a segmenter alone, and a segmenter leaves them; forked children work."""
+"""Torch's settings of the whole process leave a segmenter alone, and it leaves them; forked children work."""
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import torch
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import PICTURES
 from iir_sdk.errors import ConfigError, IirWarning
+from tests.forked import forked, needs_fork
 
 QUERY = PICTURES / "coins_query.jpg"
 
@@ -38,9 +38,9 @@ def elsewhere() -> Iterator[None]:
 def test_a_default_device_changes_nothing(mask, elsewhere, small_checkpoint, scene):
     np.testing.assert_array_equal(coins().predict(QUERY).mask, mask)
     # Its backbone has buffers that no file stores.
-    own = FewShotSegmenter(small_checkpoint, device="cpu")
-    own.add_support(*scene)
-    assert np.isfinite(own.predict(scene[0]).probability).all()
+    small = FewShotSegmenter(small_checkpoint, device="cpu")
+    small.add_support(*scene)
+    assert np.isfinite(small.predict(scene[0]).probability).all()
     assert torch.zeros(1).device.type == "meta"
 
 
@@ -78,7 +78,7 @@ def test_a_slow_precision_is_told_where_it_was_asked_for(small_checkpoint, monke
     assert told[0].filename == __file__
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@needs_fork
 @pytest.mark.parametrize("asked", [None, 2])
 def test_a_forked_child_computes(mask, asked):
     before = torch.get_num_threads()
@@ -86,23 +86,31 @@ def test_a_forked_child_computes(mask, asked):
     try:
         # Encoding the support leaves a pool of threads, which a child will miss.
         segmenter = coins(threads=asked)
-        context = multiprocessing.get_context("fork")
-        answers = context.SimpleQueue()
 
-        def work() -> None:
+        def work() -> tuple[float, list[str]]:
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 same = (segmenter.predict(QUERY).mask == mask).mean()
-            answers.put((float(same), [str(w.message) for w in told if w.category is IirWarning]))
+            return float(same), [str(w.message) for w in told if w.category is IirWarning]
 
-        child = context.Process(target=work)
-        child.start()
-        child.join(60)
-        alive = child.is_alive()
-        child.kill()
-        assert not alive, "the child hangs"
-        same, told = answers.get()
+        same, told = forked(work)
     finally:
         torch.set_num_threads(before)
     assert same > 0.999
     assert {"spawn" in text for text in told} == (set() if asked is None else {True})
+
+
+@needs_fork
+def test_a_child_that_is_forked_while_a_thread_holds_a_lock_predicts(small_checkpoint, scene):
+    segmenter = FewShotSegmenter(small_checkpoint, device="cpu", threads=1)
+    segmenter.add_support(*scene, "disc")
+    result = segmenter.predict(scene[0])
+    expected = np.array(result.mask)
+
+    def work() -> tuple[bool, tuple[str, ...]]:
+        same = np.array_equal(result.mask, expected)
+        segmenter.add_support(*scene, "more")
+        return same, segmenter.predict(scene[0]).labels
+
+    # As if other threads were at work at this moment.
+    assert forked(work, segmenter._changing, segmenter._ready._making, result._masks._lock) == (True, ("disc", "more"))
