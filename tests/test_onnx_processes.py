@@ -79,7 +79,7 @@ def test_pickles_of_embedded_weights_name_them(runtime, export, monkeypatch):
     sent = pickle.dumps(engine)
     assert len(sent) < 1000
     monkeypatch.setattr(opening, "open_onnx", lambda name, options, runtime: opening._named(embedded, runtime))
-    assert pickle.loads(sent).entry == embedded.entry
+    assert pickle.loads(sent).identity == engine.identity
     changed = replace(embedded, entry=replace(embedded.entry, sha256="0" * 64))
     monkeypatch.setattr(opening, "open_onnx", lambda name, options, runtime: opening._named(changed, runtime))
     with pytest.raises(IntegrityError, match="one version"):
