@@ -6,29 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iir_sdk.errors import IirError
-    from iir_sdk.model.config import ModelConfig
-    from iir_sdk.results.segmentation import Segmentation
-    from iir_sdk.segmenter import FewShotSegmenter
-    from iir_sdk.supports.bank import Support, SupportBank
-    from iir_sdk.weights.entry import WeightsEntry
-    from iir_sdk.weights.manifest import list_weights, weights_info
+    from iir_sdk.errors import IirError as IirError
+    from iir_sdk.model.config import ModelConfig as ModelConfig
+    from iir_sdk.results.segmentation import Segmentation as Segmentation
+    from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
+    from iir_sdk.supports.bank import Support as Support
+    from iir_sdk.supports.bank import SupportBank as SupportBank
+    from iir_sdk.weights.entry import WeightsEntry as WeightsEntry
+    from iir_sdk.weights.manifest import list_weights as list_weights
+    from iir_sdk.weights.manifest import weights_info as weights_info
 
 __version__ = "0.1.0"
-__all__ = [
-    "FewShotSegmenter",
-    "IirError",
-    "ModelConfig",
-    "Segmentation",
-    "Support",
-    "SupportBank",
-    "WeightsEntry",
-    "__version__",
-    "list_weights",
-    "weights_info",
-]
 
-# Imported when first asked for, so that ``import iir_sdk`` does not wait for torch.
+# The public names. Imported when first asked for, so that ``import iir_sdk`` does not wait for torch.
 _HOMES = {
     "FewShotSegmenter": "iir_sdk.segmenter",
     "IirError": "iir_sdk.errors",
@@ -40,6 +30,7 @@ _HOMES = {
     "list_weights": "iir_sdk.weights.manifest",
     "weights_info": "iir_sdk.weights.manifest",
 }
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The package as such: public names, lazy import, rooms that import only from rooms above them."""
+"""The package as such: lazy import, rooms that import only from rooms above them."""
 
 from __future__ import annotations
 
@@ -27,26 +27,6 @@ def modules_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
-
-
-def test_the_public_surface():
-    assert sorted(iir_sdk.__all__) == [
-        "FewShotSegmenter",
-        "IirError",
-        "ModelConfig",
-        "Segmentation",
-        "Support",
-        "SupportBank",
-        "WeightsEntry",
-        "__version__",
-        "list_weights",
-        "weights_info",
-    ]
-    for name in iir_sdk.__all__:
-        assert getattr(iir_sdk, name) is not None
-        assert name in dir(iir_sdk)
-    with pytest.raises(AttributeError, match="no_such"):
-        _ = iir_sdk.no_such
 
 
 def test_importing_the_package_imports_no_torch():
