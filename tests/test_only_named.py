@@ -64,7 +64,7 @@ def test_lists_are_files_or_the_packages_or_names(listed):
     assert "cutouts" not in names
     assert "coco" not in names
     assert "wild_animals7" not in names
-    assert len([name for name in names if name.startswith("coco/")]) == 158
+    assert len([name for name in names if name.startswith("coco/")]) == 152
 
 
 def test_a_listed_pictures_view_has_objects_of_the_list_alone_pasted(picture_folder, cutouts, listed):
