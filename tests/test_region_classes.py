@@ -188,3 +188,17 @@ def test_too_few_photos_are_an_error_before_any_feature_is_computed(picture_fold
     config = replace(STILL, shots=(1, 400))
     with pytest.raises(DatasetError, match=r"needs 401 of them, not \d+; add pictures, or --set shared_regions=0"):
         start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
+
+
+def test_two_views_of_a_photo_are_enough_for_one_shot(monkeypatch):
+    """Most pictures of a bank have few views, and recipes ask for several shots now and then."""
+    monkeypatch.setattr(FeatureBank, "photo", lambda bank, slot: f"coco/{slot // 2}" if slot < 12 else "coco/many")
+    config = replace(STILL, shots=(1, 2), shared_regions=0.0)
+    regions, rng = RegionClasses(two_kinds(config), config), random.Random(0)
+
+    def photos(shots: int) -> set[bool]:
+        drawn = (regions.draw(shots, rng, shared=False) for _ in range(60))
+        return {slot < 12 for episode in drawn for slot in (*episode.supports, episode.query)}
+
+    assert photos(1) == {True, False}
+    assert photos(2) == {False}
