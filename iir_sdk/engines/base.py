@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,24 +115,3 @@ def in_order(outcomes: Sequence[Segmented], tasks: Sequence[TaskGroup]) -> Segme
     leads, priors = (np.concatenate(maps)[order] for maps in zip(*((o.leads, o.priors) for o in outcomes), strict=True))
     scores = [o.scores for o in outcomes if o.scores is not None]
     return Segmented(leads, priors, np.concatenate(scores)[order] if scores else None)
-
-
-class LapClock:
-    """Milliseconds between laps.
-
-    Args:
-        wait: called before each reading, on devices that run ahead of the program; None where none does.
-    """
-
-    def __init__(self, wait: Callable[[], None] | None = None) -> None:
-        self.laps: dict[str, float] = {}
-        self._wait = wait
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Record the time since the last lap under ``name``."""
-        if self._wait is not None:
-            self._wait()
-        now = time.perf_counter()
-        self.laps[name] = (now - self._last) * 1000
-        self._last = now

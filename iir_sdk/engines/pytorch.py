@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
-from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, LapClock, TaskGroup, in_order
+from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order
 from iir_sdk.engines.devices import Precision, pick_device, pick_dtype
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
 from iir_sdk.model.backbone import Taps, taps_of
@@ -128,7 +129,7 @@ class TorchEngine(Engine):
         self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """See :class:`iir_sdk.engines.base.Engine`."""
-        clock = LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
+        clock = _LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
         images = self._images(pictures)
         clock.lap("preprocess")
         taps = taps_of(self.network.backbone, images)
@@ -175,6 +176,27 @@ class TorchEngine(Engine):
         # Concatenated and not stacked, since that keeps their layout: channels last.
         joined = images[0] if len(images) == 1 else torch.cat(images)
         return joined.to(self.device).contiguous(memory_format=torch.channels_last)
+
+
+class _LapClock:
+    """Milliseconds between laps.
+
+    Args:
+        wait: called before each reading, on devices that run ahead of the program; None where none does.
+    """
+
+    def __init__(self, wait: Callable[[], None] | None = None) -> None:
+        self.laps: dict[str, float] = {}
+        self._wait = wait
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Record the time since the last lap under ``name``."""
+        if self._wait is not None:
+            self._wait()
+        now = time.perf_counter()
+        self.laps[name] = (now - self._last) * 1000
+        self._last = now
 
 
 def _segmented(prediction: Prediction) -> Segmented:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from iir_sdk.results.full_size import sigmoid, strips
 
 _POWER = 2
-_LEAST_KEPT = 0.2
+_LEAST_LEFT = 0.2
 
 
 def weights_of(
@@ -41,8 +41,8 @@ def weights_of(
     probabilities = sigmoid(leads.copy())
     weighed = probabilities * weights[:, None, None]
     won = (weighed == weighed.max(0)) & (weighed > threshold)
-    kept = won.sum((1, 2)) >= _LEAST_KEPT * (probabilities > threshold).sum((1, 2))
-    weights[~kept] = 0
+    stays = won.sum((1, 2)) >= _LEAST_LEFT * (probabilities > threshold).sum((1, 2))
+    weights[~stays] = 0
     return weights
 
 

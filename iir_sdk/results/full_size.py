@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.pictures.preprocess import resized_map
+from iir_sdk.process import ProcessLock
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,43 @@ def mask_map(
     return mask
 
 
+class Masks:
+    """Masks of ``L`` labels, each made once, a byte a pixel; a result shares them with its views of one label.
+
+    Args:
+        leads: float32 ``(L, h, w)``, at the network's grid.
+        present: bool ``(L,)``; the others' masks are empty.
+        size: ``(height, width)`` of the masks.
+        threshold: of the probability.
+    """
+
+    def __init__(
+        self, leads: NDArray[np.float32], present: NDArray[np.bool_], size: tuple[int, int], threshold: float
+    ) -> None:
+        self._leads, self._present, self._threshold = leads, present, threshold
+        self._shape = (len(leads), *size)
+        self._made: set[int] = set()
+        self._masks: NDArray[np.bool_] | None = None
+        self._lock = ProcessLock()
+
+    def of(self, first: int, end: int) -> NDArray[np.bool_]:
+        """``(end - first, H, W)`` of these labels, a view of what is held."""
+        with self._lock:
+            if self._masks is None:
+                # Memory that nobody wrote to yet costs nothing: a label that is never asked for has no mask.
+                self._masks = np.zeros(self._shape, np.bool_)
+            for i in range(first, end):
+                if i not in self._made and self._present[i]:
+                    mask_map(self._leads[i], self._shape[1:], self._threshold, self._masks[i])
+                self._made.add(i)
+            return self._masks[first:end]
+
+
 def strips(grid: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The rows between two centres of cells at a time, and the map's values there: ``(rows, W)``, fresh memory."""
-    kept = (min(size[0], grid.shape[0]), min(size[1], grid.shape[1]))
-    if kept != grid.shape:
-        grid = resized_map(grid, kept)
+    shrunk = (min(size[0], grid.shape[0]), min(size[1], grid.shape[1]))
+    if shrunk != grid.shape:
+        grid = resized_map(grid, shrunk)
     left, share = _between(grid.shape[1], size[1])
     wide = grid[:, left] + share * (np.take(grid, left + 1, axis=1, mode="clip") - grid[:, left])
     above, share = _between(grid.shape[0], size[0])

@@ -17,8 +17,7 @@ from PIL import Image
 from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.competition import contested, weights_of
-from iir_sdk.results.full_size import Segmented, full_map, mask_map, probability_map, sigmoid
-from iir_sdk.results.masks import KeptMasks
+from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
 
 _OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
@@ -86,11 +85,11 @@ class Segmentation:
         # Counted on small maps of the whole picture, however large it is.
         size = (min(self._size[0], _REPR_SIDE), min(self._size[1], _REPR_SIDE))
         shares = [mask_map(lead, size, self.threshold).mean() for lead in self.leads] * self._present
-        found = ", ".join(
+        by_label = ", ".join(
             f"{label!r}: {share:.1%} of the picture, score {score:.2f}"
             for label, share, score in zip(self.labels, shares, self.scores, strict=True)
         )
-        return f"Segmentation({self.image.shape[0]} x {self.image.shape[1]}; {found})"
+        return f"Segmentation({self.image.shape[0]} x {self.image.shape[1]}; {by_label})"
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: masks are made again where a copy or another process asks for them."""
@@ -121,8 +120,8 @@ class Segmentation:
         return view
 
     @cached_property
-    def _masks(self) -> KeptMasks:
-        return KeptMasks(self.leads, self._present, self._size, self.threshold)
+    def _masks(self) -> Masks:
+        return Masks(self.leads, self._present, self._size, self.threshold)
 
     @cached_property
     def _first(self) -> int:
@@ -309,40 +308,30 @@ class Cut:
 
 def segmentation(
     labels: tuple[str, ...],
-    found: Segmented,
+    segmented: Segmented,
     *,
     image: NDArray[np.uint8],
     cut: Cut,
     timings: Mapping[str, float],
 ) -> Segmentation:
     """What an engine made of a picture ``(H, W, 3)``, as a result."""
-    cells = _cells(found.leads, cut.threshold)
-    scores = found.scores
+    probabilities = sigmoid(segmented.leads.copy())
+    cells = probabilities > cut.threshold
+    scores = segmented.scores
     if scores is None:
-        scores = np.stack([_mean_probabilities(found.leads, cells)] * 2, 1)
+        means = (probabilities * cells).sum((1, 2)) / np.maximum(1, cells.sum((1, 2)))
+        scores = np.stack([means.astype(np.float32)] * 2, 1)
     presence, confidence = scores[:, 0], scores[:, 1]
     masked = cells.any((1, 2)) & (presence >= cut.absent_below)
     return Segmentation(
         labels=labels,
-        leads=found.leads,
+        leads=segmented.leads,
         scores=presence,
         confidences=np.where(masked, confidence, np.float32(0)),
-        grid_priors=found.priors,
+        grid_priors=segmented.priors,
         timings=Timings(timings),
         image=image,
         threshold=cut.threshold,
         absent_below=cut.absent_below,
-        calibrated=found.scores is not None,
+        calibrated=segmented.scores is not None,
     )
-
-
-def _cells(leads: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Bool ``(L, h, w)``: the grid's cells whose probability exceeds the threshold."""
-    cells: NDArray[np.bool_] = sigmoid(leads.copy()) > threshold
-    return cells
-
-
-def _mean_probabilities(leads: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np.float32]:
-    sums = (sigmoid(leads.copy()) * cells).sum((1, 2))
-    means: NDArray[np.float32] = (sums / np.maximum(1, cells.sum((1, 2)))).astype(np.float32)
-    return means

@@ -33,7 +33,7 @@ class ReadySupports(Generic[Prepared]):
         bank: SupportBank,
         tasks: Mapping[str, EncodedSupport] | None = None,
     ) -> None:
-        self.bank = bank
+        self.bank, self._labels = bank, bank.labels
         self._prepare, self._token_budget = prepare, token_budget
         self._tasks = dict(tasks or {})
         self._of_all: Prepared | None = None
@@ -55,9 +55,9 @@ class ReadySupports(Generic[Prepared]):
         """
         if isinstance(labels, str) or not isinstance(labels, Iterable | None):
             raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
-        if not len(self.bank):
+        if not self._labels:
             raise NoSupportError("no support was added; call add_support(image, mask) first.")
-        names = self.bank.labels if labels is None else tuple(labels)
+        names = self._labels if labels is None else tuple(labels)
         if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
             raise LabelError(f"labels={list(names)} must name at least one label by its string, and none twice.")
         for name in names if labels is not None else ():
@@ -68,7 +68,7 @@ class ReadySupports(Generic[Prepared]):
     def prepared(self, names: tuple[str, ...]) -> Prepared:
         """What the engine predicts these labels by; that of all labels is kept."""
         with self._making:
-            if names != self.bank.labels:
+            if names != self._labels:
                 return self._prepare([self._task(name) for name in names])
             if self._of_all is None:
                 self._of_all = self._prepare([self._task(name) for name in names])
