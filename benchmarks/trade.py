@@ -20,8 +20,6 @@ from iir_sdk.training.config import TrainingConfig
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 
 EVIDENCE = Path(__file__).parent / "evidence"
-RETIRED = {"compiled", "refresh", "tensorboard"}
-"""Settings that recipes had when the evidence was made, and that no architecture depends on."""
 
 RETIRED_OF_MODEL = {"classifier", "companion_priors", "decoder", "joint_priors", "late_features", "shared_projection"}
 RETIRED_OF_MODEL |= {"shot_fusion"}
@@ -41,8 +39,8 @@ def scored_runs(score: str) -> list[dict[str, Any]]:
         miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
         if not _is_light(recipe["model"]):
             continue
-        recipe["model"] = {k: v for k, v in recipe["model"].items() if k not in RETIRED_OF_MODEL}
-        config = TrainingConfig.from_dict({k: v for k, v in recipe.items() if k not in RETIRED})
+        model = {k: v for k, v in recipe["model"].items() if k not in RETIRED_OF_MODEL}
+        config = TrainingConfig.from_dict({"model": model, "preprocessing": recipe["preprocessing"]})
         found.append({"name": file.parent.name, "config": config, "miou": miou})
     return found
 

@@ -20,13 +20,15 @@ from iir_sdk.training import start
 from iir_sdk.training.bank import forecast
 from iir_sdk.training.bank.allocation import SetSize, draw_set, fitting, planned_views, set_weights
 from iir_sdk.training.bank.views import ViewMaker
-from iir_sdk.training.config import TrainingConfig
+from iir_sdk.training.config import BankSettings
 from iir_sdk.training.sources import BankSource
 from tests.test_training import TINY, random_backbone
 
 __all__ = ["random_backbone"]
 
-SIZED = replace(TINY, main_weight=0.35, cutout_weight=0.1, views_of_picture=(2, 12), views=2400)
+SIZED = TINY.changed(
+    {"bank.main_weight": 0.35, "bank.cutout_weight": 0.1, "bank.views_of_picture": (2, 12), "bank.views": 2400}
+)
 
 
 def pictures(name: str, count: int, classes: int = 1) -> PictureSet:
@@ -50,8 +52,9 @@ def pictures(name: str, count: int, classes: int = 1) -> PictureSet:
 )
 def test_the_main_set_and_cutouts_have_the_recipes_shares(cutout_weight, names, expected):
     zero = "main of weight 0" in names
-    main = {"main_set": names[0], "main_weight": 0.0} if zero else {"main_set": "coco", "main_weight": 0.5}
-    config, rng = replace(TINY, cutout_weight=cutout_weight, **main), random.Random(0)
+    main = (names[0], 0.0) if zero else ("coco", 0.5)
+    shares = {"bank.main_set": main[0], "bank.main_weight": main[1], "bank.cutout_weight": cutout_weight}
+    config, rng = TINY.changed(shares), random.Random(0)
     sizes = {name: SetSize(400 if name == CUTOUT_SET else 1, 50) for name in names}
     weights = set_weights(sizes, config)
     assert weights == pytest.approx(expected)
@@ -66,14 +69,14 @@ def test_other_sets_share_the_rest_by_the_root_of_their_classes_less_where_they_
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["many"] / weights["one"] == pytest.approx(math.sqrt(49))
     assert weights["tiny"] / weights["one"] == pytest.approx(10 / 30)
-    even = set_weights(sizes, replace(SIZED, enough_pictures=1))
+    even = set_weights(sizes, SIZED.changed({"bank.enough_pictures": 1}))
     assert even["tiny"] == even["one"]
 
 
 def test_each_picture_gets_views_within_its_bounds():
     sets = [pictures("coco", 150, 20), pictures("one", 45), pictures("tiny", 8), pictures("wide", 300, 4)]
     planned = planned_views(sets, SIZED)
-    assert len(planned) == SIZED.views
+    assert len(planned) == SIZED.bank.views
     assert planned == planned_views(sets, SIZED)
     assert planned != planned_views(sets, replace(SIZED, seed=1))
     by_picture = Counter(planned)
@@ -94,21 +97,21 @@ def test_each_picture_gets_views_within_its_bounds():
 
 def test_bounds_give_way_where_the_number_of_views_says_so():
     sets = [pictures("coco", 40, 3), pictures("one", 60)]
-    more = Counter(planned_views(sets, replace(SIZED, views=2400)))
+    more = Counter(planned_views(sets, SIZED.changed({"bank.views": 2400})))
     assert set(more.values()) == {24}
-    fewer = Counter(name for name, _ in planned_views(sets, replace(SIZED, views=100)))
+    fewer = Counter(name for name, _ in planned_views(sets, SIZED.changed({"bank.views": 100})))
     # 70 views go evenly to the pictures, of which 42 to `one`, which is above its weight with these already.
     assert fewer == {"coco": 35, "one": 65}
 
 
 def test_few_pictures_get_fewer_views_than_the_recipe_has():
     sets = [pictures("mine", 49)]
-    assert fitting(replace(SIZED, views=16000), sets).views == 49 * 12
-    assert fitting(replace(SIZED, views=100), sets).views == 100
-    assert fitting(replace(SIZED, views=16000, views_of_picture=(2, 400)), sets).views == 16000
+    assert fitting(SIZED.changed({"bank.views": 16000}), sets).bank.views == 49 * 12
+    assert fitting(SIZED.changed({"bank.views": 100}), sets).bank.views == 100
+    assert fitting(SIZED.changed({"bank.views": 16000, "bank.views_of_picture": (2, 400)}), sets).bank.views == 16000
     for wrong in ((0, 3), (3, 2), (3,)):
         with pytest.raises(ConfigError, match="views_of_picture"):
-            TrainingConfig(views_of_picture=wrong)
+            BankSettings(views_of_picture=wrong)
 
 
 def test_a_rarer_class_of_a_picture_is_cropped_to_more_often(picture_folder, tmp_path):
@@ -117,7 +120,7 @@ def test_a_rarer_class_of_a_picture_is_cropped_to_more_often(picture_folder, tmp
     (tmp_path / "coins/masks/rare").mkdir()
     shutil.copy(first, tmp_path / "coins/masks/rare")
     sets = read_picture_sets(tmp_path)
-    maker = ViewMaker(sets, [], replace(TINY, paste=0.0, views=100))
+    maker = ViewMaker(sets, [], TINY.changed({"bank.paste": 0.0, "bank.views": 100}))
     common = len(sets[0].classes["coin"])
     made = [maker.make(i) for i in range(100)]
     of_first = [view.made_of for view in made if view.photo == f"coins/{first.stem}"]
@@ -126,7 +129,9 @@ def test_a_rarer_class_of_a_picture_is_cropped_to_more_often(picture_folder, tmp
 
 
 def test_what_a_bank_takes_is_said_before_it_is_filled(picture_folder, tmp_path, random_backbone, capfd):
-    assert start.fill_bank(replace(TINY, views=10_000), picture_folder, tmp_path / "bank", workers=0) == 18 * 12
+    assert (
+        start.fill_bank(TINY.changed({"bank.views": 10_000}), picture_folder, tmp_path / "bank", workers=0) == 18 * 12
+    )
     said = capfd.readouterr().err.splitlines()[0]
     assert said.startswith("216 views: ")
     assert said.endswith("less than a minute")
@@ -135,7 +140,7 @@ def test_what_a_bank_takes_is_said_before_it_is_filled(picture_folder, tmp_path,
 def test_a_bank_without_room_is_refused_before_it_is_filled(picture_folder, tmp_path, random_backbone, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda folder: usage(10_000))
-    with pytest.raises(OutputError, match=r"24 views: .*room for 0\.0 GB.*--set views"):
+    with pytest.raises(OutputError, match=r"24 views: .*room for 0\.0 GB.*--set bank\.views"):
         start.fill_bank(TINY, picture_folder, tmp_path / "bank", workers=0)
     assert list((tmp_path / "bank").iterdir()) == []
     monkeypatch.setattr(forecast, "_memory", lambda: 10_000)
@@ -148,8 +153,8 @@ def test_the_forecast_is_what_the_features_take(picture_folder):
     maker = ViewMaker(read_picture_sets(picture_folder), [], TINY)
     source = BankSource(maker, IIR(TINY.model).backbone, TINY, device=torch.device("cpu"), workers=0)
     state = torch.get_rng_state()
-    needed = forecast.forecast(source._together, TINY.views, 1)
+    needed = forecast.forecast(source._together, TINY.bank.views, 1)
     assert torch.equal(torch.get_rng_state(), state)
-    held = sum(tap.nbytes // 2 for tap in source.bank().taps(list(range(TINY.views))))
+    held = sum(tap.nbytes // 2 for tap in source.bank().taps(list(range(TINY.bank.views))))
     masks = sum(view.masks.nbytes for view in source.bank().views)
     assert needed.bytes == pytest.approx(held + masks, rel=0.05)

@@ -31,9 +31,9 @@ from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
 __all__ = ["cutouts", "random_backbone"]
 
-STILL = replace(TINY, views=32)
+STILL = TINY.changed({"bank.views": 32})
 CPU = torch.device("cpu")
-ORIGIN = {"recipe": {"views": 32}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
+ORIGIN = {"recipe": {"bank.views": 32}, "sets": [], "cutouts": 0, "files": "", "backbone": ""}
 
 
 def save_bank(bank: FeatureBank, folder: Path, origin: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def test_a_bank_is_read_as_it_was_filled(bank, maker, tmp_path):
     bank.views[3].ignores[0] = bank.views[3].masks[0] ^ 255
     save_bank(bank, tmp_path / "bank", ORIGIN)
     again = read_bank(tmp_path / "bank", STILL, CPU)
-    slots = list(range(STILL.views))
+    slots = list(range(STILL.bank.views))
     for own, expected in zip(again.taps(slots), bank.taps(slots), strict=True):
         assert torch.equal(own, expected)
     for own, expected in zip(again.views, bank.views, strict=True):
@@ -78,11 +78,11 @@ def test_views_made_with_a_left_out_mask_are_not_used(bank, maker, tmp_path):
     path = tmp_path / "bank"
     save_bank(bank, path, ORIGIN)
     left_out = {("coco", "cat"), (CUTOUT_SET, f"{maker.cutouts[0].parent.name}/cat")}
-    config = replace(STILL, absent=1.0)
+    config = STILL.changed({"episodes.absent": 1.0})
     less = read_bank(path, config, CPU, lambda key: key not in left_out)
     touched = [i for i, view in enumerate(less.views) if view.made_of & left_out]
     assert touched
-    assert less.used == STILL.views - len(touched)
+    assert less.used == STILL.bank.views - len(touched)
     rng = random.Random(0)
     for _ in range(200):
         key, supports, query = less.draw(1, rng)
@@ -101,11 +101,11 @@ def test_by_the_filtered_convention_no_view_shows_a_left_out_class(bank, tmp_pat
     assert shown_beside
 
     def used(convention: str) -> FeatureBank:
-        config = replace(STILL, convention=convention, absent=1.0)
+        config = STILL.changed({"convention": convention, "episodes.absent": 1.0})
         return read_bank(path, config, CPU, lambda key: key != cat)
 
     filtered = used("filtered")
-    assert filtered.used == STILL.views - len(showing)
+    assert filtered.used == STILL.bank.views - len(showing)
     assert used("unfiltered").used == filtered.used + len(shown_beside)
     rng = random.Random(0)
     drawn = [filtered.draw(1, rng) for _ in range(200)]
@@ -121,18 +121,20 @@ def test_only_a_kept_bank_tells_what_views_to_filter(picture_folder, cutouts, tm
         run(None, ["cat"])
     shown = [view for view in run(kept, ["cat"]).source.bank().views if ("coco", "cat") in view.present]
     assert shown
-    assert run(None, []).source.bank().used == STILL.views
+    assert run(None, []).source.bank().used == STILL.bank.views
 
 
 def test_what_made_a_view_is_known(maker):
     """The class whose object chose the crop, and all that was pasted; what merely stands beside it is not among it."""
-    pasting = ViewMaker(list(maker.sets.values()), maker.cutouts, replace(STILL, paste=1.0, cutouts=1.0))
+    pasting = ViewMaker(
+        list(maker.sets.values()), maker.cutouts, STILL.changed({"bank.paste": 1.0, "bank.cutouts": 1.0})
+    )
     for i in range(20):
         made_of = pasting.make(i).made_of
         assert len([key for key in made_of if key[0] != CUTOUT_SET]) == 1
         assert any(key[0] == CUTOUT_SET for key in made_of)
         assert {f"{CUTOUT_SET}/{key[1]}" for key in made_of if key[0] == CUTOUT_SET} == pasting.make(i).pasted
-    plain = ViewMaker(list(maker.sets.values()), [], replace(STILL, paste=0.0))
+    plain = ViewMaker(list(maker.sets.values()), [], STILL.changed({"bank.paste": 0.0}))
     assert plain.make(0).pasted == frozenset()
     assert all(len(plain.make(i).made_of) == 1 for i in range(20))
 
@@ -186,7 +188,7 @@ def test_a_stopped_filling_is_gone_on_with(picture_folder, cutouts, tmp_path, ra
         # The second finds nothing left to do.
         assert fill("bank", resume=True) == 32
         whole, gone_on = (read_bank(tmp_path / name, STILL, CPU) for name in ("whole", "bank"))
-        slots = list(range(STILL.views))
+        slots = list(range(STILL.bank.views))
         assert all(torch.equal(a, b) for a, b in zip(whole.taps(slots), gone_on.taps(slots), strict=True))
         assert [v.keys for v in whole.views] == [v.keys for v in gone_on.views]
     (tmp_path / "bank/000000.safetensors").unlink()
@@ -218,7 +220,7 @@ def drawn_classes(bank: FeatureBank) -> set[tuple[str, str]]:
 
 
 def build(picture_folder: Path, folder: Path, bank: Path | None, **options: Any) -> Trainer:
-    config = replace(STILL, **options.pop("change", {}))
+    config = STILL.changed(options.pop("change", {}))
     return start.build_trainer(config, picture_folder, folder, bank=bank, workers=0, device="cpu", **options)
 
 
@@ -235,7 +237,7 @@ def test_no_mask_of_a_left_out_class_reaches_a_run(picture_folder, cutouts, tmp_
     names = drawn_classes(bank)
     assert ("coco", "dog") in names
     assert not any("cat" in name.split("/")[-1] for _, name in names)
-    assert 0 < bank.used < STILL.views
+    assert 0 < bank.used < STILL.bank.views
     contents = trainer.source.contents()
     assert [name for name in contents["cutouts"] if "cat" in name] == []
     assert "cat" not in contents["sets"]["coco"]
@@ -265,7 +267,7 @@ def test_a_run_is_resumed_with_its_own_bank_only(picture_folder, cutouts, tmp_pa
     ("change", "reason"),
     [
         ({"seed": 3}, "seed=0"),
-        ({"view_size": 96}, "view_size=64"),
+        ({"pictures.view_size": 96}, "pictures.view_size=64"),
         ({"paste": 0.1}, "paste"),
         ({"model": replace(STILL.model, backbone="tf_efficientnet_lite0")}, "model.backbone="),
     ],
@@ -313,7 +315,7 @@ def test_files_that_are_no_banks_are_refused(bank, tmp_path):
     with pytest.raises(DatasetError, match="leaves out"):
         read_bank(path, STILL, CPU, lambda key: False)
     # The weights of sets may differ: episodes are drawn by the run's.
-    reweighted = replace(STILL, main_weight=1.0, cutout_weight=0.0)
+    reweighted = STILL.changed({"bank.main_weight": 1.0, "bank.cutout_weight": 0.0})
     assert {key[0] for key in drawn_classes(read_bank(path, reweighted, CPU))} == {"coco"}
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot make folder"):
@@ -330,7 +332,14 @@ def test_a_recipe_that_reads_pictures_has_no_bank(picture_folder, tmp_path):
 
 
 def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path, random_backbone):
-    settings = ["views=72", "view_size=64", "label_size=32", "steps=2", "batch=2", "model.width=16"]
+    settings = [
+        "bank.views=72",
+        "pictures.view_size=64",
+        "bank.label_size=32",
+        "steps=2",
+        "episodes.batch=2",
+        "model.width=16",
+    ]
     given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]
@@ -345,12 +354,12 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
 
 def test_a_photo_of_another_set_says_nothing_of_what_is_absent():
     def view(photo: str, *names: str) -> PackedView:
-        keys, side = tuple(("coco", name) for name in names), TINY.label_size
+        keys, side = tuple(("coco", name) for name in names), TINY.bank.label_size
         masks = np.full((len(names), side * side // 8), 255, np.uint8)
         return PackedView(keys, (frozenset({photo}),) * len(names), masks, {}, frozenset(keys), frozenset(keys), photo)
 
     views = [view("coco/a", "dog"), view("coco/b", "dog"), view("coins/c"), view("coco/d"), view("coco/e", "cat")]
-    bank = FeatureBank(replace(TINY, views=5, absent=1.0), torch.device("cpu"))
+    bank = FeatureBank(TINY.changed({"bank.views": 5, "episodes.absent": 1.0}), torch.device("cpu"))
     bank.hold([torch.zeros(5, 1, 1, 1)] * 3, views)
     rng = random.Random(0)
     assert {bank.draw(1, rng)[2] for _ in range(60)} == {3, 4}

@@ -45,12 +45,12 @@ def test_demo_writes_the_sheet_and_the_table(small_checkpoint, tmp_path):
 
 _SMALL_RECIPE = (
     "steps=2",
-    "views=16",
-    "batch=2",
-    "label_size=32",
+    "bank.views=16",
+    "episodes.batch=2",
+    "bank.label_size=32",
     "preprocessing.size=64",
-    "view_size=64",
-    "log_every=1",
+    "pictures.view_size=64",
+    "run.log_every=1",
     "model.width=16",
     "model.blocks=1",
     "model.cross_blocks=1",

@@ -243,8 +243,8 @@ def test_variants_differ_in_what_they_say():
     assert varied(PICTURES, "single").model.prototypes == "single"
     assert varied(PICTURES, "dual").model.prototypes == "dual"
     assert varied(PICTURES, "dual").model.cross_blocks == 0
-    assert not varied(PICTURES, "cross").directional_dropout
-    assert varied(PICTURES, "dropout").directional_dropout
+    assert not varied(PICTURES, "cross").optimiser.directional_dropout
+    assert varied(PICTURES, "dropout").optimiser.directional_dropout
     with pytest.raises(ConfigError, match="there are: prior"):
         varied(PICTURES, "luck")
 
@@ -253,16 +253,20 @@ def test_rows_that_leave_data_out_are_of_banks_that_have_it():
     embedded = read_recipe(find_recipe("lite2"))
     assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
     assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
-    without_regions = replace(embedded, regions=0.0, shared_regions=0.0)
+    without_regions = embedded.changed({"episodes.regions": 0.0, "episodes.shared_regions": 0.0})
     assert set(VARIANTS) - set(variants_of(without_regions, cutouts=True)) == {"no_regions"}
-    assert varied(embedded, "no_regions") == replace(without_regions, directional_dropout=True)
+    assert varied(embedded, "no_regions") == without_regions.changed({"optimiser.directional_dropout": True})
     prior, alone = varied(embedded, "prior"), varied(embedded, "main_set")
-    assert (prior.regions, prior.shared_regions) == (0, 0)
-    assert (alone.regions, alone.shared_regions) == (embedded.regions, 0)
+    assert (prior.episodes.regions, prior.episodes.shared_regions) == (0, 0)
+    assert (alone.episodes.regions, alone.episodes.shared_regions) == (embedded.episodes.regions, 0)
     assert (embedded.model.dictionary, varied(embedded, "no_dictionary").model.dictionary) == (128, 0)
     assert embedded.model.self_support and not varied(embedded, "no_self_support").model.self_support
-    assert (alone.main_weight, alone.cutout_weight) == (1.0, 0.0)
-    lacking = (("main_set", "source = 'bank'"), ("no_dictionary", "model.dictionary"), ("no_regions", "regions or"))
+    assert (alone.bank.main_weight, alone.bank.cutout_weight) == (1.0, 0.0)
+    lacking = (
+        ("main_set", "source = 'bank'"),
+        ("no_dictionary", "model.dictionary"),
+        ("no_regions", "episodes.regions or"),
+    )
     for name, lacks in lacking:
         with pytest.raises(ConfigError, match=f"{name!r} leaves something out .* not have: {lacks}"):
             varied(PICTURES, name)
@@ -290,9 +294,13 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     assert all(f"| {VARIANTS[name].title} |" in table for name in names)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     settings = {row["variant"]: row["settings"] for row in document["rows"]}
-    assert settings["single"] == {"prototypes": "single", "cross_blocks": 0, "directional_dropout": False}
+    assert settings["single"] == {
+        "model.prototypes": "single",
+        "model.cross_blocks": 0,
+        "optimiser.directional_dropout": False,
+    }
     assert settings["dropout"] == {}, "the whole"
-    assert settings["other_cam"]["cam"] == "grad"
+    assert settings["other_cam"]["model.cam"] == "grad"
     kept = tmp_path / "out" / "dual" / "score.json"
     document = json.loads(kept.read_text())
     assert document["miou"] == rows[2].miou

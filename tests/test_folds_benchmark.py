@@ -83,7 +83,7 @@ def test_weights_that_are_not_calibrated_are_trained_on_and_calibrated(folds, tm
 def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(folds, tmp_path):
     config = read_recipe(find_recipe("lite2"))
     kept = config.to_dict()
-    del kept["blur"]
+    del kept["episodes"]["accumulate"]
     (tmp_path / "recipe.json").write_text(json.dumps(kept), encoding="utf-8")
     folds.check_recipe(tmp_path, config)
     with pytest.raises(click.UsageError, match="name another --out"):

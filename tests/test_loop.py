@@ -32,9 +32,18 @@ from tests.benchmark_trees import pascal_tree
 from tests.test_training import TINY, random_backbone  # noqa: F401
 
 MODEL = replace(TINY.model, backbone="test_efficientnet", dropout=0.1)
-BANK = replace(TINY, model=MODEL, steps=20, save_every=10, log_every=1, views=20, precision="float32")
+BANK = TINY.changed(
+    {
+        "model": MODEL,
+        "steps": 20,
+        "run.save_every": 10,
+        "run.log_every": 1,
+        "bank.views": 20,
+        "run.precision": "float32",
+    }
+)
 WORDS = replace(BANK, model=replace(MODEL, self_support=True, dictionary=6))
-PICTURES = replace(BANK, source="pictures", rotation=10.0)
+PICTURES = replace(BANK, source="pictures")
 
 
 def build(config: TrainingConfig, data: Path, folder: Path, **more: object) -> Trainer:
@@ -52,7 +61,7 @@ def lines(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize(
     "config",
-    [BANK, replace(BANK, precision="bfloat16"), PICTURES, WORDS, replace(PICTURES, model=WORDS.model)],
+    [BANK, BANK.changed({"run.precision": "bfloat16"}), PICTURES, WORDS, replace(PICTURES, model=WORDS.model)],
     ids=["bank", "bf16", "pictures", "words", "words of pictures"],
 )
 def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folder, tmp_path, random_backbone):  # noqa: F811
@@ -83,13 +92,17 @@ def test_two_processes_are_one_with_twice_the_batch(picture_folder, tmp_path, ra
     """Tolerance 0.1 %: each process's mean is over its own known pixels, and their number differs a little."""
     models = {"plain": MODEL, "words": WORDS.model}
     configs = {
-        name: replace(PICTURES, batch=4, steps=6, shots=(1,), model=replace(model, dropout=0.0))
+        name: PICTURES.changed(
+            {"episodes.batch": 4, "steps": 6, "episodes.shots": (1,), "model": replace(model, dropout=0.0)}
+        )
         for name, model in models.items()
     }
     for name, config in configs.items():
         build(config, picture_folder / "coins", tmp_path / "one" / name).run()
     recipes = tmp_path / "recipes.json"
-    recipes.write_text(json.dumps({name: replace(config, batch=2).to_dict() for name, config in configs.items()}))
+    recipes.write_text(
+        json.dumps({name: config.changed({"episodes.batch": 2}).to_dict() for name, config in configs.items()})
+    )
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
@@ -133,9 +146,11 @@ with joined_processes("cpu") as processes:
 
 
 def test_accumulated_batches_are_one_larger_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    config = replace(PICTURES, steps=3, shots=(1,), model=replace(MODEL, dropout=0.0))
-    one = build(replace(config, batch=4), picture_folder / "coins", tmp_path / "one")
-    two = build(replace(config, batch=2, accumulate=2), picture_folder / "coins", tmp_path / "two")
+    config = PICTURES.changed({"steps": 3, "episodes.shots": (1,), "model": replace(MODEL, dropout=0.0)})
+    one = build(config.changed({"episodes.batch": 4}), picture_folder / "coins", tmp_path / "one")
+    two = build(
+        config.changed({"episodes.batch": 2, "episodes.accumulate": 2}), picture_folder / "coins", tmp_path / "two"
+    )
     for trainer in (one, two):
         trainer.run()
     losses = [np.array([line["loss"] for line in lines(tmp_path / name)]) for name in ("one", "two")]
@@ -154,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(picture_folder, tmp_
 
 
 def test_the_best_validated_weights_are_exported(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    config = replace(PICTURES, steps=6, validate_every=2, validate_episodes=4)
+    config = PICTURES.changed({"steps": 6, "run.validate_every": 2, "run.validate_episodes": 4})
     with pytest.raises(ConfigError, match="--validation"):
         build(config, picture_folder, tmp_path / "none")
     trainer = build(config, picture_folder, tmp_path / "run", validation=picture_folder / "coins")
@@ -176,7 +191,7 @@ def test_the_best_validated_weights_are_exported(picture_folder, tmp_path, rando
 def test_a_benchmark_is_not_validated_on_the_episodes_that_score_it(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(start, "draw_episodes", lambda pictures, protocol: drawn.append((pictures, protocol)))
-    config = replace(PICTURES, dataset="pascal", validate_every=2)
+    config = PICTURES.changed({"dataset": "pascal", "run.validate_every": 2})
     assert start._scorer(config, pascal_tree(tmp_path), tmp_path, None, "cpu") is not None
     ((pictures, protocol),) = drawn
     assert pictures.classes == {"bird": ("c",), "boat": ("v",)}
@@ -184,7 +199,7 @@ def test_a_benchmark_is_not_validated_on_the_episodes_that_score_it(tmp_path, mo
 
 
 def test_a_real_validation_gives_a_score(picture_folder, tmp_path, random_backbone):  # noqa: F811
-    config = replace(PICTURES, steps=2, validate_every=2, validate_episodes=4)
+    config = PICTURES.changed({"steps": 2, "run.validate_every": 2, "run.validate_episodes": 4})
     trainer = build(config, picture_folder, tmp_path / "run", validation=picture_folder)
     trainer.run()
     assert 0 <= trainer.best <= 1
@@ -200,9 +215,9 @@ def test_matplotlib_is_asked_for_before_the_first_step(picture_folder, tmp_path,
 # Episodes of pictures
 
 
-def stream(picture_folder: Path, **changes: object) -> EpisodeStream:
-    config = replace(PICTURES, **changes)  # type: ignore[arg-type]
-    return EpisodeStream(join_sets(read_picture_sets(picture_folder)), config, group=config.batch)
+def stream(picture_folder: Path, changes: dict[str, object] | None = None) -> EpisodeStream:
+    config = PICTURES.changed(changes or {})
+    return EpisodeStream(join_sets(read_picture_sets(picture_folder)), config, group=config.episodes.batch)
 
 
 def same(one: EpisodePictures, two: EpisodePictures) -> bool:
@@ -214,7 +229,7 @@ def test_an_episode_is_fixed_by_seed_epoch_and_number(picture_folder):
     for number in (0, 7, 25):
         torch.manual_seed(number)
         assert same(one[number], two[number])
-    assert not torch.equal(one[0].query, stream(picture_folder, seed=1)[0].query)
+    assert not torch.equal(one[0].query, stream(picture_folder, {"seed": 1})[0].query)
     before = torch.random.get_rng_state()
     _ = one[3]
     assert torch.equal(before, torch.random.get_rng_state())
@@ -251,14 +266,15 @@ def test_an_epoch_takes_every_picture_once_and_no_picture_supports_itself(pictur
 
 
 def test_a_batch_has_equally_many_shots(picture_folder):
-    episodes = stream(picture_folder, shots=(1, 2, 3), batch=4)
+    episodes = stream(picture_folder, {"episodes.shots": (1, 2, 3), "episodes.batch": 4})
     shots = [[len(episodes[4 * step + i].support) for i in range(4)] for step in range(8)]
     assert all(len(set(of_batch)) == 1 for of_batch in shots)
     assert len({of_batch[0] for of_batch in shots}) > 1
 
 
-def test_supports_show_their_object_and_borders_are_ignored(picture_folder):
-    episodes = stream(picture_folder, rotation=40.0, scale=(0.5, 0.6))
+def test_supports_show_their_object_and_borders_are_ignored(picture_folder, monkeypatch):
+    monkeypatch.setattr("iir_sdk.training.object_crop._LARGEST_ANGLE", 40.0)
+    episodes = stream(picture_folder, {"pictures.scale": (0.5, 0.6)})
     for number in range(12):
         episode = episodes[number]
         assert all((mask == 1).any() for mask in episode.support_mask)
@@ -269,7 +285,7 @@ def test_supports_show_their_object_and_borders_are_ignored(picture_folder):
 
 def test_too_few_pictures_for_the_shots(picture_folder):
     with pytest.raises(DatasetError, match="has the 10 pictures"):
-        stream(picture_folder, shots=(9,))
+        stream(picture_folder, {"episodes.shots": (9,)})
 
 
 # Ignored pixels
@@ -296,7 +312,7 @@ def test_255_beside_another_value_is_ignore_and_alone_it_is_foreground(with_bord
 
 
 def test_ignored_pixels_stay_ignored_in_the_bank_and_in_the_loss(with_borders):
-    config = replace(BANK, paste=0.0, views=12)
+    config = BANK.changed({"bank.paste": 0.0, "bank.views": 12})
     maker = ViewMaker([read_picture_set(with_borders)], [], config)
     backbone = start.IIR(config.model).backbone
     bank = BankSource(maker, backbone, config, device=torch.device("cpu"), workers=0).bank()
@@ -333,7 +349,7 @@ def test_ignored_pixels_of_supports_are_no_background():
 
 def test_crops_of_one_picture_never_meet():
     keys = {"thing": tuple(f"p{i}#{j}" for i in range(3) for j in range(4))}
-    episodes = EpisodeStream(Crops(keys), replace(PICTURES, shots=(2,)), group=1)
+    episodes = EpisodeStream(Crops(keys), PICTURES.changed({"episodes.shots": (2,)}), group=1)
     for number in range(episodes.epoch_length):
         query = episodes.queries[episodes._order(0)[number]]
         supports = episodes._supports("thing", query, 2, random.Random(number))
@@ -374,12 +390,12 @@ def test_a_run_from_before_a_key_was_there_is_resumed_and_one_of_another_value_i
     build(config, picture_folder, tmp_path / "run").run()
     recipe = tmp_path / "run" / "recipe.json"
     kept = json.loads(recipe.read_text())
-    del kept["shared_regions"]
+    del kept["episodes"]["shared_regions"]
     recipe.write_text(json.dumps(kept))
     build(config, picture_folder, tmp_path / "run").run(resume=True)
-    assert json.loads(recipe.read_text())["shared_regions"] == 0.0
+    assert json.loads(recipe.read_text())["episodes"]["shared_regions"] == 0.0
     with pytest.raises(ConfigError, match=r"recipe\.json differs"):
-        build(replace(config, dice=0.5), picture_folder, tmp_path / "run").run(resume=True)
+        build(config.changed({"optimiser.dice": 0.5}), picture_folder, tmp_path / "run").run(resume=True)
     recipe.write_text(json.dumps(kept | {"a_key_that_is_gone": 1}))
     with pytest.raises(ConfigError, match=r"recipe\.json differs"):
         build(config, picture_folder, tmp_path / "run").run(resume=True)

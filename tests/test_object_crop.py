@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,7 @@ from iir_sdk.training.pretrain import LabelledPictures, adapt_classifier
 from tests.test_loop import PICTURES
 
 SIDE = 160
-COCO_LIKE = replace(PICTURES, view_size=SIDE, scale=(0.8, 1.25), rotation=10.0)
+COCO_LIKE = PICTURES.changed({"pictures.view_size": SIDE, "pictures.scale": (0.8, 1.25)})
 
 
 def cropped(mask: np.ndarray, seed: int, config=COCO_LIKE, image: np.ndarray | None = None):
@@ -92,7 +90,7 @@ class SmallThings:
 
 
 def test_every_query_of_an_epoch_shows_its_object():
-    episodes = EpisodeStream(SmallThings(), replace(COCO_LIKE, shots=(1,)))
+    episodes = EpisodeStream(SmallThings(), COCO_LIKE.changed({"episodes.shots": (1,)}))
     for number in range(3 * episodes.epoch_length):
         episode = episodes[number]
         assert (episode.target == 1).any()
@@ -119,7 +117,7 @@ def test_pictures_whose_object_fills_no_cell_teach_nothing(monkeypatch):
     backbone = build_backbone("test_efficientnet")
     before = backbone.classifier.weight.clone()
     options = {"steps": 2, "device": torch.device("cpu")}
-    with pytest.raises(DatasetError, match=r"small things: of 4 pictures none shows .* raise view_size"):
+    with pytest.raises(DatasetError, match=r"small things: of 4 pictures none shows .* raise pictures.view_size"):
         adapt_classifier(backbone, SmallThings(3), COCO_LIKE, **options)
     assert torch.equal(before, backbone.classifier.weight)
     assert not backbone.classifier.weight.requires_grad

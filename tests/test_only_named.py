@@ -19,7 +19,7 @@ from tests.test_training import TINY, cutouts, random_backbone
 
 __all__ = ["cutouts", "random_backbone"]
 
-MIXED = replace(TINY, views=120, paste=1.0, cutouts=0.3)
+MIXED = TINY.changed({"bank.views": 120, "bank.paste": 1.0, "bank.cutouts": 0.3})
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_lists_are_files_or_the_packages_or_names(listed):
 def test_a_listed_pictures_view_has_objects_of_the_list_alone_pasted(picture_folder, cutouts, listed):
     sets, files = read_picture_sets(picture_folder), read_cutouts(cutouts)
     names = set(read_names([str(listed)]))
-    maker = ViewMaker(sets, files, replace(MIXED, paste_among=str(listed)))
+    maker = ViewMaker(sets, files, MIXED.changed({"bank.paste_among": str(listed)}))
     made = [maker.make(i) for i in range(60)]
     of_list = [view for view in made if view.photo in names]
     assert of_list
@@ -81,7 +81,7 @@ def test_a_listed_pictures_view_has_objects_of_the_list_alone_pasted(picture_fol
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_bank_of_everything_serves_a_run_of_some(picture_folder, cutouts, listed, tmp_path, random_backbone, apart):
-    config = replace(MIXED, paste_among=str(listed) if apart else "")
+    config = MIXED.changed({"bank.paste_among": str(listed) if apart else ""})
     start.fill_bank(config, picture_folder, tmp_path / "bank", cutouts=cutouts, workers=0)
 
     def bank_of(*only: str):

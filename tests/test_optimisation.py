@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -14,7 +12,7 @@ from tests.test_training import TINY
 @pytest.mark.parametrize("ema", [0.0, 0.5, 0.998])
 def test_the_average_forgets_its_random_start(ema):
     module = torch.nn.Linear(1, 1, bias=False)
-    average = build_average(module, replace(TINY, ema=ema))
+    average = build_average(module, TINY.changed({"optimiser.ema": ema}))
     expected = 0.0
     for n in range(300):
         value = 100.0 if n == 0 else float(n % 3)
@@ -27,10 +25,10 @@ def test_the_average_forgets_its_random_start(ema):
 
 
 def test_schedules_equal_their_formulas():
-    config = replace(TINY, warmup=4)
+    config = TINY.changed({"optimiser.warmup": 4})
     cosine = [rate(s, 100, config) for s in range(100)]
     assert cosine[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0], rel=0.01)
     assert cosine[50] == pytest.approx(0.02 + 0.98 / 2)
-    poly = replace(config, schedule="poly", warmup=0)
+    poly = config.changed({"optimiser.schedule": "poly", "optimiser.warmup": 0})
     for step in (0, 10, 99):
         assert rate(step, 100, poly) == pytest.approx((1 - step / 100) ** 0.9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,18 +19,18 @@ from tests.test_bank_file import CPU, ORIGIN, save_bank
 from tests.test_training import TINY
 
 COIN = ("coins", "coin")
-PASTING = replace(TINY, paste=1.0, cutouts=0.0, main_set="coins", main_weight=1.0)
+PASTING = TINY.changed({"bank.paste": 1.0, "bank.cutouts": 0.0, "bank.main_set": "coins", "bank.main_weight": 1.0})
 
 
 def view(*sources: str) -> PackedView:
     """One coin's mask that shows objects of these pictures."""
-    masks = np.full((1, TINY.label_size**2 // 8), 255, np.uint8)
+    masks = np.full((1, TINY.bank.label_size**2 // 8), 255, np.uint8)
     keys = frozenset({COIN})
     return PackedView((COIN,), (frozenset(sources),), masks, {}, keys, keys, "coins/photo")
 
 
 def bank_of(*held: PackedView) -> FeatureBank:
-    bank = FeatureBank(replace(TINY, views=len(held), absent=0.0), torch.device("cpu"))
+    bank = FeatureBank(TINY.changed({"bank.views": len(held), "episodes.absent": 0.0}), torch.device("cpu"))
     bank.hold([torch.zeros(len(held), 1, 1, 1) for _ in range(3)], list(held))
     return bank
 
@@ -76,7 +75,7 @@ def test_views_of_several_pictures_never_make_an_episode_too_short():
 
 
 def test_a_kept_bank_knows_all_sources(tmp_path):
-    config = replace(TINY, views=2)
+    config = TINY.changed({"bank.views": 2})
     bank = bank_of(view("coins/a", "coins/b"), view("coins/c"))
     save_bank(bank, tmp_path / "bank", ORIGIN)
     again = read_bank(tmp_path / "bank", config, CPU)

@@ -89,7 +89,12 @@ def test_the_base_learner_learns_and_the_backbone_does_not(dataset):
     backbone = build_backbone("test_efficientnet")
     before = {n: t.clone() for n, t in backbone.state_dict().items()}
     learner, losses = pretrain_base_learner(
-        backbone, dataset, replace(PICTURES, batch=4), steps=30, learning_rate=0.05, device=torch.device("cpu")
+        backbone,
+        dataset,
+        PICTURES.changed({"episodes.batch": 4}),
+        steps=30,
+        learning_rate=0.05,
+        device=torch.device("cpu"),
     )
     assert learner.classify[-1].out_channels == 4
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -161,12 +166,12 @@ def test_the_command(picture_folder, tmp_path, random_backbone):  # noqa: F811
     settings = [
         "model.base_classes=3",
         "source=pictures",
-        "regions=0",
-        "shared_regions=0",
+        "episodes.regions=0",
+        "episodes.shared_regions=0",
         "model.backbone=test_efficientnet",
-        "view_size=64",
-        "batch=2",
-        "shots=[1]",
+        "pictures.view_size=64",
+        "episodes.batch=2",
+        "episodes.shots=[1]",
     ]
     arguments = ["pretrain", "--data", picture_folder, "--out", tmp_path / "b.safetensors", "--steps", 2]
     arguments += ["--part", "base-learner", "--workers", 0, "--device", "cpu"]

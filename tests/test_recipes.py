@@ -8,6 +8,7 @@ import pytest
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.training.config import TrainingConfig, find_recipe, packaged_recipes, read_recipe
+from iir_sdk.training.run.optimisation import MOMENTUM, POLY_POWER
 
 
 def test_every_recipe_of_the_package_is_valid():
@@ -38,10 +39,11 @@ def test_every_recipe_of_the_package_is_valid():
 )
 def test_the_papers_recipes_are_its_table(name, size, batch, epochs):
     config = read_recipe(find_recipe(name))
-    assert (config.preprocessing.size, config.batch, config.epochs) == (size, batch, epochs)
-    assert (config.optimizer, config.learning_rate, config.momentum, config.weight_decay) == ("sgd", 0.05, 0.9, 1e-4)
-    assert (config.schedule, config.poly_power, config.precision) == ("poly", 0.9, "bfloat16")
-    assert config.scale == ((0.8, 1.25) if name == "coco" else (0.9, 1.1))
+    assert (config.preprocessing.size, config.episodes.batch, config.epochs) == (size, batch, epochs)
+    optimiser = config.optimiser
+    assert (optimiser.name, optimiser.learning_rate, MOMENTUM, optimiser.weight_decay) == ("sgd", 0.05, 0.9, 1e-4)
+    assert (optimiser.schedule, POLY_POWER, config.run.precision) == ("poly", 0.9, "bfloat16")
+    assert config.pictures.scale == ((0.8, 1.25) if name == "coco" else (0.9, 1.1))
     model = config.model
     assert (model.backbone, model.cam, model.width, model.heads) == ("resnet50.tv_in1k", "grad", 256, 1)
     assert (model.preset, model.blocks, model.cross_blocks) == ("paper", 6, 5)

@@ -22,7 +22,9 @@ from tests.test_training import TINY, random_backbone
 __all__ = ["random_backbone"]
 
 PHOTOS, CROPS, GRID = 5, 4, 8
-STILL = replace(TINY, views=PHOTOS * CROPS, label_size=32, regions=0.5, shared_regions=0.25)
+STILL = TINY.changed(
+    {"bank.views": PHOTOS * CROPS, "bank.label_size": 32, "episodes.regions": 0.5, "episodes.shared_regions": 0.25}
+)
 LEFT_OUT = ("coco", "left out")
 
 
@@ -122,7 +124,7 @@ def test_the_recipes_shares_decide_what_is_asked_for(monkeypatch):
 
 
 def test_without_regions_nothing_else_is_drawn(picture_folder, tmp_path, random_backbone):
-    config = replace(STILL, regions=0.0, shared_regions=0.0, views=24)
+    config = STILL.changed({"episodes.regions": 0.0, "episodes.shared_regions": 0.0, "bank.views": 24})
     bank = start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0).source.bank()
     for number in range(10):
         key, supports, query = bank.draw(1, random.Random(number))
@@ -132,7 +134,9 @@ def test_without_regions_nothing_else_is_drawn(picture_folder, tmp_path, random_
 
 
 def test_a_run_learns_from_regions_and_goes_on_with_the_same_ones(picture_folder, tmp_path, random_backbone):
-    config = replace(STILL, views=48, shots=(1,), regions=1.0, shared_regions=0.0)
+    config = STILL.changed(
+        {"bank.views": 48, "episodes.shots": (1,), "episodes.regions": 1.0, "episodes.shared_regions": 0.0}
+    )
     trainer = start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
     trainer.run()
     assert trainer.step == config.steps
@@ -146,8 +150,8 @@ def test_a_run_learns_from_regions_and_goes_on_with_the_same_ones(picture_folder
 @pytest.mark.parametrize(
     ("photo", "share", "reason"),
     [
-        ("coco/{slot}", "regions", "in 3 views of one photo, of 20 views of 20 photos; .* or set regions=0"),
-        ("coco/one", "shared_regions", "in 3 photos, of 20 views of 1 photos; .* or set shared_regions=0"),
+        ("coco/{slot}", "regions", "in 3 views of one photo, of 20 views of 20 photos; .* or set episodes.regions=0"),
+        ("coco/one", "shared_regions", "in 3 photos, of 20 views of 1 photos; .* or set episodes.shared_regions=0"),
     ],
 )
 def test_regions_that_never_come_back_are_an_error(photo, share, reason):
@@ -156,14 +160,14 @@ def test_regions_that_never_come_back_are_an_error(photo, share, reason):
         bank.views[slot] = replace(view, photo=photo.format(slot=slot))
     with pytest.raises(DatasetError, match=f"no region comes back {reason}"):
         RegionClasses(bank, STILL)
-    RegionClasses(bank, replace(STILL, **{share: 0.0}))
+    RegionClasses(bank, STILL.changed({f"episodes.{share}": 0.0}))
 
 
 def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
     picture_folder, tmp_path, random_backbone, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "scipy.cluster.vq", None)
-    config = replace(STILL, views=48, shots=(1,))
+    config = STILL.changed({"bank.views": 48, "episodes.shots": (1,)})
     assert not config.model.dictionary
     trainer = start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
     monkeypatch.setattr(trainer, "_train", lambda: pytest.fail("trained"))
@@ -174,19 +178,24 @@ def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"regions": 0.7, "shared_regions": 0.4}, "sum to more than 1"),
-        ({"shared_regions": 0.1, "source": "pictures"}, "need source='bank', not 'pictures'; or set both to 0"),
-        ({"regions": -0.1}, "regions=-0.1 must lie in"),
+        ({"episodes.regions": 0.7, "episodes.shared_regions": 0.4}, "sum to more than 1"),
+        (
+            {"episodes.shared_regions": 0.1, "source": "pictures"},
+            "need source='bank', not 'pictures'; or set both to 0",
+        ),
+        ({"episodes.regions": -0.1}, r"regions=-0.1 must be a number in \[0, 1\]"),
     ],
 )
 def test_recipes_that_regions_do_not_fit_are_refused(change, reason):
     with pytest.raises(ConfigError, match=reason):
-        replace(STILL, **change)
+        STILL.changed(change)
 
 
 def test_too_few_photos_are_an_error_before_any_feature_is_computed(picture_folder, tmp_path, random_backbone):
-    config = replace(STILL, shots=(1, 400))
-    with pytest.raises(DatasetError, match=r"needs 401 of them, not \d+; add pictures, or --set shared_regions=0"):
+    config = STILL.changed({"episodes.shots": (1, 400)})
+    with pytest.raises(
+        DatasetError, match=r"needs 401 of them, not \d+; add pictures, or --set episodes.shared_regions=0"
+    ):
         start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
 
 

@@ -30,24 +30,29 @@ from iir_sdk.training.bank.augment import Augmented, paste, random_view
 from iir_sdk.training.bank.features import FeatureBank
 from iir_sdk.training.bank.stream import stream_views
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
-from iir_sdk.training.config import TrainingConfig, read_recipe
+from iir_sdk.training.config import (
+    BankSettings,
+    EpisodeSettings,
+    OptimiserSettings,
+    PictureSettings,
+    RunSettings,
+    TrainingConfig,
+    read_recipe,
+)
 from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.run.loop import Trainer
 from iir_sdk.training.run.step import EpisodeBatch, TrainingStep
 from iir_sdk.training.sources import BankSource, _bank_batch, _episode
 
 TINY = TrainingConfig(
+    steps=6,
     model=ModelConfig(width=16, blocks=2, cross_blocks=1, heads=2, head_width=8, dropout=0.0),
     preprocessing=Preprocessing(size=64, support_size=64),
-    view_size=64,
-    steps=6,
-    batch=2,
-    shots=(1, 2),
-    warmup=1,
-    views=24,
-    label_size=32,
-    log_every=2,
-    save_every=3,
+    bank=BankSettings(views=24, label_size=32),
+    pictures=PictureSettings(view_size=64),
+    episodes=EpisodeSettings(batch=2, shots=(1, 2)),
+    optimiser=OptimiserSettings(warmup=1),
+    run=RunSettings(log_every=2, save_every=3),
 )
 
 
@@ -74,7 +79,7 @@ def filled(maker: ViewMaker) -> FeatureBank:
 
 def draw_batch(bank: FeatureBank, shots: int, seed: int) -> EpisodeBatch:
     rng = random.Random(seed)
-    return _bank_batch(bank, [_episode(bank, None, shots, rng) for _ in range(TINY.batch)], shots)
+    return _bank_batch(bank, [_episode(bank, None, shots, rng) for _ in range(TINY.episodes.batch)], shots)
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def test_a_bank_without_a_file_is_filled_once_with_every_view(picture_folder, cu
     backbone = IIR(TINY.model).backbone
     source = BankSource(maker, backbone, TINY, device=torch.device("cpu"), workers=0)
     bank = source.bank()
-    for number in (0, 15, 16, TINY.views - 1):
+    for number in (0, 15, 16, TINY.bank.views - 1):
         view = maker.make(number)
         assert bank.views[number].keys == tuple((o.set_name, o.name) for o in view.objects)
         taps = frozen_taps(backbone, view.image[None], TINY, torch.device("cpu"))
@@ -138,10 +143,10 @@ def test_a_bank_without_a_file_is_filled_once_with_every_view(picture_folder, cu
             torch.testing.assert_close(own, expected.bfloat16().float())
     for key, slots in bank._members.items():
         assert slots == [slot for slot, view in enumerate(bank.views) if key in view.keys]
-    before = [t.clone() for t in bank.taps(list(range(TINY.views)))]
+    before = [t.clone() for t in bank.taps(list(range(TINY.bank.views)))]
     assert len(list(source.batches(0))) == TINY.steps
     assert source.bank() is bank
-    assert all(torch.equal(a, b) for a, b in zip(before, bank.taps(list(range(TINY.views))), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, bank.taps(list(range(TINY.bank.views))), strict=True))
 
 
 def test_workers_make_the_same_views_and_features(picture_folder, cutouts):
@@ -172,7 +177,7 @@ def test_an_episode_pairs_different_pictures_of_one_class(bank):
 
 
 def test_absent_queries_lack_the_object(picture_folder):
-    config = replace(TINY, absent=1.0, paste=0.0)
+    config = TINY.changed({"episodes.absent": 1.0, "bank.paste": 0.0})
     bank = filled(ViewMaker([read_picture_set(picture_folder / "coco")], [], config))
     rng = random.Random(0)
     drawn = [bank.draw(1, rng) for _ in range(30)]
@@ -180,10 +185,11 @@ def test_absent_queries_lack_the_object(picture_folder):
 
 
 def test_small_queries_are_drawn_in_proportion_to_their_share(picture_folder):
-    maker, means = ViewMaker(read_picture_sets(picture_folder), [], replace(TINY, views=60, absent=0.0)), []
+    config = TINY.changed({"bank.views": 60, "episodes.absent": 0.0})
+    maker, means = ViewMaker(read_picture_sets(picture_folder), [], config), []
     bank = filled(maker)
     for full_share in (0.0, 1.0):
-        bank.config = replace(bank.config, full_share=full_share)
+        bank.config = bank.config.changed({"episodes.full_share": full_share})
         rng = random.Random(0)
         drawn = [bank.draw(1, rng) for _ in range(1500)]
         means.append([bank.mask(query, key).mean() for key, _, query in drawn])
@@ -291,8 +297,8 @@ def test_evaluation_is_fixed_by_its_seed(small_segmenter, picture_folder):
 
 def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
     recipe = Path(start.__file__).parent / "recipes/lite2.toml"
-    config = read_recipe(recipe, ["steps=5", "model.width=64", "main_set=mine", "shots=[1, 5]"])
-    assert (config.steps, config.model.width, config.main_set, config.shots) == (5, 64, "mine", (1, 5))
+    config = read_recipe(recipe, ["steps=5", "model.width=64", "bank.main_set=mine", "episodes.shots=[1, 5]"])
+    assert (config.steps, config.model.width, config.bank.main_set, config.episodes.shots) == (5, 64, "mine", (1, 5))
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -301,15 +307,18 @@ def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
     [
         ("speed=3", "speed"),
         ("tensorboard=true", "unknown key 'tensorboard'"),
+        ("views=8000", "unknown key 'views'; did you mean 'bank.views'"),
+        ("bank.view=8000", "unknown key 'bank.view'; did you mean 'bank.views'"),
+        ("bank.views.x=8000", "'views' is no table"),
         ("refresh=0", "unknown key 'refresh'"),
         ("model.depth=3", "depth"),
         ("steps=many", "steps"),
         ("steps=0", "one must be given"),
         ("steps", "key=value"),
-        ("ema=2.0", "ema"),
-        ("shots=[]", "shots"),
-        ("shots=[1.5]", "whole numbers"),
-        ("learning_rate=-1.0", "above 0"),
+        ("optimiser.ema=2.0", "ema"),
+        ("episodes.shots=[]", "shots"),
+        ("episodes.shots=[1.5]", "each an integer of at least 1"),
+        ("optimiser.learning_rate=-1.0", "above 0"),
         ("model=3", "model"),
     ],
 )
@@ -333,7 +342,11 @@ def test_missing_recipes_data_and_cutouts_are_named(tmp_path):
 
 def test_a_damaged_cutout_is_named(picture_folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    maker = ViewMaker(read_picture_sets(picture_folder), read_cutouts(tmp_path), replace(TINY, paste=1.0, cutouts=1.0))
+    maker = ViewMaker(
+        read_picture_sets(picture_folder),
+        read_cutouts(tmp_path),
+        TINY.changed({"bank.paste": 1.0, "bank.cutouts": 1.0}),
+    )
     with pytest.raises(DatasetError, match=r"broken\.png cannot be read"):
         maker.make(0)
 
@@ -347,7 +360,7 @@ def test_a_bank_without_pairs_says_so(picture_folder, tmp_path):
         (tmp_path / "coins" / folder).mkdir(parents=True)
         for file in sorted((picture_folder / "coins" / folder).iterdir())[:2]:
             shutil.copy(file, tmp_path / "coins" / folder)
-    config = replace(TINY, paste=0.0)
+    config = TINY.changed({"bank.paste": 0.0})
     bank = filled(ViewMaker(read_picture_sets(tmp_path), [], config))
     bank.draw(1, random.Random(0))
     with pytest.raises(DatasetError, match="3 different pictures"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,6 @@ from iir_sdk.engines.devices import Precision
 from iir_sdk.errors import ConfigError
 from iir_sdk.evaluation.evaluate import Output, Protocol, evaluate_set
 from iir_sdk.files import made_folder, write_text_atomically
-from iir_sdk.model.config import ModelConfig
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.run.loop import Trainer
@@ -28,39 +27,29 @@ class Variant:
 
     Attributes:
         title: of the row.
-        model: settings of the architecture that differ.
-        training: settings of the recipe that differ.
+        settings: those of the recipe that differ, by their dotted names.
         output: what is scored; ``prior`` needs no training.
         leave_out: sets that are not trained on.
         of_bank: only for recipes whose source is a bank of several sets.
         of_regions: only for recipes that ask for regions.
-        without: a setting of the architecture that is turned off; only for recipes that have it on.
+        without: name of a setting that is turned off; only for recipes that have it on.
     """
 
     title: str
-    model: dict[str, Any]
-    training: dict[str, Any]
+    settings: dict[str, Any]
     output: Output = "mask"
     leave_out: tuple[str, ...] = ()
     of_bank: bool = False
     of_regions: bool = False
     without: str = ""
 
-    def settings_of(self, model: ModelConfig) -> dict[str, Any]:
-        """What of an architecture differs."""
-        return self.model | ({self.without: type(getattr(model, self.without))()} if self.without else {})
-
-    def lacking(self) -> str:
-        """What a recipe needs for this variant to make sense."""
-        if self.without:
-            return f"model.{self.without}"
-        return "regions or shared_regions" if self.of_regions else "source = 'bank'"
-
-    def fits(self, config: TrainingConfig) -> bool:
-        """Whether a recipe has what the variant leaves out."""
-        has_setting = not self.without or bool(getattr(config.model, self.without))
-        has_bank, has_regions = config.source == "bank", config.asks_for_regions
-        return has_setting and (has_bank or not self.of_bank) and (has_regions or not self.of_regions)
+    def lacking(self, config: TrainingConfig) -> str:
+        """What the variant leaves out and a recipe does not have; "" where it has all."""
+        if self.without and not config.settings()[self.without]:
+            return self.without
+        if self.of_regions and not config.episodes.ask_for_regions:
+            return "episodes.regions or episodes.shared_regions"
+        return "source = 'bank'" if self.of_bank and config.source != "bank" else ""
 
 
 OF_CLOSED_FORM: dict[str, Any] = {
@@ -71,23 +60,23 @@ OF_CLOSED_FORM: dict[str, Any] = {
 }
 """Grad-CAM, and without what only the closed form has."""
 
-_MAIN_SET_ALONE: dict[str, Any] = {"main_weight": 1.0, "cutout_weight": 0.0, "shared_regions": 0.0}
-_NO_REGIONS: dict[str, Any] = {"regions": 0.0, "shared_regions": 0.0}
+_CUT, _NOT_CUT = {"optimiser.directional_dropout": True}, {"optimiser.directional_dropout": False}
+_NO_REGIONS: dict[str, Any] = {"episodes.regions": 0.0, "episodes.shared_regions": 0.0}
+_MAIN_SET: dict[str, Any] = {"bank.main_weight": 1.0, "bank.cutout_weight": 0.0, "episodes.shared_regions": 0.0}
+_SINGLE: dict[str, Any] = {"model.prototypes": "single", "model.cross_blocks": 0}
 
 VARIANTS: dict[str, Variant] = {
-    "prior": Variant("prior only", {}, {"steps": 1, "epochs": 0, **_NO_REGIONS}, "prior"),
-    "single": Variant("single prototype", {"prototypes": "single", "cross_blocks": 0}, {"directional_dropout": False}),
-    "dual": Variant("dual prototypes", {"cross_blocks": 0}, {"directional_dropout": False}),
-    "cross": Variant("+ cross attention", {}, {"directional_dropout": False}),
-    "dropout": Variant("+ directional dropout", {}, {"directional_dropout": True}),
-    "other_cam": Variant("the other CAM form", {}, {"directional_dropout": True}),
-    "no_dictionary": Variant("without dictionary", {}, {"directional_dropout": True}, without="dictionary"),
-    "no_self_support": Variant("without self-support", {}, {"directional_dropout": True}, without="self_support"),
-    "no_regions": Variant("without regions", {}, {"directional_dropout": True, **_NO_REGIONS}, of_regions=True),
-    "no_cutouts": Variant("without cut-outs", {}, {"directional_dropout": True}, leave_out=(CUTOUT_SET,), of_bank=True),
-    "main_set": Variant(
-        "episodes of the main set alone", {}, {"directional_dropout": True, **_MAIN_SET_ALONE}, of_bank=True
-    ),
+    "prior": Variant("prior only", {"steps": 1, "epochs": 0} | _NO_REGIONS, "prior"),
+    "single": Variant("single prototype", _SINGLE | _NOT_CUT),
+    "dual": Variant("dual prototypes", {"model.cross_blocks": 0} | _NOT_CUT),
+    "cross": Variant("+ cross attention", _NOT_CUT),
+    "dropout": Variant("+ directional dropout", _CUT),
+    "other_cam": Variant("the other CAM form", _CUT),
+    "no_dictionary": Variant("without dictionary", _CUT, without="model.dictionary"),
+    "no_self_support": Variant("without self-support", _CUT, without="model.self_support"),
+    "no_regions": Variant("without regions", _CUT | _NO_REGIONS, of_regions=True),
+    "no_cutouts": Variant("without cut-outs", _CUT, leave_out=(CUTOUT_SET,), of_bank=True),
+    "main_set": Variant("episodes of the main set alone", _CUT | _MAIN_SET, of_bank=True),
 }
 """By name; each adds to the one before, from ``other_cam`` on to the whole."""
 
@@ -139,7 +128,9 @@ def variants_of(config: TrainingConfig, *, cutouts: bool) -> tuple[str, ...]:
         config: the recipe.
         cutouts: whether it is trained with some.
     """
-    return tuple(name for name, v in VARIANTS.items() if v.fits(config) and (cutouts or CUTOUT_SET not in v.leave_out))
+    return tuple(
+        name for name, v in VARIANTS.items() if not v.lacking(config) and (cutouts or CUTOUT_SET not in v.leave_out)
+    )
 
 
 def varied(config: TrainingConfig, name: str) -> TrainingConfig:
@@ -150,13 +141,16 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     """
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
-    variant = VARIANTS[name]
-    if not variant.fits(config):
-        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {variant.lacking()}.")
-    model = variant.settings_of(config.model)
+    variant, before = VARIANTS[name], config.settings()
+    if lacking := variant.lacking(config):
+        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {lacking}.")
+    settings = dict(variant.settings)
+    if variant.without:
+        settings[variant.without] = type(before[variant.without])()
     if name == "other_cam":
-        model |= OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
-    return replace(config, model=replace(config.model, **model), **variant.training)
+        other = OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
+        settings |= {f"model.{key}": value for key, value in other.items()}
+    return config.changed(settings)
 
 
 def ablate(
@@ -224,11 +218,9 @@ def _scores(
 
 
 def _differing(variant: Variant, recipe: TrainingConfig, config: TrainingConfig) -> dict[str, Any]:
-    settings: dict[str, Any] = {"leave_out": list(variant.leave_out)} if variant.leave_out else {}
-    for own, base in ((recipe.model, config.model), (recipe, config)):
-        names = [f.name for f in fields(base) if f.name != "model"]
-        settings |= {name: getattr(own, name) for name in names if getattr(own, name) != getattr(base, name)}
-    return settings
+    before = config.settings()
+    changed = {key: value for key, value in recipe.settings().items() if value != before[key]}
+    return ({"leave_out": list(variant.leave_out)} if variant.leave_out else {}) | changed
 
 
 def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:
@@ -249,7 +241,7 @@ def ablation_table(rows: Sequence[AblationRow], config: TrainingConfig, protocol
     budget = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
     runs = list(rows[0].miou_of_runs) if len(rows[0].miou_of_runs) > 1 else []
     lines = [
-        f"{budget} of batch {config.batch}, seed {config.seed}; {protocol.shots}-shot, "
+        f"{budget} of batch {config.episodes.batch}, seed {config.seed}; {protocol.shots}-shot, "
         f"{protocol.episodes} episodes a set, seeds {', '.join(map(str, protocol.seeds))}, scored at own size.",
         "",
         f"| {' | '.join(['variant', 'mIoU', 'FB-IoU', *(f'mIoU, {run}' for run in runs)])} |",

@@ -1,61 +1,183 @@
-"""A training recipe: a TOML file read into a frozen, checked record."""
+"""A training recipe: a TOML file of tables, read into frozen, checked records."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from iir_sdk.errors import ConfigError, DatasetNotFoundError
 from iir_sdk.files import is_file
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.pictures.preprocess import Preprocessing
+from iir_sdk.records import CheckedRecord, Rule, above, at_least, dotted_keys, within
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-_CHOICES = {
-    "source": ("bank", "pictures"),
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "poly"),
-    "precision": ("auto", "bfloat16", "float32"),
-    "convention": ("unfiltered", "filtered"),
-    "exif": ("auto", "shown", "stored"),
-}
-_AT_LEAST_ONE = (
-    "batch",
-    "views",
-    "enough_pictures",
-    "log_every",
-    "save_every",
-    "label_size",
-    "accumulate",
-    "validate_episodes",
-)
-_AT_LEAST_ZERO = (
-    *("steps", "epochs", "warmup", "validate_every", "fold", "dice", "rotation", "weight_decay"),
-    *("cutout_classes", "seed"),
-)
-_ABOVE_ZERO = ("learning_rate", "gradient_clip", "poly_power")
-_SEEDS = 1 << 32
-_SHARES = (
-    *("ema", "absent", "paste", "cutouts", "main_weight", "cutout_weight", "blur", "momentum", "full_share"),
-    *("regions", "shared_regions"),
-)
+_Count = Annotated[int, at_least(0)]
+_Some = Annotated[int, at_least(1)]
+_Share = Annotated[float, within(0, 1)]
+_Weight = Annotated[float, at_least(0)]
+_Bits = Annotated[int, at_least(4), Rule(lambda v: v % 4 == 0, "and a multiple of 4, since masks are kept as bits")]
+_Shots = Annotated[tuple[_Some, ...], Rule(bool, "and not empty")]
+_Range = Annotated[tuple[_Some, _Some], Rule(lambda v: v[0] <= v[1], "and the largest last")]
+_Factors = Annotated[tuple[float, float], Rule(lambda v: 0 < v[0] <= v[1], "and above 0, the largest last")]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class BankSettings(CheckedRecord, prefix="recipe: bank."):
+    """``[bank]``: the kept views, where ``source`` is ``bank``.
+
+    Attributes:
+        views: augmented pictures whose features the bank keeps; fewer where there are few pictures, see below.
+        views_of_picture: the least and the largest number of a picture's views, where ``views`` allow it: a bank has no
+            more views than its pictures' largest numbers sum to.
+        enough_pictures: sets with fewer pictures are asked for the less often the fewer they have.
+        label_size: side of the kept masks in pixels.
+        paste: share of views with pasted objects.
+        paste_among: a list of sets and pictures, as ``open_sets``: its pictures get objects of its own pasted alone, so
+            that runs with ``--only`` this list may use all their views. Empty for none.
+        cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
+        cutout_classes: number of cut-outs used, each a class of its own.
+        main_set: the set that ``main_weight`` of the views and episodes come from, of those of labelled classes as of
+            those of one photo's regions; the others share the rest by the square root of their number of classes.
+        main_weight: that share.
+        cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
+    """
+
+    views: _Some = 8000
+    views_of_picture: _Range = (2, 12)
+    enough_pictures: _Some = 30
+    label_size: _Bits = 192
+    paste: _Share = 0.4
+    paste_among: str = ""
+    cutouts: _Share = 0.5
+    cutout_classes: _Count = 400
+    main_set: str = "coco"
+    main_weight: _Share = 0.5
+    cutout_weight: _Share = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: naming the key, its value and what was expected.
+        """
+        super().__post_init__()
+        _check_sum(self, "main_weight", "cutout_weight")
+
+
+@dataclass(frozen=True)
+class PictureSettings(CheckedRecord, prefix="recipe: pictures."):
+    """``[pictures]``: the augmented crops that are trained on.
+
+    Attributes:
+        view_size: their side in pixels.
+        scale: lowest and largest factor of random resizing, with source ``pictures``.
+    """
+
+    view_size: Annotated[int, at_least(64)] = 384
+    scale: _Factors = (0.9, 1.1)
+
+
+@dataclass(frozen=True)
+class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
+    """``[episodes]``: what a step's batches ask for.
+
+    Attributes:
+        batch: episodes of a process's batch.
+        accumulate: batches of one optimiser step.
+        shots: shots of a batch's episodes, drawn evenly from this list.
+        absent: share of the bank's episodes of labelled classes whose query does not show the object.
+        full_share: with a bank, queries whose object covers less than this share of them are drawn the less often the
+            smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
+            little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
+            always are.
+        regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
+            another crop of it.
+        shared_regions: share of all that asks for a region in another photo, of whatever set.
+    """
+
+    batch: _Some = 8
+    accumulate: _Some = 1
+    shots: _Shots = (1, 1, 1, 2)
+    absent: _Share = 0.04
+    full_share: _Share = 0.0
+    regions: _Share = 0.0
+    shared_regions: _Share = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: naming the key, its value and what was expected.
+        """
+        super().__post_init__()
+        _check_sum(self, "regions", "shared_regions")
+
+    @property
+    def ask_for_regions(self) -> bool:
+        """Whether any asks for a region that nobody labelled."""
+        return self.regions + self.shared_regions > 0
+
+
+@dataclass(frozen=True)
+class OptimiserSettings(CheckedRecord, prefix="recipe: optimiser."):
+    """``[optimiser]``: how the decoder learns.
+
+    Attributes:
+        name: ``adamw`` or ``sgd``.
+        learning_rate: peak of the schedule.
+        weight_decay: of matrices and kernels.
+        schedule: ``cosine`` to a fiftieth, or ``poly`` to zero.
+        warmup: steps of linear warm-up.
+        gradient_clip: largest gradient norm.
+        ema: decay of the weight average that is saved, reached by degrees; 0 saves the weights themselves.
+        dice: weight of the Dice term.
+        directional_dropout: cut inconsistent pairs in cross attention.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, above(0)] = 1e-3
+    weight_decay: _Weight = 0.05
+    schedule: Literal["cosine", "poly"] = "cosine"
+    warmup: _Count = 100
+    gradient_clip: Annotated[float, above(0)] = 1.0
+    ema: _Share = 0.998
+    dice: _Weight = 1.0
+    directional_dropout: bool = True
+
+
+@dataclass(frozen=True)
+class RunSettings(CheckedRecord, prefix="recipe: run."):
+    """``[run]``: how a run computes, and what it writes when.
+
+    Attributes:
+        precision: of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
+        validate_every: steps between validations, whose best weights are kept; 0 for none.
+        validate_episodes: episodes of a validation.
+        log_every: steps between lines of the log.
+        save_every: steps between checkpoints.
+    """
+
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    validate_every: _Count = 0
+    validate_episodes: _Some = 200
+    log_every: _Some = 20
+    save_every: _Some = 200
+
+
+@dataclass(frozen=True)
+class TrainingConfig(CheckedRecord, prefix="recipe: "):
     """Everything that decides a training run, apart from where the data lies.
 
     Attributes:
-        model: the architecture.
-        preprocessing: input size and normalisation.
         source: ``bank`` draws episodes from kept features of augmented views, fast on a CPU; ``pictures`` runs the
             backbone on every episode's pictures, as the benchmarks do.
         dataset: name of the benchmark (``folder`` for sets of one's own).
@@ -66,182 +188,73 @@ class TrainingConfig:
         seed: of all draws.
         steps: optimiser steps; 0 where ``epochs`` says.
         epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.
-        batch: episodes of a process's batch.
-        accumulate: batches of one optimiser step.
-        shots: shots of a batch's episodes, drawn evenly from this list.
-        optimizer: ``adamw`` or ``sgd``.
-        learning_rate: peak of the schedule.
-        momentum: SGD's.
-        weight_decay: the optimiser's.
-        schedule: ``cosine`` to a fiftieth, or ``poly`` to zero.
-        poly_power: exponent of ``poly``.
-        warmup: steps of linear warm-up.
-        gradient_clip: largest gradient norm.
-        precision: of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
-        ema: decay of the weight average that is saved, reached by degrees; 0 saves the weights themselves.
-        dice: weight of the Dice term.
-        directional_dropout: cut inconsistent pairs in cross attention.
-        view_size: side of the augmented pictures in pixels.
-        label_size: side of the bank's kept masks in pixels.
-        scale: range of random resizing, with source ``pictures``.
-        rotation: largest angle in degrees, with source ``pictures``.
-        blur: share of blurred pictures, with source ``pictures``.
-        absent: share of the bank's episodes of labelled classes whose query does not show the object.
-        full_share: with a bank, queries whose object covers less than this share of them are drawn the less often the
-            smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
-            little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
-            always are.
-        views: augmented pictures whose features the bank keeps; fewer where there are few pictures, see below.
-        views_of_picture: the least and the largest number of a picture's views, where ``views`` allow it: a bank has no
-            more views than its pictures' largest numbers sum to.
-        enough_pictures: sets with fewer pictures are asked for the less often the fewer they have.
-        paste: share of views with pasted objects.
-        paste_among: a list of sets and pictures, as ``open_sets``: its pictures get objects of its own pasted alone, so
-            that runs with ``--only`` this list may use all their views. Empty for none.
-        cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
-        cutout_classes: number of cut-outs used, each a class of its own.
-        main_set: the set that ``main_weight`` of the bank's episodes come from, of those of labelled classes as of
-            those of one photo's regions; the others share the rest by the square root of their number of classes.
-        main_weight: that share.
-        cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
-        regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
-            another crop of it.
-        shared_regions: share of all that asks for a region in another photo, of whatever set.
-        validate_every: steps between validations, whose best weights are kept; 0 for none.
-        validate_episodes: episodes of a validation.
-        log_every: steps between lines of the log.
-        save_every: steps between checkpoints.
+        model: the architecture.
+        preprocessing: input size and normalisation.
+        bank: see :class:`BankSettings`.
+        pictures: see :class:`PictureSettings`.
+        episodes: see :class:`EpisodeSettings`.
+        optimiser: see :class:`OptimiserSettings`.
+        run: see :class:`RunSettings`.
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     source: Literal["bank", "pictures"] = "bank"
     dataset: str = "folder"
-    fold: int = 0
+    fold: _Count = 0
     convention: Literal["unfiltered", "filtered"] = "unfiltered"
     exif: Literal["auto", "shown", "stored"] = "auto"
-    seed: int = 0
-    steps: int = 2800
-    epochs: int = 0
-    batch: int = 8
-    accumulate: int = 1
-    shots: tuple[int, ...] = (1, 1, 1, 2)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    schedule: Literal["cosine", "poly"] = "cosine"
-    poly_power: float = 0.9
-    warmup: int = 100
-    gradient_clip: float = 1.0
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    ema: float = 0.998
-    dice: float = 1.0
-    directional_dropout: bool = True
-    view_size: int = 384
-    label_size: int = 192
-    scale: tuple[float, ...] = (0.9, 1.1)
-    rotation: float = 10.0
-    blur: float = 0.5
-    absent: float = 0.04
-    full_share: float = 0.0
-    views: int = 8000
-    views_of_picture: tuple[int, ...] = (2, 12)
-    enough_pictures: int = 30
-    paste: float = 0.4
-    paste_among: str = ""
-    cutouts: float = 0.5
-    cutout_classes: int = 400
-    main_set: str = "coco"
-    main_weight: float = 0.5
-    cutout_weight: float = 0.0
-    regions: float = 0.0
-    shared_regions: float = 0.0
-    validate_every: int = 0
-    validate_episodes: int = 200
-    log_every: int = 20
-    save_every: int = 200
+    seed: Annotated[int, within(0, (1 << 32) - 1)] = 0
+    steps: _Count = 2800
+    epochs: _Count = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    bank: BankSettings = field(default_factory=BankSettings)
+    pictures: PictureSettings = field(default_factory=PictureSettings)
+    episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check what of one table must fit another.
 
         Raises:
             ConfigError: naming the key, its value and what was expected.
         """
-        for f in fields(self):
-            _check_finite(f.name, getattr(self, f.name))
-        for names, low in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-            for name in names:
-                if not getattr(self, name) >= low:
-                    raise ConfigError(f"recipe: {name}={getattr(self, name)} must be at least {low}.")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"recipe: {name}={getattr(self, name)} must lie in [0, 1].")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"recipe: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
-        if self.main_weight + self.cutout_weight > 1:
+        super().__post_init__()
+        if self.episodes.ask_for_regions and self.source != "bank":
             raise ConfigError(
-                f"recipe: main_weight={self.main_weight} and cutout_weight={self.cutout_weight} sum to more "
-                "than 1; lower one of them."
+                f"recipe: episodes.regions={self.episodes.regions} and episodes.shared_regions="
+                f"{self.episodes.shared_regions} need source='bank', not {self.source!r}; or set both to 0."
             )
-        if self.regions + self.shared_regions > 1:
-            raise ConfigError(
-                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} sum to more than 1; lower "
-                "one of them."
-            )
-        if self.asks_for_regions and self.source != "bank":
-            raise ConfigError(
-                f"recipe: regions={self.regions} and shared_regions={self.shared_regions} need source='bank', not "
-                f"{self.source!r}; or set both to 0."
-            )
-        if self.seed >= _SEEDS:
-            raise ConfigError(f"recipe: seed={self.seed} must be below {_SEEDS}.")
-        if self.label_size % 4:
-            raise ConfigError(f"recipe: label_size={self.label_size} must be a multiple of 4: masks are kept as bits.")
-        if self.view_size < 64:
-            raise ConfigError(f"recipe: view_size={self.view_size} must be at least 64.")
-        if not self.shots or not all(isinstance(shots, int) and shots >= 1 for shots in self.shots):
-            raise ConfigError(f"recipe: shots={self.shots} must list whole numbers of at least 1.")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(f"recipe: scale={self.scale} must be a lowest and a largest factor above 0.")
-        if len(self.views_of_picture) != 2 or not 0 < self.views_of_picture[0] <= self.views_of_picture[1]:
-            raise ConfigError(
-                f"recipe: views_of_picture={self.views_of_picture} must be a least and a largest number of at least 1."
-            )
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"recipe: {name}={getattr(self, name)} must be above 0.")
         if bool(self.steps) == bool(self.epochs):
             raise ConfigError(f"recipe: steps={self.steps} and epochs={self.epochs}: one must be given, the other 0.")
         if self.epochs and self.source == "bank":
             raise ConfigError(f"recipe: epochs={self.epochs} needs source='pictures'; for a bank set steps.")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Build from plain values, ``model`` and ``preprocessing`` as tables.
+    def from_dict(cls, values: object, where: str = "") -> TrainingConfig:
+        """Build from plain values, tables as such; with ``epochs``, no ``steps`` unless they are named.
 
         Raises:
             ConfigError: on an unknown key or a value that does not fit.
         """
-        known = {f.name: f for f in fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(f"recipe: unknown key {unknown[0]!r}; known keys: {', '.join(known)}.")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if isinstance(plain.get("model"), Mapping):
-            plain["model"] = ModelConfig.from_dict(plain["model"])
-        if isinstance(plain.get("preprocessing"), Mapping):
-            plain["preprocessing"] = Preprocessing.from_dict(plain["preprocessing"])
-        if plain.get("epochs"):
-            plain.setdefault("steps", 0)
-        _check_kinds(plain)
-        return cls(**plain)
+        if isinstance(values, Mapping) and values.get("epochs"):
+            values = {"steps": 0, **values}
+        return super().from_dict(values, where)
 
-    @property
-    def asks_for_regions(self) -> bool:
-        """Whether any episode asks for a region that nobody labelled."""
-        return self.regions + self.shared_regions > 0
+    def settings(self) -> dict[str, Any]:
+        """Every value by its dotted name, such as ``bank.views``."""
+        return {key: attrgetter(key)(self) for key in dotted_keys(TrainingConfig)}
+
+    def changed(self, settings: Mapping[str, Any]) -> TrainingConfig:
+        """The recipe with other settings, by their dotted names such as ``bank.views``.
+
+        Raises:
+            ConfigError: on an unknown key or a value that does not fit.
+        """
+        values = self.to_dict()
+        for key, value in settings.items():
+            _put(values, key, value)
+        return TrainingConfig.from_dict(values)
 
     def is_kept_as(self, values: Mapping[str, Any]) -> bool:
         """Whether plain values, as a run keeps them, are this recipe; keys that came since have their defaults."""
@@ -250,10 +263,6 @@ class TrainingConfig:
         except ConfigError:
             # Such as a key that is gone.
             return False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plain values, as :meth:`from_dict` takes them."""
-        return asdict(self)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -310,34 +319,30 @@ def read_names(names_or_files: Sequence[str]) -> tuple[str, ...]:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
+    key = key.strip()
     if not separator:
         raise ConfigError(f"override {override!r} is not key=value.")
-    *tables, name = key.strip().split(".")
+    if key in ("steps", "epochs"):
+        # The one given last decides how long.
+        values.pop("epochs" if key == "steps" else "steps", None)
+    try:
+        _put(values, key, tomllib.loads(f"v = {text}")["v"])
+    except tomllib.TOMLDecodeError:
+        _put(values, key, text)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``table.name`` among plain values."""
+    *tables, name = key.split(".")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"override {override!r}: {table!r} is not a table.")
-    if not tables and name in ("steps", "epochs"):
-        # The one given last decides how long.
-        values.pop("epochs" if name == "steps" else "steps", None)
-    try:
-        values[name] = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        values[name] = text
+            raise ConfigError(f"recipe: {key}={value!r}: {table!r} is no table.")
+    values[name] = value
 
 
-def _check_finite(name: str, value: Any) -> None:
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f"recipe: {name}={value} must be finite.")
-
-
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    defaults = TrainingConfig()
-    for key, value in values.items():
-        default = getattr(defaults, key)
-        expected: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
-        if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-            raise ConfigError(f"recipe: {key}={value!r} must be {expected[-1].__name__}.")
-        if isinstance(value, tuple) and not all(isinstance(v, (int, float)) for v in value):
-            raise ConfigError(f"recipe: {key}={value!r} must list numbers.")
+def _check_sum(table: CheckedRecord, *names: str) -> None:
+    """Refuse two shares of one whole that are more than it."""
+    if sum(getattr(table, name) for name in names) > 1:
+        both = " and ".join(f"{name}={getattr(table, name)}" for name in names)
+        raise ConfigError(f"{table.prefix}{both} sum to more than 1; lower one of them.")

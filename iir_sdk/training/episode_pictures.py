@@ -48,12 +48,12 @@ class EpisodeStream(Dataset[EpisodePictures]):
 
     def __init__(self, dataset: FewShotDataset, config: TrainingConfig, *, group: int = 1) -> None:
         self.dataset, self.config, self.group = dataset, config, group
-        needed = max(config.shots) + 1
+        needed = max(config.episodes.shots) + 1
         self.classes = {c: keys for c, keys in dataset.classes.items() if len(set(map(source_of, keys))) >= needed}
         self.numbers = {c: i for i, c in enumerate(dataset.classes)}
         if not self.classes:
             raise DatasetError(
-                f"no class of {dataset.name} has the {needed} pictures that {max(config.shots)} shots need."
+                f"no class of {dataset.name} has the {needed} pictures that {max(config.episodes.shots)} shots need."
             )
         self.shown: dict[str, list[str]] = {}
         for name, keys in sorted(self.classes.items()):
@@ -107,7 +107,7 @@ class EpisodeStream(Dataset[EpisodePictures]):
 
     def _shots(self, number: int) -> int:
         """Of an episode: the same for all of a batch, whatever the number of processes that share it."""
-        return random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.shots)
+        return random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.episodes.shots)
 
     def _pair(self, name: str, key: str) -> tuple[Tensor, Tensor]:
         """An augmented picture and its mask, with some foreground."""

@@ -18,6 +18,8 @@ from torchvision.transforms.v2 import functional as transform  # noqa: E402
 _KEPT_SHARE = 0.85
 _CROPS = 30
 _ROTATIONS = 5
+_LARGEST_ANGLE = 10.0
+_BLURRED = 0.5
 _FILL = {tv_tensors.Image: 124, tv_tensors.Mask: IGNORE}
 
 
@@ -32,11 +34,11 @@ class ObjectCrop:
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        self.size = config.view_size
-        smallest, largest = (max(1, round(self.size * factor)) for factor in config.scale)
+        self.size = config.pictures.view_size
+        smallest, largest = (max(1, round(self.size * factor)) for factor in config.pictures.scale)
         self._resize = v2.RandomShortestSize(list(range(smallest, largest + 1)), antialias=True)
-        self._rotate = v2.RandomRotation(config.rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=_FILL)
-        self._blur = v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], p=config.blur)
+        self._rotate = v2.RandomRotation(_LARGEST_ANGLE, interpolation=v2.InterpolationMode.BILINEAR, fill=_FILL)
+        self._blur = v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], p=_BLURRED)
         self._flip = v2.RandomHorizontalFlip()
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,8 +184,8 @@ def adapt_classifier(
     student.requires_grad_(False)
     if not losses:
         raise DatasetError(
-            f"{dataset.name}: of {steps * config.batch} pictures none shows an object that is large enough to adapt "
-            "the classifier to; raise view_size, or pass pictures of larger objects."
+            f"{dataset.name}: of {steps * config.episodes.batch} pictures none shows an object that is large enough to "
+            "adapt the classifier to; raise pictures.view_size, or pass pictures of larger objects."
         )
     return losses
 
@@ -242,7 +242,7 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.opt
 def _batches(
     pictures: LabelledPictures, config: TrainingConfig, steps: int, device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    numbers = [[step * config.batch + i for i in range(config.batch)] for step in range(steps)]
+    numbers = [[step * config.episodes.batch + i for i in range(config.episodes.batch)] for step in range(steps)]
     loader = DataLoader(pictures, batch_sampler=numbers, num_workers=workers, collate_fn=list)
     for batch in tqdm(loader, desc="pretrain", unit="step"):
         yield torch.stack([p.image for p in batch]), torch.stack([p.labels for p in batch]).to(device)

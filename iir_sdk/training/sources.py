@@ -109,7 +109,7 @@ class BankSource:
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Draw each step's episodes from the bank."""
         config, bank, shown = self.config, self.bank(), self.processes.first
-        regions = RegionClasses(bank, config, progress=shown) if config.asks_for_regions else None
+        regions = RegionClasses(bank, config, progress=shown) if config.episodes.ask_for_regions else None
         for step in range(first, config.steps):
             yield self._draw(bank, regions, step)
 
@@ -143,7 +143,7 @@ class BankSource:
         Raises:
             OutputError: there is no room for them.
         """
-        count, shown = self.config.views, self.processes.first
+        count, shown = self.config.bank.views, self.processes.first
         if first < count:
             needed = forecast(self._together, count - first, max(1, self.workers))
             if shown:
@@ -171,11 +171,11 @@ class BankSource:
     def _draw(self, bank: FeatureBank, regions: RegionClasses | None, step: int) -> list[EpisodeBatch]:
         rng = random.Random(f"{self.config.seed}/episodes/{step}")
         found = []
-        for _ in range(self.config.accumulate):
-            shots = rng.choice(self.config.shots)
-            count = self.config.batch * self.processes.count
+        for _ in range(self.config.episodes.accumulate):
+            shots = rng.choice(self.config.episodes.shots)
+            count = self.config.episodes.batch * self.processes.count
             everyones = [_episode(bank, regions, shots, rng) for _ in range(count)]
-            own = everyones[self.processes.rank * self.config.batch :][: self.config.batch]
+            own = everyones[self.processes.rank * self.config.episodes.batch :][: self.config.episodes.batch]
             found.append(_bank_batch(bank, own, shots))
         return found
 
@@ -184,8 +184,8 @@ def _episode(bank: FeatureBank, regions: RegionClasses | None, shots: int, rng: 
     """One of a labelled class, or by the recipe's shares of a region."""
     if regions:
         config, at = bank.config, rng.random()
-        if at < config.regions + config.shared_regions:
-            return regions.draw(shots, rng, shared=at >= config.regions)
+        if at < config.episodes.regions + config.episodes.shared_regions:
+            return regions.draw(shots, rng, shared=at >= config.episodes.regions)
     key, supports, query = bank.draw(shots, rng)
     return BankEpisode(supports, query, partial(bank.mask, key=key))
 
@@ -231,7 +231,7 @@ class PictureSource:
     @property
     def steps(self) -> int:
         """The recipe's, or as many as its epochs take."""
-        of_step = self.config.batch * self.config.accumulate * self.processes.count
+        of_step = self.config.episodes.batch * self.config.episodes.accumulate * self.processes.count
         return self.config.steps or max(1, self.config.epochs * self.stream.epoch_length // of_step)
 
     def contents(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class PictureSource:
         of_step: list[EpisodeBatch] = []
         for episodes in loader:
             of_step.append(self._batch(episodes))
-            if len(of_step) == config.accumulate:
+            if len(of_step) == config.episodes.accumulate:
                 yield of_step
                 of_step = []
 
@@ -257,8 +257,12 @@ class PictureSource:
 
     def number(self, step: int, part: int, i: int) -> int:
         """Episode ``i`` of this process's batch: all processes together take neighbouring ones."""
-        everyones = self.config.batch * self.processes.count
-        return (step * self.config.accumulate + part) * everyones + self.processes.rank * self.config.batch + i
+        everyones = self.config.episodes.batch * self.processes.count
+        return (
+            (step * self.config.episodes.accumulate + part) * everyones
+            + self.processes.rank * self.config.episodes.batch
+            + i
+        )
 
     def _batch(self, episodes: list[EpisodePictures]) -> EpisodeBatch:
         shots = len(episodes[0].support)
@@ -285,10 +289,10 @@ class _Numbers:
         self.source, self.first = source, first
 
     def __len__(self) -> int:
-        return (self.source.steps - self.first) * self.source.config.accumulate
+        return (self.source.steps - self.first) * self.source.config.episodes.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         config = self.source.config
         for step in range(self.first, self.source.steps):
-            for part in range(config.accumulate):
-                yield [self.source.number(step, part, i) for i in range(config.batch)]
+            for part in range(config.episodes.accumulate):
+                yield [self.source.number(step, part, i) for i in range(config.episodes.batch)]

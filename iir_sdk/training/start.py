@@ -127,7 +127,7 @@ def build_trainer(
             maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept
         )
     else:
-        stream = EpisodeStream(source_data, config, group=config.batch * processes.count)
+        stream = EpisodeStream(source_data, config, group=config.episodes.batch * processes.count)
         source = PictureSource(stream, model.backbone, config, device=chosen, workers=workers, processes=processes)
     digests = parts.digests() if parts else {}
     return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score, parts=digests)
@@ -176,7 +176,7 @@ def fill_bank(
     first = views_kept(out, origin, resume=resume)
     source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers)
     write_parts(out, origin, source.views(first, out), first)
-    return config.views
+    return config.bank.views
 
 
 def run_pretraining(
@@ -268,7 +268,7 @@ def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Se
             )
         load_in_order(model.base_learner, read_state(parts.base_learner))
         model.base_learner.requires_grad_(False)
-    check_split(model, config.view_size, config.model.backbone)
+    check_split(model, config.pictures.view_size, config.model.backbone)
     return model
 
 
@@ -312,10 +312,11 @@ def _check_bank_options(
     if every and not sets:
         names = ", ".join(s.name for s in every)
         raise DatasetError(f"all classes of {names} are left out; leave out fewer, or pass more sets.")
-    photos, needed = sum(len(s.images) for s in sets), max(config.shots) + 1
-    if config.shared_regions and photos < needed:
+    photos, needed = sum(len(s.images) for s in sets), max(config.episodes.shots) + 1
+    if config.episodes.shared_regions and photos < needed:
         raise DatasetError(
-            f"a region that photos share needs {needed} of them, not {photos}; add pictures, or --set shared_regions=0"
+            f"a region that photos share needs {needed} of them, not {photos}; add pictures, or "
+            "--set episodes.shared_regions=0"
         )
 
 
@@ -344,17 +345,19 @@ def _training_data(config: TrainingConfig, data: Path, sets: Sequence[PictureSet
 
 
 def _scorer(config: TrainingConfig, data: Path, folder: Path, validation: Path | None, device: str) -> Validate | None:
-    if not config.validate_every:
+    if not config.run.validate_every:
         return None
     if config.dataset != "folder":
         sets: list[FewShotDataset] = [benchmark(config.dataset).read(data, Selection(config.fold, "test"))]
         share = 0.0
     elif validation is None:
-        raise ConfigError("the recipe validates: name sets to validate on by --validation, or set validate_every=0.")
+        raise ConfigError(
+            "the recipe validates: name sets to validate on by --validation, or set run.validate_every=0."
+        )
     else:
         sets, share = list(read_picture_sets(validation, exif=config.exif)), 0.01
     # Benchmarks are validated on the classes that they are tested on, as is usual; not on the episodes of a score.
-    protocol = Protocol(episodes=config.validate_episodes, seeds=(VALIDATION_SEED,), min_share=share)
+    protocol = Protocol(episodes=config.run.validate_episodes, seeds=(VALIDATION_SEED,), min_share=share)
     drawn = [draw_episodes(s, protocol) for s in sets]
 
     def score(model: IIR) -> float:

@@ -6,7 +6,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from iir_sdk.data.dataset import CUTOUT_SET
@@ -32,9 +31,9 @@ def set_weights(sizes: Mapping[str, SetSize], config: TrainingConfig) -> dict[st
     sets drown what has many classes, nor does one that has fifty drown them. Cut-outs without a share count as one
     class.
     """
-    fixed = {config.main_set: config.main_weight}
-    if config.cutout_weight and config.main_set != CUTOUT_SET:
-        fixed[CUTOUT_SET] = config.cutout_weight
+    fixed = {config.bank.main_set: config.bank.main_weight}
+    if config.bank.cutout_weight and config.bank.main_set != CUTOUT_SET:
+        fixed[CUTOUT_SET] = config.bank.cutout_weight
     fixed = {name: weight for name, weight in fixed.items() if name in sizes}
     others = {name: _weight(name, size, config) for name, size in sizes.items() if name not in fixed}
     if not others:
@@ -47,7 +46,7 @@ def set_weights(sizes: Mapping[str, SetSize], config: TrainingConfig) -> dict[st
 def _weight(name: str, size: SetSize, config: TrainingConfig) -> float:
     if name == CUTOUT_SET:
         return 1.0
-    return math.sqrt(size.classes) * min(1.0, size.pictures / config.enough_pictures)
+    return math.sqrt(size.classes) * min(1.0, size.pictures / config.bank.enough_pictures)
 
 
 def draw_set(weights: Mapping[str, float], rng: random.Random) -> str:
@@ -58,7 +57,8 @@ def draw_set(weights: Mapping[str, float], rng: random.Random) -> str:
 def fitting(config: TrainingConfig, sets: Sequence[PictureSet]) -> TrainingConfig:
     """The recipe with no more views than its largest number of views of a picture allows for these sets."""
     pictures = sum(len(_shown(s)) for s in sets)
-    return replace(config, views=min(config.views, config.views_of_picture[1] * pictures)) if pictures else config
+    largest = config.bank.views_of_picture[1] * pictures
+    return config.changed({"bank.views": min(config.bank.views, largest)}) if pictures else config
 
 
 def planned_views(sets: Sequence[PictureSet], config: TrainingConfig) -> list[tuple[str, str]]:
@@ -87,8 +87,8 @@ def _allotted(pictures: Mapping[str, int], weights: Mapping[str, float], config:
     """Views by set, in proportion to its weight within the bounds of its pictures; they sum to ``views``."""
     if not pictures:
         return {}
-    mean = config.views / sum(pictures.values())
-    least, most = min(config.views_of_picture[0], _LEAST_SHARE * mean), max(config.views_of_picture[1], mean)
+    mean = config.bank.views / sum(pictures.values())
+    least, most = min(config.bank.views_of_picture[0], _LEAST_SHARE * mean), max(config.bank.views_of_picture[1], mean)
 
     def within(scale: float) -> dict[str, float]:
         return {name: min(max(scale * weights[name], least * n), most * n) for name, n in pictures.items()}
@@ -96,11 +96,11 @@ def _allotted(pictures: Mapping[str, int], weights: Mapping[str, float], config:
     low, high = 0.0, 2.0 * max(most * n / max(weights[name], 1e-9) for name, n in pictures.items())
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if sum(within(middle).values()) < config.views else (low, middle)
+        low, high = (middle, high) if sum(within(middle).values()) < config.bank.views else (low, middle)
     exact = within(high)
     counts = Counter({name: int(share) for name, share in exact.items()})
     # Those that lose most by rounding down.
     order = sorted(exact, key=lambda name: (int(exact[name]) - exact[name], name))
-    for i in range(config.views - counts.total()):
+    for i in range(config.bank.views - counts.total()):
         counts[order[i % len(order)]] += 1
     return dict(counts)

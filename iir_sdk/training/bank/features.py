@@ -107,7 +107,7 @@ class FeatureBank:
 
     def mask(self, slot: int, key: ClassKey) -> NDArray[np.uint8]:
         """``(L, L)`` uint8 of a class in a view in {0, 1, 255}; empty where the view does not show it."""
-        view, side = self.views[slot], self.config.label_size
+        view, side = self.views[slot], self.config.bank.label_size
         if key not in view.keys:
             return np.zeros((side, side), np.uint8)
         place = view.keys.index(key)
@@ -167,8 +167,8 @@ class FeatureBank:
             DatasetError: no class is seen in enough of them.
         """
         key, supports, query = self._draw_any(shots, rng)
-        for _ in range(_TRIES if self.config.full_share else 0):
-            if rng.random() * self.config.full_share <= self._share(query, key):
+        for _ in range(_TRIES if self.config.episodes.full_share else 0):
+            if rng.random() * self.config.episodes.full_share <= self._share(query, key):
                 break
             key, supports, query = self._draw_any(shots, rng)
         return key, supports, query
@@ -190,8 +190,8 @@ class FeatureBank:
 
     def _query(self, key: ClassKey, slot: int, rng: random.Random) -> int:
         """The drawn query, or now and then a view that lacks the class, where that is known for certain."""
-        told_apart = (CUTOUT_SET, self.config.main_set)
-        if key[0] not in told_apart or rng.random() >= self.config.absent:
+        told_apart = (CUTOUT_SET, self.config.bank.main_set)
+        if key[0] not in told_apart or rng.random() >= self.config.episodes.absent:
             return slot
         for _ in range(20):
             other = rng.randrange(len(self.views))

@@ -23,23 +23,15 @@ from iir_sdk.training.bank.stream import PackedView, ViewBatch
 from iir_sdk.training.bank.views import ClassKey, ViewMaker
 from iir_sdk.training.config import TrainingConfig
 
-_FORMAT = "iir_sdk.bank/4"
+_FORMAT = "iir_sdk.bank/5"
 PART_VIEWS = 256
 """Views of a file: some minutes' work, and a quarter of a gigabyte."""
 
 _OF_VIEWS = (
-    "seed",
-    "view_size",
-    "label_size",
-    "precision",
-    "views",
-    "views_of_picture",
-    "paste",
-    "paste_among",
-    "cutouts",
-    "cutout_classes",
-    "main_set",
-    "exif",
+    *("seed", "exif", "pictures.view_size", "run.precision"),
+    *("bank.views", "bank.views_of_picture", "bank.label_size", "bank.paste", "bank.paste_among"),
+    *("bank.cutouts", "bank.cutout_classes", "bank.main_set"),
+    *("model.backbone", "preprocessing.mean", "preprocessing.std"),
 )
 """Not the weights of sets: a run may draw its episodes by others than the views were drawn by."""
 
@@ -52,16 +44,14 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
         maker: of views of all sets and cut-outs.
         backbone: with its weights loaded.
     """
-    settings = {name: getattr(config, name) for name in _OF_VIEWS}
-    settings["model.backbone"] = config.model.backbone
-    settings |= {f"preprocessing.{name}": getattr(config.preprocessing, name) for name in ("mean", "std")}
+    settings = config.settings()
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.cpu().contiguous().numpy().tobytes())
     return {
         # As JSON has them: lists where the records have tuples.
-        "recipe": json.loads(json.dumps(settings)),
+        "recipe": json.loads(json.dumps({name: settings[name] for name in _OF_VIEWS})),
         "sets": sorted(maker.sets),
         "cutouts": len(maker.cutouts),
         "files": maker.digest(),
@@ -144,9 +134,9 @@ def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
     if not _parts(path):
         raise DatasetNotFoundError(f"no bank at {str(path)!r}; fill it first: iir-sdk bank RECIPE --data ... --out ...")
     count, digest = _read_listings(path, origin)
-    if count < origin["recipe"]["views"]:
+    if count < origin["recipe"]["bank.views"]:
         raise DatasetError(
-            f"{path} holds {count} of {origin['recipe']['views']} views: its filling was stopped; go on with it: "
+            f"{path} holds {count} of {origin['recipe']['bank.views']} views: its filling was stopped; go on with it: "
             "iir-sdk bank ... --resume"
         )
     return digest

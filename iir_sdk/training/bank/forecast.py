@@ -59,12 +59,13 @@ def check_room(needed: Forecast, folder: Path | None) -> None:
     if folder is not None:
         free: float = shutil.disk_usage(folder).free
         cure, where = (
-            "free some, name another folder, or make fewer: --set views=N",
+            "free some, name another folder, or make fewer: --set bank.views=N",
             f"the disk of {folder} has room for",
         )
     else:
         free = _memory()
-        cure, where = "keep it on disk with iir-sdk bank and pass it with --bank, or --set views=N", "the memory is"
+        cure = "keep it on disk with iir-sdk bank and pass it with --bank, or --set bank.views=N"
+        where = "the memory is"
     if needed.bytes > free:
         raise OutputError(f"{needed}; but {where} {free / 1e9:.1f} GB: {cure}.")
 

@@ -73,24 +73,24 @@ class RegionClasses:
     """
 
     def __init__(self, bank: FeatureBank, config: TrainingConfig, *, progress: bool = True) -> None:
-        self.bank, self.config, self._needed = bank, config, max(config.shots) + 1
+        self.bank, self.config, self._needed = bank, config, max(config.episodes.shots) + 1
         photos: dict[str, list[int]] = defaultdict(list)
         for slot in bank.used_slots:
             photos[bank.photo(slot)].append(slot)
         cells = _projected(bank, config.seed, progress=progress)
-        own = _clustered_by_photo(cells, photos, config.seed, progress=progress) if config.regions else {}
+        own = _clustered_by_photo(cells, photos, config.seed, progress=progress) if config.episodes.regions else {}
         self._own = own
-        self._shared = _clustered_together(cells, config.seed) if config.shared_regions else {}
-        of_photos = self._photo_regions(photos) if config.regions else {}
+        self._shared = _clustered_together(cells, config.seed) if config.episodes.shared_regions else {}
+        of_photos = self._photo_regions(photos) if config.episodes.regions else {}
         # Most pictures have few views: what is too few for several shots still gives one-shot episodes.
-        self._of_photos = {shots: _with_views(of_photos, shots + 1) for shots in set(config.shots)}
-        self._of_all = self._shared_regions(photos) if config.shared_regions else {}
-        for name, found in (("regions", self._of_photos[max(config.shots)]), ("shared_regions", self._of_all)):
-            if getattr(config, name) and not found:
+        self._of_photos = {shots: _with_views(of_photos, shots + 1) for shots in set(config.episodes.shots)}
+        self._of_all = self._shared_regions(photos) if config.episodes.shared_regions else {}
+        for name, found in (("regions", self._of_photos[max(config.episodes.shots)]), ("shared_regions", self._of_all)):
+            if getattr(config.episodes, name) and not found:
                 where = "views of one photo" if name == "regions" else "photos"
                 raise DatasetError(
                     f"no region comes back in {self._needed} {where}, of {bank.used} views of {len(photos)} photos; "
-                    f"raise `views`, or set {name}=0."
+                    f"raise bank.views, or set episodes.{name}=0."
                 )
 
     def draw(self, shots: int, rng: random.Random, *, shared: bool) -> BankEpisode:
@@ -108,7 +108,7 @@ class RegionClasses:
 
     def _mask(self, regions: NDArray[np.uint8], region: int) -> NDArray[np.uint8]:
         """At label size; where a cell is at least three pixels wide, what lies between regions counts nowhere."""
-        side, own = self.config.label_size, torch.from_numpy(regions == region).float()
+        side, own = self.config.bank.label_size, torch.from_numpy(regions == region).float()
         share = F.interpolate(own[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
         mask: NDArray[np.uint8] = (share >= _UNSURE[1]).astype(np.uint8)
         mask[(share > _UNSURE[0]) & (share < _UNSURE[1])] = IGNORE

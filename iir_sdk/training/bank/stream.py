@@ -92,7 +92,7 @@ class _Views(Dataset[ViewBatch]):
 
     def __getitem__(self, index: int) -> ViewBatch:
         view = self.maker.make(self.numbers[index])
-        packed, image = _packed(view, self.maker.config.label_size), view.image[None]
+        packed, image = _packed(view, self.maker.config.bank.label_size), view.image[None]
         if self.look is None:
             return ViewBatch([packed], image, None)
         with _one_thread():

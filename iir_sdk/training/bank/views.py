@@ -148,11 +148,11 @@ class ViewMaker:
             for name, stems in s.classes.items():
                 for stem in stems:
                     self._classes_of[s.name, stem].append(name)
-        count = min(len(cutouts), config.cutout_classes)
+        count = min(len(cutouts), config.bank.cutout_classes)
         self.cutouts = random.Random(config.seed).sample(list(cutouts), count)
         self._all, self._listed = _Objects(sets, self.cutouts, config), None
-        if config.paste_among:
-            names = read_names([config.paste_among])
+        if config.bank.paste_among:
+            names = read_names([config.bank.paste_among])
             self._listed = _Objects(among(sets, names), cutouts_among(self.cutouts, names), config)
         # Pictures are small and drawn again and again, so the latest ones stay decoded.
         self._decoded: BoundedCache[tuple[str, str], _Decoded] = BoundedCache(_KEPT_BYTES, _decoded_bytes)
@@ -166,12 +166,12 @@ class ViewMaker:
         # Rarer classes first: each view of a picture that shows one counts.
         name = rng.choices(names, [1 / len(self.sets[set_name].classes[n]) for n in names])[0]
         image, masks, ignored = self._read(set_name, stem)
-        base = random_view(image, masks, names.index(name), self.config.view_size, rng)
+        base = random_view(image, masks, names.index(name), self.config.pictures.view_size, rng)
         labels = [_Label(set_name, n, frozenset({f"{set_name}/{stem}"})) for n in names]
         labels += [_Label(set_name, n) for n in ignored]
         made_of, pasted = {(set_name, name)}, set()
         pool = self._listed if self._listed and self._listed.has(set_name, stem) else self._all
-        if rng.random() < self.config.paste:
+        if rng.random() < self.config.bank.paste:
             for _ in range(rng.randint(1, 3)):
                 base, labels, key, picture = self._paste_one(base, labels, pool, rng, index)
                 made_of.add(key)
@@ -224,7 +224,7 @@ class ViewMaker:
         self, base: Augmented, labels: list[_Label], pool: _Objects, rng: random.Random, index: int
     ) -> tuple[Augmented, list[_Label], ClassKey, str]:
         """The view with one more object, its labels, the object's class and the picture that it is from."""
-        if pool.cutouts and rng.random() < self.config.cutouts:
+        if pool.cutouts and rng.random() < self.config.bank.cutouts:
             file = rng.choice(pool.cutouts)
             rgba = torch.from_numpy(stored_pixels(file, "a cut-out", "RGBA")).permute(2, 0, 1)
             # Each view's copy counts as another source: the same cut-out on two pictures is an episode.

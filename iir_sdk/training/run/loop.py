@@ -80,7 +80,7 @@ class Trainer:
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
-        if self.model.decoder.dictionary is not None or self.config.asks_for_regions:
+        if self.model.decoder.dictionary is not None or self.config.episodes.ask_for_regions:
             require_clustering()
         self._resume(self.folder.open(resume=resume, device=self.device))
         if self.step == 0 and self.model.decoder.dictionary is not None:
@@ -116,13 +116,13 @@ class Trainer:
             losses.append(loss)
             ious.append(iou)
             bar.update()
-            if self.step % self.config.log_every == 0:
+            if self.step % self.config.run.log_every == 0:
                 self._log(losses, ious, time.perf_counter() - started)
                 losses, ious = [], []
             last = self.step == self.source.steps
-            if self.config.validate_every and (self.step % self.config.validate_every == 0 or last):
+            if self.config.run.validate_every and (self.step % self.config.run.validate_every == 0 or last):
                 self._validate()
-            if self.step % self.config.save_every == 0 or last:
+            if self.step % self.config.run.save_every == 0 or last:
                 self.folder.save(LAST, self._state())
         bar.close()
 
@@ -141,7 +141,7 @@ class Trainer:
                 (loss / len(batches)).backward()
             losses.append(float(loss.detach()))
             ious.append(batch_iou(logits.detach(), batch.target))
-        nn.utils.clip_grad_norm_(self.model.decoder.parameters(), self.config.gradient_clip)
+        nn.utils.clip_grad_norm_(self.model.decoder.parameters(), self.config.optimiser.gradient_clip)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model.decoder)
@@ -156,7 +156,8 @@ class Trainer:
         self.folder.save(kept, state, always=True)
         raise TrainingError(
             f"the loss of step {self.step} is {float(loss.detach())}. The batch and the weights are in "
-            f"{self.folder.path / kept}; lower learning_rate, or set precision='float32', and resume from {LAST}."
+            f"{self.folder.path / kept}; lower optimiser.learning_rate, or set run.precision='float32', and resume "
+            f"from {LAST}."
         )
 
     def _validate(self) -> None:

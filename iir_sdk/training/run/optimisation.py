@@ -15,15 +15,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.training.config import TrainingConfig
 
+MOMENTUM, POLY_POWER = 0.9, 0.9
+"""As this line of work has them."""
+
 _Weights = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
     """AdamW or SGD over every parameter that learns."""
-    groups = parameter_groups(module, config.weight_decay)
-    if config.optimizer == "sgd":
-        return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return AdamW(groups, lr=config.learning_rate)
+    groups = parameter_groups(module, config.optimiser.weight_decay)
+    if config.optimiser.name == "sgd":
+        return SGD(groups, lr=config.optimiser.learning_rate, momentum=MOMENTUM)
+    return AdamW(groups, lr=config.optimiser.learning_rate)
 
 
 def build_schedule(optimizer: Optimizer, config: TrainingConfig, steps: int) -> LambdaLR:
@@ -33,10 +36,10 @@ def build_schedule(optimizer: Optimizer, config: TrainingConfig, steps: int) -> 
 
 def rate(step: int, steps: int, config: TrainingConfig) -> float:
     """Share of the peak learning rate at a step: linear warm-up times cosine or poly."""
-    warmed = min(1.0, (step + 1) / max(1, config.warmup))
+    warmed = min(1.0, (step + 1) / max(1, config.optimiser.warmup))
     done = min(1.0, step / steps)
-    if config.schedule == "poly":
-        return float(warmed * (1 - done) ** config.poly_power)
+    if config.optimiser.schedule == "poly":
+        return float(warmed * (1 - done) ** POLY_POWER)
     return warmed * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -46,7 +49,7 @@ def build_average(module: nn.Module, config: TrainingConfig) -> AveragedModel:
     Its decay grows to ``ema`` as ``n / (n + 3)`` with the updates ``n`` so far: an average over about the last third of
     them. With 0.998 from the start, more than half of what a run of 300 steps saves would be its random start.
     """
-    return AveragedModel(module, multi_avg_fn=partial(_move_average, config.ema))
+    return AveragedModel(module, multi_avg_fn=partial(_move_average, config.optimiser.ema))
 
 
 def _move_average(ema: float, averaged: _Weights, current: _Weights, updates: Tensor | int) -> None:
@@ -64,5 +67,5 @@ def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     """The precision of a recipe's forward passes; ``auto`` is bfloat16 where the device computes in it."""
-    lowered = config.precision == "bfloat16" or (config.precision == "auto" and computes_in_bfloat16(device))
+    lowered = config.run.precision == "bfloat16" or (config.run.precision == "auto" and computes_in_bfloat16(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=lowered)

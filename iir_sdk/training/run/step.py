@@ -62,10 +62,10 @@ class TrainingStep(nn.Module):
         encoding = self.model.encode_support_taps(batch.support, foreground, tasks, batch.shots, known)
         support_share, query_share = known_share(batch.support_target, size), known_share(batch.target, size)
         query_labels = cell_labels(query_share).flatten(1)
-        if not self.config.directional_dropout:
+        if not self.config.optimiser.directional_dropout:
             query_labels = torch.full_like(query_labels, IGNORE)
         prediction = self.model.decode(batch.query, encoding.state, query_labels, batch.own_class)
-        loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.dice)
+        loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.optimiser.dice)
         loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
         return loss + auxiliary_loss(encoding.auxiliary, support_share), prediction.logits
 
