@@ -14,9 +14,9 @@ from iir_sdk.data.dataset import source_of
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol
+from iir_sdk.evaluation.metrics import WaysScore
 from iir_sdk.evaluation.ways import (
     WaysEpisode,
-    WaysScore,
     draw_ways,
     evaluate_ways,
     predicted,

@@ -15,7 +15,7 @@ from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.engines.base import TaskGroup
 from iir_sdk.errors import ConfigError, TooFewPicturesError
-from iir_sdk.evaluation.metrics import SegmentationScore
+from iir_sdk.evaluation.metrics import SeedMeans, SegmentationScore, seed_means
 from iir_sdk.model.backbone import Taps
 from iir_sdk.results.full_size import full_map, probability_map
 from iir_sdk.segmenter import FewShotSegmenter
@@ -35,30 +35,16 @@ class EpisodeScore:
     iou: float
 
 
-@dataclass(frozen=True)
-class SetScore:
-    """Score of one set; means over the seeds.
+@dataclass(frozen=True, kw_only=True)
+class SetScore(SeedMeans):
+    """Score of one set, one class at a time; ``miou`` is over the classes' foreground.
 
     Attributes:
-        name: of the set.
-        miou: in [0, 1].
-        miou_std: standard deviation over the seeds; 0 for one.
         fb_iou: in [0, 1].
-        per_class: foreground IoU by class, in [0, 1].
-        miou_of_seeds: of each seed.
-        episodes: how many were scored for each seed.
-        protocol: shots, seeds, smallest object, what was predicted by.
         scored: each episode of the first seed.
     """
 
-    name: str
-    miou: float
-    miou_std: float
     fb_iou: float
-    per_class: dict[str, float]
-    miou_of_seeds: tuple[float, ...]
-    episodes: int
-    protocol: dict[str, Any]
     scored: tuple[EpisodeScore, ...] = ()
 
 
@@ -198,18 +184,14 @@ def evaluate_set(
     drawn = draw_episodes(pictures, protocol) if episodes is None else episodes
     evaluator = Evaluator(segmenter, pictures, output=protocol.output)
     runs = [evaluator.score(of_seed) for of_seed in drawn.values()]
-    scores = [score for score, _ in runs]
-    names = sorted({name for score in scores for name in score.per_class})
-    mious = tuple(score.miou for score in scores)
+    means = seed_means([score for score, _ in runs])
+    stated = {"output": protocol.output, "classes": len(means["per_class"])}
     return SetScore(
         name=pictures.name,
-        miou=float(np.mean(mious)),
-        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
-        fb_iou=float(np.mean([score.fb_iou for score in scores])),
-        per_class={n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
-        miou_of_seeds=mious,
+        **means,
         episodes=len(next(iter(drawn.values()))),
-        protocol=made_by(segmenter, protocol, drawn) | {"output": protocol.output, "classes": len(names)},
+        protocol=made_by(segmenter, protocol, drawn) | stated,
+        fb_iou=float(np.mean([score.fb_iou for score, _ in runs])),
         scored=tuple(runs[0][1]),
     )
 

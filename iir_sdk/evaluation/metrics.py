@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +14,56 @@ from numpy.typing import NDArray
 from iir_sdk.data.dataset import IGNORE
 
 
-class SegmentationScore:
+class Score(ABC):
+    """Intersections and unions, summed over episodes."""
+
+    @property
+    @abstractmethod
+    def per_class(self) -> dict[str, float]:
+        """IoU of each class or label, in [0, 1]."""
+
+    @property
+    @abstractmethod
+    def miou(self) -> float:
+        """Their mean, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedMeans:
+    """Score of one set; means over the seeds.
+
+    Attributes:
+        name: of the set.
+        miou: in [0, 1].
+        miou_std: standard deviation over the seeds; 0 for one.
+        per_class: IoU by class, in [0, 1].
+        miou_of_seeds: of each seed.
+        episodes: how many were scored for each seed.
+        protocol: shots, seeds, smallest object, what was predicted by.
+    """
+
+    name: str
+    miou: float
+    miou_std: float
+    per_class: dict[str, float]
+    miou_of_seeds: tuple[float, ...]
+    episodes: int
+    protocol: dict[str, Any]
+
+
+def seed_means(scores: Sequence[Score]) -> dict[str, Any]:
+    """The fields of :class:`SeedMeans` that come of the scores of each seed."""
+    mious = tuple(score.miou for score in scores)
+    names = sorted({name for score in scores for name in score.per_class})
+    return {
+        "miou": float(np.mean(mious)),
+        "miou_std": float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
+        "per_class": {n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names},
+        "miou_of_seeds": mious,
+    }
+
+
+class SegmentationScore(Score):
     """Intersections and unions, summed per class over all episodes.
 
     mIoU is the mean over classes of foreground IoU; FB-IoU the mean of foreground and background IoU pooled over
@@ -51,6 +104,50 @@ class SegmentationScore:
         """Mean of foreground and background IoU pooled over all episodes, in [0, 1]."""
         pooled = sum(self._counts.values(), np.zeros((2, 2), np.int64))
         return float(np.mean([_ratio(pooled[0]), _ratio(pooled[1])]))
+
+
+class WaysScore(Score):
+    """Intersections and unions of labels and background, summed over episodes."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
+        # Apart from the labels, of which one may be called so, too.
+        self._background = np.zeros(2, np.int64)
+
+    def add(self, labels: Sequence[str], predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8]) -> None:
+        """Count one query.
+
+        Args:
+            labels: the episode's.
+            predicted: ``(H, W)``, 0 or ``i + 1``.
+            truth: as :func:`iir_sdk.evaluation.ways.truth_map` gives it.
+        """
+        known = truth != IGNORE
+        count = len(labels) + 1
+        pairs = truth[known].astype(np.int64) * count + predicted[known]
+        confusion = np.bincount(pairs, minlength=count * count).reshape(count, count)
+        both = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - both
+        self._background += (both[0], union[0])
+        for name, intersection, united in zip(labels, both[1:], union[1:], strict=True):
+            self._counts[name] += (intersection, united)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """IoU of each label, in [0, 1]; without such a pixel, shown or found, left out."""
+        return {name: float(i / u) for name, (i, u) in sorted(self._counts.items()) if u}
+
+    @property
+    def background(self) -> float | None:
+        """IoU of the background, in [0, 1]; None without such a pixel, shown or found."""
+        intersection, united = self._background
+        return float(intersection / united) if united else None
+
+    @property
+    def miou(self) -> float:
+        """Mean over the labels and the background, in [0, 1]."""
+        ious = [*self.per_class.values(), *([] if self.background is None else [self.background])]
+        return float(np.mean(ious)) if ious else 0.0
 
 
 def _ratio(counts: NDArray[np.int64]) -> float:

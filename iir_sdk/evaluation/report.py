@@ -14,6 +14,7 @@ from iir_sdk.data.dataset import FewShotDataset
 from iir_sdk.data.sheet import GREEN, RED, mask_tile
 from iir_sdk.evaluation.calibration import PresenceScore
 from iir_sdk.evaluation.evaluate import EpisodeScore, Evaluator, Protocol, SetScore
+from iir_sdk.evaluation.metrics import SeedMeans
 from iir_sdk.evaluation.ways import WaysSetScore
 from iir_sdk.files import made_folder, write_atomically, write_text_atomically
 from iir_sdk.segmenter import FewShotSegmenter
@@ -21,22 +22,15 @@ from iir_sdk.segmenter import FewShotSegmenter
 TILE = 240
 
 
-def write_scores(
-    path: Path, scores: Sequence[SetScore | WaysSetScore], left_out: Mapping[str, str] | None = None
-) -> None:
+def write_scores(path: Path, scores: Sequence[SeedMeans], left_out: Mapping[str, str] | None = None) -> None:
     """Write scores and their mean mIoU as JSON, with the sets that were left out, and why.
 
     Raises:
         OutputError: it cannot be written.
     """
-    sets = []
-    for score in scores:
-        plain = asdict(score)
-        plain.pop("scored", None)
-        sets.append(plain)
+    sets = [{name: value for name, value in asdict(score).items() if name != "scored"} for score in scores]
     document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets, "left_out": dict(left_out or {})}
-    text = json.dumps(document, indent=1) + "\n"
-    write_text_atomically(path, text)
+    write_text_atomically(path, json.dumps(document, indent=1) + "\n")
 
 
 def write_presence(
@@ -59,8 +53,7 @@ def write_presence(
         "sets": [asdict(score) for score in scores],
         "left_out": dict(left_out or {}),
     }
-    text = json.dumps(document, indent=1) + "\n"
-    write_text_atomically(path, text)
+    write_text_atomically(path, json.dumps(document, indent=1) + "\n")
 
 
 def markdown_table(scores: Sequence[SetScore], left_out: Mapping[str, str] | None = None) -> str:
@@ -96,7 +89,7 @@ def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | Non
     return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
 
 
-def _how(score: SetScore | WaysSetScore) -> str:
+def _how(score: SeedMeans) -> str:
     how = score.protocol
     # What a list of episodes was drawn by is not known.
     listed = how["min_share"] is None
@@ -110,7 +103,7 @@ def _how(score: SetScore | WaysSetScore) -> str:
     )
 
 
-def _std(score: SetScore | WaysSetScore) -> str:
+def _std(score: SeedMeans) -> str:
     return f"{100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else "-"
 
 
@@ -118,7 +111,7 @@ def _left_out(sets: Mapping[str, str] | None) -> list[str]:
     return ["", *(f"Left out: {reason}" for reason in sets.values())] if sets else []
 
 
-def _by_class(scores: Sequence[SetScore | WaysSetScore]) -> list[str]:
+def _by_class(scores: Sequence[SeedMeans]) -> list[str]:
     lines = []
     for s in scores:
         lines += ["", f"## {s.name}", "", "| class | IoU |", "|---|---|"]

@@ -19,10 +19,8 @@ over the labels and the background.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,37 +30,24 @@ from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.data.episodes import large_enough
 from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, made_by
+from iir_sdk.evaluation.metrics import SeedMeans, WaysScore, seed_means
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 
 _LARGEST_WAYS = 254
 
 
-@dataclass(frozen=True)
-class WaysSetScore:
-    """Score of one set; means over the seeds.
+@dataclass(frozen=True, kw_only=True)
+class WaysSetScore(SeedMeans):
+    """Score of one set; ``miou`` is over the labels and the background.
 
     Attributes:
-        name: of the set.
         ways: labels that compete in an episode.
-        miou: over the labels and the background, in [0, 1].
-        miou_std: standard deviation over the seeds; 0 for one.
         background: IoU of the background, in [0, 1].
-        per_class: IoU by label, in [0, 1].
-        miou_of_seeds: of each seed.
-        episodes: how many were scored for each seed.
-        protocol: shots, seeds, smallest object, what was predicted by.
     """
 
-    name: str
     ways: int
-    miou: float
-    miou_std: float
     background: float
-    per_class: dict[str, float]
-    miou_of_seeds: tuple[float, ...]
-    episodes: int
-    protocol: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -139,50 +124,6 @@ def truth_map(pictures: FewShotDataset, episode: WaysEpisode) -> NDArray[np.uint
     return truth
 
 
-class WaysScore:
-    """Intersections and unions of labels and background, summed over episodes."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
-        # Apart from the labels, of which one may be called so, too.
-        self._background = np.zeros(2, np.int64)
-
-    def add(self, labels: Sequence[str], predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8]) -> None:
-        """Count one query.
-
-        Args:
-            labels: the episode's.
-            predicted: ``(H, W)``, 0 or ``i + 1``.
-            truth: as :func:`truth_map` gives it.
-        """
-        known = truth != IGNORE
-        count = len(labels) + 1
-        pairs = truth[known].astype(np.int64) * count + predicted[known]
-        confusion = np.bincount(pairs, minlength=count * count).reshape(count, count)
-        both = confusion.diagonal()
-        union = confusion.sum(0) + confusion.sum(1) - both
-        self._background += (both[0], union[0])
-        for name, intersection, united in zip(labels, both[1:], union[1:], strict=True):
-            self._counts[name] += (intersection, united)
-
-    @property
-    def per_class(self) -> dict[str, float]:
-        """IoU of each label, in [0, 1]; without such a pixel, shown or found, left out."""
-        return {name: float(i / u) for name, (i, u) in sorted(self._counts.items()) if u}
-
-    @property
-    def background(self) -> float | None:
-        """IoU of the background, in [0, 1]; None without such a pixel, shown or found."""
-        intersection, united = self._background
-        return float(intersection / united) if united else None
-
-    @property
-    def miou(self) -> float:
-        """Mean over the labels and the background, in [0, 1]."""
-        ious = [*self.per_class.values(), *([] if self.background is None else [self.background])]
-        return float(np.mean(ious)) if ious else 0.0
-
-
 def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
     """The query by all labels of the episode, as :meth:`iir_sdk.FewShotSegmenter.predict` gives it."""
     tasks = evaluator.tasks(dict(zip(episode.labels, episode.supports, strict=True)))
@@ -199,29 +140,18 @@ def evaluate_ways(
     episodes: Mapping[int, Sequence[WaysEpisode]],
 ) -> WaysSetScore:
     """MIoU over labels and background of one set; of the protocol, shots, smallest object and seeds are stated."""
-    evaluator = Evaluator(segmenter, pictures)
-    scores = [_score(evaluator, drawn) for drawn in episodes.values()]
-    names = sorted({name for score in scores for name in score.per_class})
-    per_class = {n: float(np.mean([s.per_class[n] for s in scores if n in s.per_class])) for n in names}
-    mious = tuple(score.miou for score in scores)
+    evaluator, scores = Evaluator(segmenter, pictures), []
+    for of_seed in episodes.values():
+        scores.append(score := WaysScore())
+        for episode in tqdm(of_seed, desc=pictures.name, unit="episode"):
+            score.add(episode.labels, predicted(evaluator, episode).label_map, truth_map(pictures, episode))
     backgrounds = [score.background for score in scores if score.background is not None]
-    drawn = next(iter(episodes.values()))
+    first = next(iter(episodes.values()))
     return WaysSetScore(
         name=pictures.name,
-        ways=len(drawn[0].labels),
-        miou=float(np.mean(mious)),
-        miou_std=float(np.std(mious, ddof=1)) if len(mious) > 1 else 0.0,
-        background=float(np.mean(backgrounds)) if backgrounds else 0.0,
-        per_class=per_class,
-        miou_of_seeds=mious,
-        episodes=len(drawn),
+        **seed_means(scores),
+        episodes=len(first),
         protocol=made_by(segmenter, protocol, episodes),
+        ways=len(first[0].labels),
+        background=float(np.mean(backgrounds)) if backgrounds else 0.0,
     )
-
-
-def _score(evaluator: Evaluator, episodes: Sequence[WaysEpisode]) -> WaysScore:
-    score = WaysScore()
-    for episode in tqdm(episodes, desc=evaluator.pictures.name, unit="episode"):
-        found = predicted(evaluator, episode)
-        score.add(episode.labels, found.label_map, truth_map(evaluator.pictures, episode))
-    return score
