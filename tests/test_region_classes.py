@@ -202,7 +202,7 @@ def test_too_few_photos_are_an_error_before_any_feature_is_computed(picture_fold
 def test_two_views_of_a_photo_are_enough_for_one_shot(monkeypatch):
     """Most pictures of a bank have few views, and recipes ask for several shots now and then."""
     monkeypatch.setattr(FeatureBank, "photo", lambda bank, slot: f"coco/{slot // 2}" if slot < 12 else "coco/many")
-    config = replace(STILL, shots=(1, 2), shared_regions=0.0)
+    config = STILL.changed({"episodes.shots": (1, 2), "episodes.shared_regions": 0.0})
     regions, rng = RegionClasses(two_kinds(config), config), random.Random(0)
 
     def photos(shots: int) -> set[bool]:
