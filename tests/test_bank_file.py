@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from iir_sdk.cli.main import main
 from iir_sdk.data.dataset import CUTOUT_SET
 from iir_sdk.data.folder import read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, OutputError
@@ -27,6 +25,7 @@ from iir_sdk.training.bank.stream import PackedView, ViewBatch
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.run.loop import Trainer
 from iir_sdk.training.sources import BankSource
+from tests.command import output_of
 from tests.test_training import TINY, cutouts, random_backbone, random_weights
 
 __all__ = ["cutouts", "random_backbone"]
@@ -340,15 +339,11 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
         "episodes.batch=2",
         "model.width=16",
     ]
-    given = ["--data", str(picture_folder), "--cutouts", str(cutouts), "--workers", "0"]
+    given: list[object] = ["--data", picture_folder, "--cutouts", cutouts, "--workers", 0]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]
-    kept = str(tmp_path / "bank")
-    filled = CliRunner().invoke(main, ["bank", "lite2", *given, "--out", kept])
-    assert filled.exit_code == 0, filled.output
-    assert "72 views" in filled.output
-    run = CliRunner().invoke(main, ["train", "lite2", *given, "--bank", kept, "--out", str(tmp_path / "run")])
-    assert run.exit_code == 0, run.output
+    assert "72 views" in output_of("bank", "lite2", *given, "--out", tmp_path / "bank")
+    output_of("train", "lite2", *given, "--bank", tmp_path / "bank", "--out", tmp_path / "run")
     assert (tmp_path / "run/model.safetensors").exists()
 
 

@@ -8,10 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from iir_sdk.cli.main import main
 from iir_sdk.data.benchmarks import coco, pascal, pascal_part
 from iir_sdk.data.benchmarks.coco_format import image_areas
 from iir_sdk.data.benchmarks.part import block_fold, interleaved_fold, select
@@ -23,6 +21,7 @@ from iir_sdk.data.sheet import contact_sheet
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
 from tests import benchmark_trees as trees
 from tests.benchmark_trees import BOX, boxed
+from tests.command import output_of
 
 TREES = {
     "pascal": trees.pascal_tree,
@@ -357,9 +356,7 @@ def test_layouts_say_where_everything_lies(name, tmp_path):
 
 
 def test_data_list_names_every_benchmark_with_layout_and_counts():
-    result = CliRunner().invoke(main, ["data", "list"])
-    assert result.exit_code == 0, result.output
-    lines = result.output.splitlines()
+    lines = output_of("data", "list").splitlines()
     assert [line.split()[0] for line in lines if line[0] != " "] == list(BENCHMARKS)
     assert "pascal       10,582 training pictures, 1,449 test pictures, 20 classes, 4 folds" in lines
     assert "suim         110 pictures, 7 classes, to test on only" in lines
@@ -369,18 +366,12 @@ def test_data_list_names_every_benchmark_with_layout_and_counts():
 def test_data_check_names_what_differs_and_draws_the_sheet(tmp_path):
     root = trees.suim_tree(tmp_path / "suim")
     sheet = tmp_path / "sheet.png"
-    result = CliRunner().invoke(main, ["data", "check", "suim", str(root), "--sheet", str(sheet)])
-    assert result.exit_code == 1
-    assert "missing files               0" in result.output
-    assert "110" in result.output
-    assert "differs" in result.output
+    output = output_of("data", "check", "suim", root, "--sheet", sheet, code=1)
+    for part in ("missing files               0", "110", "differs"):
+        assert part in output
     assert Image.open(sheet).width == 800
-    result = CliRunner().invoke(main, ["data", "check", "nothing", str(root)])
-    assert result.exit_code == 1
-    assert "there are: pascal" in result.output
+    assert "there are: pascal" in output_of("data", "check", "nothing", root, code=1)
 
 
 def test_data_check_of_ones_own_folder(picture_folder, tmp_path):
-    arguments = ["data", "check", "folder", str(picture_folder / "coins"), "--sheet", str(tmp_path / "s.png")]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    output_of("data", "check", "folder", picture_folder / "coins", "--sheet", tmp_path / "s.png")

@@ -6,19 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from iir_sdk.cli.main import main
 from iir_sdk.training import start
+from tests.command import run
 from tests.test_training import random_backbone  # noqa: F401
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 def test_help_names_every_command():
@@ -62,13 +54,13 @@ SMALL = [word for setting in _SMALL_RECIPE for word in ("--set", setting)]
 def test_train_then_evaluate(picture_folder, tmp_path, random_backbone):  # noqa: F811
     out = tmp_path / "run"
     code, output = run("train", "--data", picture_folder, "--out", out, "--workers", 0, "--exclude-fold", 3, *SMALL)
-    assert code == 0
+    assert code == 0, output
     assert "trained 2 steps" in output
     scores = tmp_path / "scores.json"
     coco = picture_folder / "coco"
     arguments = ("--weights", out, "--episodes", 4, "--device", "cpu", "--json", scores)
     code, output = run("evaluate", "--data", coco, "--fold", 3, *arguments)
-    assert code == 0
+    assert code == 0, output
     document = json.loads(scores.read_text())
     assert list(document["sets"][0]["per_class"]) == ["cat"]
     assert 0 <= document["mean_miou"] <= 1

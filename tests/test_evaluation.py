@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional as F
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli.main import main
 from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
@@ -27,6 +25,7 @@ from iir_sdk.evaluation.report import draw_episode_figures, markdown_table, tell
 from iir_sdk.training import start
 from iir_sdk.training.ablate import VARIANTS, HeldOut, ablate, variants_of, varied
 from iir_sdk.training.config import find_recipe, read_recipe
+from tests.command import output_of
 from tests.test_loop import PICTURES, random_backbone  # noqa: F401
 
 
@@ -161,10 +160,8 @@ def test_reports(small_segmenter, picture_folder, tmp_path):
 
 def test_the_command_writes_everything(small_checkpoint, picture_folder, tmp_path):
     def run(*more: object) -> str:
-        arguments = ["evaluate", "--data", picture_folder / "coco", "--weights", small_checkpoint, "--device", "cpu"]
-        result = CliRunner().invoke(main, [str(a) for a in (*arguments, *more)])
-        assert result.exit_code == 0, result.output
-        return result.output
+        words = ("evaluate", "--data", picture_folder / "coco", "--weights", small_checkpoint, "--device", "cpu")
+        return output_of(*words, *more)
 
     listed = tmp_path / "episodes.json"
     files = ("--json", tmp_path / "s.json", "--markdown", tmp_path / "s.md", "--figures", tmp_path / "figures")
@@ -183,28 +180,17 @@ def test_the_command_writes_everything(small_checkpoint, picture_folder, tmp_pat
 @pytest.mark.parametrize("option", ["--json", "--markdown", "--episodes-file"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_scoring(picture_folder, tmp_path, monkeypatch, option):
     monkeypatch.setattr("iir_sdk.segmenter.FewShotSegmenter.__init__", lambda *_, **__: pytest.fail("loaded"))
-    result = CliRunner().invoke(
-        main, ["evaluate", "--data", str(picture_folder), option, str(tmp_path / "none" / "s.json")]
-    )
-    assert result.exit_code == 1
-    assert "no folder" in result.output
+    output = output_of("evaluate", "--data", picture_folder, option, tmp_path / "none" / "s.json", code=1)
+    assert "no folder" in output
 
 
 def test_a_list_of_other_episodes_is_refused(small_checkpoint, picture_folder, tmp_path):
     listed = tmp_path / "episodes.json"
-    base = ["evaluate", "--weights", small_checkpoint, "--device", "cpu", "--episodes", 2, "--episodes-file", listed]
-
-    def run(*more: object) -> str:
-        result = CliRunner().invoke(main, [str(a) for a in (*base, *more)])
-        assert result.exit_code == (0 if not listed_before else 1), result.output
-        return result.output
-
-    listed_before = False
-    run("--data", picture_folder / "coco", "--fold", 3)
-    listed_before = True
-    assert "not of coco" in run("--data", picture_folder / "coco", "--fold", 0)
-    assert "shots, not 2" in run("--data", picture_folder / "coco", "--shots", 2)
-    assert "not coins" in run("--data", picture_folder / "coins")
+    base = ("evaluate", "--weights", small_checkpoint, "--device", "cpu", "--episodes", 2, "--episodes-file", listed)
+    output_of(*base, "--data", picture_folder / "coco", "--fold", 3)
+    assert "not of coco" in output_of(*base, "--data", picture_folder / "coco", "--fold", 0, code=1)
+    assert "shots, not 2" in output_of(*base, "--data", picture_folder / "coco", "--shots", 2, code=1)
+    assert "not coins" in output_of(*base, "--data", picture_folder / "coins", code=1)
 
 
 def test_what_was_used_last_is_kept_up_to_a_size():
@@ -225,10 +211,8 @@ def test_the_command_reads_benchmarks(small_checkpoint, tmp_path):
     from tests.benchmark_trees import fss_tree
 
     root = fss_tree(tmp_path / "fss")
-    arguments = ["evaluate", "--benchmark", "fss1000", "--data", root, "--weights", small_checkpoint, "--episodes", 3]
-    result = CliRunner().invoke(main, [str(a) for a in (*arguments, "--device", "cpu")])
-    assert result.exit_code == 0, result.output
-    assert "fss1000" in result.output
+    words = ("evaluate", "--benchmark", "fss1000", "--data", root, "--weights", small_checkpoint, "--episodes", 3)
+    assert "fss1000" in output_of(*words, "--device", "cpu")
 
 
 # Ablation

@@ -6,16 +6,15 @@ import warnings
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli.main import main
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import DatasetError, IirWarning, MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
+from tests.command import output_of
 
 FLAG = next(job for job in read_jobs() if job.name == "flag")
 STORED_BY = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
@@ -125,8 +124,7 @@ def test_training_sets_say_so_and_can_be_told(phone_set):
 
 
 def test_evaluate_takes_the_choice(phone_set, small_checkpoint):
-    command = ["evaluate", "--data", str(phone_set), "--weights", str(small_checkpoint), "--episodes", "2"]
+    words = ("evaluate", "--data", phone_set, "--weights", small_checkpoint, "--episodes", 2)
     with pytest.warns(IirWarning, match="exif='stored'"):
-        assert CliRunner().invoke(main, command).exit_code == 0
-    result = silently(CliRunner().invoke, main, [*command, "--exif", "stored"])
-    assert result.exit_code == 0, result.output
+        output_of(*words)
+    silently(output_of, *words, "--exif", "stored")

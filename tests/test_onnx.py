@@ -15,10 +15,8 @@ from time import sleep
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter, weights_info
-from iir_sdk.cli.main import main
 from iir_sdk.engines.onnx import export as exporting
 from iir_sdk.engines.onnx import export_cache as opening
 from iir_sdk.engines.onnx import runtime as runtime_module
@@ -39,6 +37,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 from iir_sdk.weights.entry import EXPORT_RECORD
+from tests.command import output_of
 
 pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
@@ -70,8 +69,7 @@ def save(path: Path, **changes: object) -> Path:
 def export(folder: Path, **changes: object) -> tuple[Path, Path]:
     """A random network's weights, and its graphs as the command writes them."""
     weights = save(folder / "weights.safetensors", **changes)
-    result = CliRunner().invoke(main, ["export", "onnx", "--weights", str(weights), "--out", str(folder / "graphs")])
-    assert result.exit_code == 0, result.output
+    output_of("export", "onnx", "--weights", weights, "--out", folder / "graphs")
     return weights, folder / "graphs"
 
 

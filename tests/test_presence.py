@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli.main import main
 from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, DatasetError
@@ -34,6 +32,7 @@ from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import class_agreement, score_logits
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
+from tests.command import output_of
 
 CONFIG = ModelConfig(
     backbone="test_efficientnet",
@@ -251,10 +250,7 @@ def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder,
     run = tmp_path / "model.safetensors"
     run.write_bytes(checkpoint.read_bytes())
     before = FewShotSegmenter(run, device="cpu")
-    result = CliRunner().invoke(
-        main, ["calibrate", str(run), "--data", str(picture_folder / "coco"), "--episodes", "4"]
-    )
-    assert result.exit_code == 0, result.output
+    output_of("calibrate", run, "--data", picture_folder / "coco", "--episodes", 4)
     after = FewShotSegmenter(run, device="cpu")
     rng = np.random.default_rng(0)
     picture, mask = rng.integers(0, 256, (80, 90, 3)).astype(np.uint8), np.zeros((80, 90), bool)
@@ -280,32 +276,27 @@ def test_calibrating_adds_scores_and_changes_no_mask(checkpoint, picture_folder,
     with pytest.raises(ConfigError, match="iir-sdk calibrate"):
         before.predict(picture, absent_below=0.5)
     json_file = tmp_path / "presence.json"
-    scored = ["evaluate", "--data", str(picture_folder / "coco"), "--weights", str(run), "--absent", "--episodes", "4"]
-    result = CliRunner().invoke(main, [*scored, "--json", str(json_file)])
-    assert result.exit_code == 0, result.output
-    assert "AUROC" in result.output
-    assert "of the confidence" in result.output
+    scored = ("evaluate", "--data", picture_folder / "coco", "--weights", run, "--absent", "--episodes", 4)
+    output = output_of(*scored, "--json", json_file)
+    assert "AUROC" in output
+    assert "of the confidence" in output
     assert json_file.exists()
 
 
 def test_what_cannot_be_calibrated_is_refused_and_left_as_it_is(checkpoint, picture_folder, tmp_path):
     saved = tmp_path / "saved"
     FewShotSegmenter(checkpoint, device="cpu").save_pretrained(saved)
-    for run, data, says in (
-        (saved, picture_folder / "coco", "calibrate the training run"),
-        (checkpoint, picture_folder / "coins", "every picture shows 'coin'"),
-        (tmp_path / "nowhere", picture_folder / "coco", "does not exist"),
+    for run, data, code, says in (
+        (saved, picture_folder / "coco", 2, "calibrate the training run"),
+        (checkpoint, picture_folder / "coins", 1, "every picture shows 'coin'"),
+        (tmp_path / "nowhere", picture_folder / "coco", 2, "does not exist"),
     ):
         content = checkpoint.read_bytes()
-        result = CliRunner().invoke(main, ["calibrate", str(run), "--data", str(data)])
-        assert result.exit_code != 0
-        assert says in result.output
+        assert says in output_of("calibrate", run, "--data", data, code=code)
         assert checkpoint.read_bytes() == content
     FewShotSegmenter(saved, device="cpu")
 
 
 def test_a_checkpoint_without_the_head_cannot_be_scored_for_it(checkpoint, picture_folder):
-    scored = ["evaluate", "--data", str(picture_folder / "coco"), "--weights", str(checkpoint), "--absent"]
-    result = CliRunner().invoke(main, scored)
-    assert result.exit_code == 1
-    assert "iir-sdk calibrate" in result.output
+    scored = ("evaluate", "--data", picture_folder / "coco", "--weights", checkpoint, "--absent")
+    assert "iir-sdk calibrate" in output_of(*scored, code=1)

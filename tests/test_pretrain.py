@@ -11,10 +11,8 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors import safe_open
 
-from iir_sdk.cli.main import main
 from iir_sdk.data.folder import join_sets, read_picture_sets
 from iir_sdk.errors import ConfigError, OutputError
 from iir_sdk.model.backbone import build_backbone
@@ -28,6 +26,7 @@ from iir_sdk.training.pretrain import (
     save_part,
 )
 from tests import small_vgg  # noqa: F401
+from tests.command import output_of
 from tests.test_loop import PICTURES, random_backbone  # noqa: F401
 
 
@@ -176,13 +175,9 @@ def test_the_command(picture_folder, tmp_path, random_backbone):  # noqa: F811
     arguments = ["pretrain", "--data", picture_folder, "--out", tmp_path / "b.safetensors", "--steps", 2]
     arguments += ["--part", "base-learner", "--workers", 0, "--device", "cpu"]
     arguments += [part for setting in settings for part in ("--set", setting)]
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == 0, result.output
-    assert "the base-learner is" in result.output
+    assert "the base-learner is" in output_of(*arguments)
     assert (tmp_path / "b.safetensors").is_file()
-    result = CliRunner().invoke(main, [str(a) for a in (*arguments, "--steps", 0)])
-    assert result.exit_code == 2
-    assert "--steps" in result.output
+    assert "--steps" in output_of(*arguments, "--steps", 0, code=2)
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_training(picture_folder, tmp_path, monkeypatch):

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.cli.main import main
 from iir_sdk.errors import HubAccessError, HubError, IirError, IntegrityError, OutputError, WeightsError
 from iir_sdk.weights.checkpoint_file import read_checkpoint
 from iir_sdk.weights.entry import EvaluationProtocol, Metric, SetMetric, WeightsEntry
@@ -22,6 +21,7 @@ from iir_sdk.weights.hub import HubOptions
 from iir_sdk.weights.manifest import known_weights, read_manifest
 from iir_sdk.weights.resolve import load_checkpoint
 from iir_sdk.weights.saving import described, save_folder
+from tests import command
 from tests.hub_server import TOKEN
 
 REPO = "labs/tiny"
@@ -217,11 +217,7 @@ def test_a_hub_that_garbles_what_was_sent_is_noticed(hub, tiny):
 # The command
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["weights", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+run = partial(command.run, "weights")
 
 
 @pytest.fixture
