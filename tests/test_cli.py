@@ -37,7 +37,7 @@ def test_demo_writes_the_sheet_and_the_table(small_checkpoint, tmp_path):
 
 _SMALL_RECIPE = (
     "steps=2",
-    "bank.views=16",
+    "bank.views=48",
     "episodes.batch=2",
     "bank.label_size=32",
     "preprocessing.size=64",
