@@ -165,8 +165,8 @@ def _read(hint: Any, value: Any, place: str) -> Any:
     """A field's value from a plain one; ``place`` names records that their own messages do not."""
     if get_origin(hint) is Annotated:
         return _read(get_args(hint)[0], value, place)
-    if isinstance(value, Mapping) and hasattr(hint, "from_dict"):
-        return hint.from_dict(value, *([] if getattr(hint, "prefix", "of its own") else [place]))
+    if isinstance(value, Mapping) and isinstance(hint, type) and issubclass(hint, CheckedRecord):
+        return hint.from_dict(value, "" if hint.prefix else place)
     if isinstance(value, (list, tuple)):
         item = next(iter(get_args(hint)), None)
         return tuple(_read(item, each, f"{place}[{i}]") for i, each in enumerate(value))

@@ -39,9 +39,8 @@ from iir_sdk.training.config import (
     TrainingConfig,
     read_recipe,
 )
-from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.run.loop import Trainer
-from iir_sdk.training.run.step import EpisodeBatch, TrainingStep
+from iir_sdk.training.run.step import EpisodeBatch, TrainingStep, frozen_taps
 from iir_sdk.training.sources import BankSource, _bank_batch, _episode
 
 TINY = TrainingConfig(

@@ -18,7 +18,7 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.run.loop import Trainer
 
-_KEPT_SCORES = "score.json"
+_SCORES_FILE = "score.json"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def ablate(
             trainer = build(recipe, run, part.novel, variant.leave_out)
             trainer.run(resume=True)
             segmenter = FewShotSegmenter(trainer.export(), device=device, dtype=dtype)
-            scores.append(_scores(segmenter, part.sets, replace(protocol, output=variant.output), run / _KEPT_SCORES))
+            scores.append(_scores(segmenter, part.sets, replace(protocol, output=variant.output), run / _SCORES_FILE))
         miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
         of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
         rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _differing(variant, recipe, config)))
@@ -198,7 +198,7 @@ def ablate(
 
 
 def _scores(
-    segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol, kept: Path
+    segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol, file: Path
 ) -> tuple[float, float]:
     """MIoU and FB-IoU over the sets: as kept, where checkpoint, protocol and number of pictures are the same."""
     counts = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
@@ -208,12 +208,12 @@ def _scores(
         "pictures": counts,
     }
     of["protocol"] = json.loads(json.dumps(asdict(protocol)))
-    document = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if document.get("of") != of:
         scores = [evaluate_set(segmenter, pictures, protocol) for pictures in sets]
         means = {"miou": fmean(s.miou for s in scores), "fb_iou": fmean(s.fb_iou for s in scores)}
         document = {**means, "of": of}
-        write_text_atomically(kept, json.dumps(document, indent=1) + "\n")
+        write_text_atomically(file, json.dumps(document, indent=1) + "\n")
     return document["miou"], document["fb_iou"]
 
 

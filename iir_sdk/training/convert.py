@@ -76,8 +76,8 @@ def load_classifier(backbone: Backbone, file: Path) -> None:
     if weight is not None and weight.ndim == 2 and weight.shape[1] == 2 * classifier.in_features:
         weight = weight[:, classifier.in_features :]
     if weight is None or bias is None or weight.shape != classifier.weight.shape or bias.shape != classifier.bias.shape:
-        found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-        raise WeightsError(f"{file} holds {found}; expected weight {tuple(classifier.weight.shape)} and a bias.")
+        shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        raise WeightsError(f"{file} holds {shapes}; expected weight {tuple(classifier.weight.shape)} and a bias.")
     with torch.no_grad():
         classifier.weight.copy_(weight)
         classifier.bias.copy_(bias)
@@ -112,16 +112,16 @@ def load_in_order(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: number or shapes differ.
     """
-    own = net.state_dict()
-    if set(own) == set(state):
-        pairs = [(name, name) for name in own]
-    elif len(own) == len(state):
-        pairs = list(zip(own, state, strict=True))
+    tensors = net.state_dict()
+    if set(tensors) == set(state):
+        pairs = [(name, name) for name in tensors]
+    elif len(tensors) == len(state):
+        pairs = list(zip(tensors, state, strict=True))
     else:
-        raise WeightsError(f"expected {len(own)} tensors, got {len(state)}.")
+        raise WeightsError(f"expected {len(tensors)} tensors, got {len(state)}.")
     for name, other in pairs:
-        if own[name].shape != state[other].shape:
-            raise WeightsError(f"{other} is {tuple(state[other].shape)} where {name} is {tuple(own[name].shape)}.")
+        if tensors[name].shape != state[other].shape:
+            raise WeightsError(f"{other} is {tuple(state[other].shape)} where {name} is {tuple(tensors[name].shape)}.")
     net.load_state_dict({name: state[other] for name, other in pairs})
 
 

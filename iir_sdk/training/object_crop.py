@@ -70,9 +70,9 @@ class ObjectCrop:
         rows, columns = _is_object(mask).nonzero().unbind(1)
         return self._moved(best[0], rows), self._moved(best[1], columns)
 
-    def _moved(self, start: int, held: Tensor) -> int:
+    def _moved(self, start: int, places: Tensor) -> int:
         """The start of a crop along one axis, moved as little as holds these places, where they fit."""
-        first, last = int(held.min()), int(held.max())
+        first, last = int(places.min()), int(places.max())
         return min(max(start, last + 1 - self.size), first) if last - first < self.size else start
 
     def _rotated(self, image: Tensor, mask: Tensor, needed: float) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,9 @@ from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.base_learner import BaseLearner
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.frozen_taps import frozen_taps, network_input
 from iir_sdk.training.object_crop import ObjectCrop
 from iir_sdk.training.run.optimisation import autocast
+from iir_sdk.training.run.step import frozen_taps, network_input
 
 TEMPERATURE = 3.0
 """``T`` of the classifier's adaptation (method, section 7)."""

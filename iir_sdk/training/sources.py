@@ -25,9 +25,8 @@ from iir_sdk.training.bank.stream import ViewBatch, stream_views
 from iir_sdk.training.bank.views import ViewMaker
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
-from iir_sdk.training.frozen_taps import frozen_taps
 from iir_sdk.training.run.processes import Processes
-from iir_sdk.training.run.step import EpisodeBatch
+from iir_sdk.training.run.step import EpisodeBatch, frozen_taps
 
 _TOGETHER = 16
 """Views that go through the backbone as one batch where it runs on a device of its own."""
@@ -51,7 +50,7 @@ class EpisodeSource(Protocol):
 
 
 @dataclass(frozen=True)
-class KeptBank:
+class FilledBank:
     """A bank that was filled before, see :mod:`iir_sdk.training.bank.file`.
 
     Attributes:
@@ -64,7 +63,7 @@ class KeptBank:
 
 
 class BankSource:
-    """Episodes from a :class:`FeatureBank` that is filled at the start, or from a kept one.
+    """Episodes from a :class:`FeatureBank` that is filled at the start, or from one that was filled before.
 
     Args:
         maker: of the views.
@@ -73,7 +72,7 @@ class BankSource:
         device: where features are kept.
         workers: processes that make views, on a CPU with their features.
         processes: of the run; each keeps the whole bank and takes its share of each step's episodes.
-        kept: the bank, where one was filled before; of its views those that are made of the maker's classes alone are
+        filled: the bank, where one was filled before; of its views those that are made of the maker's classes alone are
             used. None fills one.
     """
 
@@ -86,11 +85,11 @@ class BankSource:
         device: torch.device,
         workers: int,
         processes: Processes | None = None,
-        kept: KeptBank | None = None,
+        filled: FilledBank | None = None,
     ) -> None:
         self.maker, self.backbone, self.config = maker, backbone, config
         self.device, self.workers, self.processes = device, workers, processes or Processes()
-        self.kept = kept
+        self.filled = filled
         self._bank: FeatureBank | None = None
 
     @property
@@ -100,7 +99,7 @@ class BankSource:
 
     def contents(self) -> dict[str, Any]:
         """Number of masks by set and class, the cut-outs, and which kept bank there is."""
-        return self.maker.contents() | ({"bank": self.kept.digest} if self.kept else {})
+        return self.maker.contents() | ({"bank": self.filled.digest} if self.filled else {})
 
     def first_taps(self, count: int) -> Taps:
         """Of the first views in use."""
@@ -117,11 +116,11 @@ class BankSource:
         """The full bank: filled, or read, when it is first asked for.
 
         Raises:
-            DatasetError: a kept one cannot be read.
+            DatasetError: one that was filled before cannot be read.
         """
-        if self._bank is None and self.kept:
+        if self._bank is None and self.filled:
             allowed = self.maker.classes().__contains__, self.maker.pictures()
-            self._bank = read_bank(self.kept.path, self.config, self.device, *allowed)
+            self._bank = read_bank(self.filled.path, self.config, self.device, *allowed)
         elif self._bank is None:
             self._bank = self._filled()
         return self._bank
@@ -170,14 +169,14 @@ class BankSource:
 
     def _draw(self, bank: FeatureBank, regions: RegionClasses | None, step: int) -> list[EpisodeBatch]:
         rng = random.Random(f"{self.config.seed}/episodes/{step}")
-        found = []
+        batches = []
         for _ in range(self.config.episodes.accumulate):
             shots = rng.choice(self.config.episodes.shots)
             count = self.config.episodes.batch * self.processes.count
             everyones = [_episode(bank, regions, shots, rng) for _ in range(count)]
-            own = everyones[self.processes.rank * self.config.episodes.batch :][: self.config.episodes.batch]
-            found.append(_bank_batch(bank, own, shots))
-        return found
+            share = everyones[self.processes.rank * self.config.episodes.batch :][: self.config.episodes.batch]
+            batches.append(_bank_batch(bank, share, shots))
+        return batches
 
 
 def _episode(bank: FeatureBank, regions: RegionClasses | None, shots: int, rng: random.Random) -> BankEpisode:
@@ -268,14 +267,14 @@ class PictureSource:
         shots = len(episodes[0].support)
         support = torch.cat([e.support for e in episodes])
         targets = torch.cat([e.support_mask for e in episodes])
-        own = torch.tensor([e.own_class for e in episodes], device=self.device)
+        classes = torch.tensor([e.own_class for e in episodes], device=self.device)
         return EpisodeBatch(
             self._taps(support),
             targets.long().to(self.device),
             self._taps(torch.stack([e.query for e in episodes])),
             torch.stack([e.target for e in episodes]).long().to(self.device),
             shots,
-            own if self.config.model.base_classes else None,
+            classes if self.config.model.base_classes else None,
         )
 
     def _taps(self, images: Tensor) -> Taps:

@@ -30,7 +30,7 @@ from iir_sdk.training.episode_pictures import EpisodeStream
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.run.loop import Trainer, Validate
 from iir_sdk.training.run.processes import Processes
-from iir_sdk.training.sources import BankSource, EpisodeSource, KeptBank, PictureSource
+from iir_sdk.training.sources import BankSource, EpisodeSource, FilledBank, PictureSource
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 VALIDATION_SEED = 1_000_003
@@ -116,15 +116,15 @@ def build_trainer(
     if config.source == "bank":
         files = read_cutouts(cutouts) if cutouts else []
         used = [] if CUTOUT_SET in leave_out else cutouts_without(cutouts_among(files, names), novel)
-        maker, kept = ViewMaker(sets, used, config), None
+        maker, filled = ViewMaker(sets, used, config), None
         if bank:
             whole = ViewMaker(every, files, config)
-            kept = KeptBank(bank, check_bank(bank, bank_origin(config, whole, model.backbone)))
+            filled = FilledBank(bank, check_bank(bank, bank_origin(config, whole, model.backbone)))
             # Of the cut-outs that its views were made of, those that are left.
             left = set(used)
             maker = ViewMaker(sets, [file for file in whole.cutouts if file in left], config)
         source = BankSource(
-            maker, model.backbone, config, device=chosen, workers=workers, processes=processes, kept=kept
+            maker, model.backbone, config, device=chosen, workers=workers, processes=processes, filled=filled
         )
     else:
         stream = EpisodeStream(source_data, config, group=config.episodes.batch * processes.count)

@@ -56,9 +56,9 @@ class RunFolder:
                     f"{file} differs from the given {name}; resume with the same, or name another folder."
                 )
 
-    def _are_contents(self, kept: dict[str, Any]) -> bool:
+    def _are_contents(self, written: dict[str, Any]) -> bool:
         # Through JSON, which has lists where the records have tuples.
-        return bool(kept == json.loads(json.dumps(self.contents)))
+        return bool(written == json.loads(json.dumps(self.contents)))
 
     def save(self, name: str, state: Mapping[str, Any], *, always: bool = False) -> None:
         """Write tensors and numbers to a file of the folder in one step; ``always``: from any process."""

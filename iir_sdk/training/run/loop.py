@@ -152,11 +152,11 @@ class Trainer:
         if math.isfinite(float(loss.detach())):
             return
         state = {"batch": batch.tensors(), "decoder": self.model.decoder.state_dict(), "step": self.step}
-        kept = f"failed_batch_{self.processes.rank}.pt"
-        self.folder.save(kept, state, always=True)
+        name = f"failed_batch_{self.processes.rank}.pt"
+        self.folder.save(name, state, always=True)
         raise TrainingError(
             f"the loss of step {self.step} is {float(loss.detach())}. The batch and the weights are in "
-            f"{self.folder.path / kept}; lower optimiser.learning_rate, or set run.precision='float32', and resume "
+            f"{self.folder.path / name}; lower optimiser.learning_rate, or set run.precision='float32', and resume "
             f"from {LAST}."
         )
 

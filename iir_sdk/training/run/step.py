@@ -1,4 +1,4 @@
-"""One batch of episodes and its loss."""
+"""One batch of episodes: the frozen backbone's features of its pictures, and its loss."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from iir_sdk.data.dataset import IGNORE
-from iir_sdk.model.backbone import Taps
+from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.prototypes import resize_mask
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.run.losses import auxiliary_loss, mask_loss
+from iir_sdk.training.run.optimisation import autocast
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,20 @@ class TrainingStep(nn.Module):
         return loss + auxiliary_loss(encoding.auxiliary, support_share), prediction.logits
 
 
+def network_input(images: Tensor, config: TrainingConfig, device: torch.device) -> Tensor:
+    """Pictures ``(B, 3, S, S)`` uint8 -> normalised, on the device, channels last."""
+    scale, shift = (torch.from_numpy(v).to(device)[:, None, None] for v in config.preprocessing.scale_and_shift)
+    return (images.to(device) * scale + shift).contiguous(memory_format=torch.channels_last)
+
+
+def frozen_taps(backbone: nn.Module, images: Tensor, config: TrainingConfig, device: torch.device) -> Taps:
+    """Float32 taps of pictures ``(B, 3, S, S)`` uint8, without gradients."""
+    with torch.no_grad(), autocast(config, device):
+        taps = taps_of(backbone, network_input(images, config, device))
+    # Plain layout, as the bank's: the backward pass of some layers crashes on the other (torch 2.13, CPU).
+    return Taps(*(t.float().contiguous() for t in taps))
+
+
 def known_share(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Share of foreground among each cell's known pixels, ``(B, *size)``; -1 where none is known."""
     known = resize_mask((target != IGNORE)[:, None], size)[:, 0]
@@ -88,5 +103,5 @@ def batch_iou(logits: Tensor, target: Tensor) -> float:
     predicted, truth, known = logits.argmax(1) == 1, share > 0.5, share >= 0
     inter = (predicted & truth & known).flatten(1).sum(1)
     union = ((predicted | truth) & known).flatten(1).sum(1)
-    held = truth.flatten(1).any(1)
-    return float((inter / union.clamp_min(1))[held].mean()) if held.any() else 0.0
+    present = truth.flatten(1).any(1)
+    return float((inter / union.clamp_min(1))[present].mean()) if present.any() else 0.0
