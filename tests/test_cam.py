@@ -85,7 +85,7 @@ def test_proxy_class_is_that_of_the_masked_features(lite, rng):
     mid = torch.tensor(rng.normal(size=(2, 120, 4, 4)), dtype=torch.float32)
     mask = torch.zeros(2, 1, 64, 64)
     mask[0, :, :32], mask[1, :, :, 40:] = 1, 1
-    found = proxy_class(lite, mid, mask)
+    found = proxy_class(lite, mid, mid, mask)
     for i in range(2):
         masked = mid[i : i + 1] * torch.nn.functional.avg_pool2d(mask[i : i + 1], 16)
         logits = lite.net.classifier(lite.pooled_map(lite.high_from_mid(masked)).mean((2, 3)))

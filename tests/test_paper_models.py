@@ -133,7 +133,7 @@ def test_a_masked_map_keeps_the_class_token(vit):
 def test_a_transformers_activation_maps(vit):
     torch.manual_seed(1)
     taps = vit(torch.randn(1, 3, 96, 96))
-    proxy = proxy_class(vit, taps.mid, torch.ones(1, 1, 6, 6))
+    proxy = proxy_class(vit, taps.mid, taps.high, torch.ones(1, 1, 6, 6))
     own_class = int(vit.logits(vit.pooled_map(taps.high)).argmax())
     assert int(proxy.index[0]) == own_class
     closed = class_activation(vit, taps.mid, vit.pooled_map(taps.high), proxy)

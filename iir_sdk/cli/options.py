@@ -59,7 +59,9 @@ RECIPE = _shared(
     click.argument("recipe", default="lite2"),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
 )
-BACKBONE_WEIGHTS = click.option("--backbone-weights", type=PATH, help="File; default: its package's, or the Hub's.")
+BACKBONE_WEIGHTS = click.option(
+    "--backbone-weights", type=PATH, help="File (of two towers, of either); default: its package's, or the Hub's."
+)
 BASE_LEARNER = click.option(
     "--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one."
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_sdk.errors import ConfigError
+from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.torchvision_import import imported_timm
 
 _POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "head_drop")
@@ -20,7 +21,7 @@ class Taps(NamedTuple):
     Attributes:
         low: ``(B, C_low, H/8, W/8)``.
         mid: ``(B, C_mid, H/16, W/16)``.
-        high: ``(B, C_high, H/32, W/32)``.
+        high: ``(B, C_high, H/32, W/32)``, of a transformer at its own stride.
     """
 
     low: Tensor
@@ -29,11 +30,16 @@ class Taps(NamedTuple):
 
 
 def build_backbone(name: str) -> Backbone:
-    """The adapter of a timm model name; see :class:`Backbone`.
+    """The adapter of a timm model name, or of two joined by ``+``; see :class:`Backbone` and its subclasses.
 
     Raises:
         ConfigError: a name timm does not know, or a network that no adapter fits.
     """
+    if "+" in name:
+        # It is a backbone itself.
+        from iir_sdk.model.towers import TowersBackbone
+
+        return TowersBackbone(name)
     return VitBackbone(name) if name.startswith("vit_") else Backbone(name)
 
 
@@ -91,6 +97,11 @@ class Backbone(nn.Module):
         """The map that the classifier pools, ``(B, C, h, w)``."""
         return self._run(self._after_high, high)
 
+    def object_map(self, mid: Tensor, high: Tensor, mask: Tensor) -> Tensor:
+        """The pooled map of what lies inside ``mask (B, 1, H, W)`` alone: the last stage run on masked ``mid``."""
+        masked = mid * resize_mask(mask, grid_size(mid)).to(mid.dtype)
+        return self.pooled_map(self.high_from_mid(masked))
+
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
         return cast(Tensor, cast(Any, self.net).forward_head(pooled_map))
@@ -126,7 +137,7 @@ class Backbone(nn.Module):
     def check_order(self, images: Tensor) -> bool:
         """Whether running the listed modules after ``mid`` gives the network's own final features."""
         taps = self(images)
-        return _alike(self.pooled_map(self.high_from_mid(taps.mid)), cast(Any, self.net).forward_features(images))
+        return alike(self.pooled_map(self.high_from_mid(taps.mid)), cast(Any, self.net).forward_features(images))
 
     def _run(self, paths: list[str], x: Tensor) -> Tensor:
         for path in paths:
@@ -222,7 +233,7 @@ class VitBackbone(Backbone):
     def check_order(self, images: Tensor) -> bool:
         """Whether running the last blocks after ``mid`` gives the network's own final patch tokens."""
         tokens = cast(Any, self.net).forward_features(images)
-        return _alike(self(images).high.flatten(2).transpose(1, 2), tokens[:, cast(Any, self.net).num_prefix_tokens :])
+        return alike(self(images).high.flatten(2).transpose(1, 2), tokens[:, cast(Any, self.net).num_prefix_tokens :])
 
 
 def taps_of(backbone: nn.Module, images: Tensor) -> Taps:
@@ -248,7 +259,7 @@ def create_network(name: str, **settings: Any) -> nn.Module:
         raise ConfigError(f"backbone {name!r} cannot be built with {settings}: {error}.") from error
 
 
-def _alike(split: Tensor, whole: Tensor) -> bool:
+def alike(split: Tensor, whole: Tensor) -> bool:
     """Whether a network run in two parts gives what it gives when run as a whole."""
     return bool(split.shape == whole.shape and (split - whole).abs().max() <= 1e-4 * whole.abs().max())
 

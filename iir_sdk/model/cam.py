@@ -8,24 +8,22 @@ from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.precision import full_precision
-from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.support_state import ProxyClass
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""
 
 
-def proxy_class(backbone: Backbone, mid: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
+def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
     """Classify ``N`` supports, each a task of one shot, by their masked ``mid`` (method, section 2, step 1).
 
     Args:
         backbone: the network that made the taps.
         mid: ``(N, C_mid, h, w)``.
+        high: ``(N, C_high, h', w')``.
         mask: ``(N, 1, H, W)`` in [0, 1].
     """
-    masked = mid * resize_mask(mask, grid_size(mid)).to(mid.dtype)
-    logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(masked)))
-    index = logits.argmax(1, keepdim=True)
+    index = backbone.logits(backbone.object_map(mid, high, mask)).argmax(1, keepdim=True)
     return ProxyClass(index, backbone.class_weight[index].float())
 
 

@@ -13,7 +13,8 @@ CamForm = Literal["closed_form", "grad"]
 
 _WIDTH = within(8, 1024)
 # timm also takes names that send it to a hub or a folder; a configuration must not.
-_TIMM_NAME = matching(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?", "a plain timm model name")
+_NAME = r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?"
+_TIMM_NAMES = matching(rf"{_NAME}(\+{_NAME})?", "a plain timm model name, or two joined by '+'")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
     """Architecture of an IIR network (method: Fu et al., arXiv 2507.05838).
 
     Attributes:
-        backbone: timm model name of an ImageNet classifier.
+        backbone: timm model name of an ImageNet classifier; or two joined by ``+``, a CNN's and a vision transformer's.
         preset: ``paper`` is the paper's network: self and cross attention between all positions, 3x3 convolutions, a
             projection for the query and one for the support, and IIR's prior alone. ``light`` is ours and costs a
             fifth: self attention on halved maps, two support tokens a cell of 2 x 2, depthwise convolutions, and the
@@ -44,7 +45,7 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
         base_classes: classes of the base learner that suppresses them (method, section 6); 0 for none.
     """
 
-    backbone: Annotated[str, _TIMM_NAME] = "tf_efficientnet_lite2"
+    backbone: Annotated[str, _TIMM_NAMES] = "tf_efficientnet_lite2"
     preset: Preset = "light"
     cam: CamForm = "closed_form"
     width: Annotated[int, _WIDTH] = 128
@@ -75,6 +76,8 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
         for name in ("self_support", "dictionary"):
             if getattr(self, name) and not self.joint_priors:
                 raise ConfigError(f"model config: {name} needs preset='light' and cam='closed_form'.")
+        if "+" in self.backbone and self.cam != "closed_form":
+            raise ConfigError("model config: a backbone of two networks needs cam='closed_form'.")
         if self.presence and self.cam != "closed_form":
             raise ConfigError("model config: presence needs cam='closed_form'.")
 

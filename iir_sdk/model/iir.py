@@ -153,7 +153,7 @@ class IIR(nn.Module):
         pooled_map = self._pooled_map(taps.high)
         with torch.no_grad():
             # 2.1 Proxy class: the classifier's own class that stands for the object.
-            proxy = proxy_class(self.backbone, taps.mid, masks)
+            proxy = proxy_class(self.backbone, taps.mid, taps.high, masks)
             # 2.2 Where that class is active in the support; decode asks the same of the query.
             cam = normalised_at(class_activation(self.backbone, taps.mid, pooled_map, proxy), size)
             # 2.3 The threshold by which the activation fits the mask best binarises both.

@@ -30,8 +30,22 @@ def area_average(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Mean over each cell of a grid of ``size``: ``(N, C, H, W)`` -> ``(N, C, *size)``."""
     kernel = (int(maps.shape[2]) // int(size[0]), int(maps.shape[3]) // int(size[1]))
     whole = min(kernel) > 0 and (kernel[0] * size[0], kernel[1] * size[1]) == (maps.shape[2], maps.shape[3])
-    # The same where cells are whole, and faster; ONNX knows no other.
-    return F.avg_pool2d(maps, kernel) if whole else F.adaptive_avg_pool2d(maps, size)
+    return F.avg_pool2d(maps, kernel) if whole else _average_of_uneven_cells(maps, size)
+
+
+@full_precision
+def _average_of_uneven_cells(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """As torch's adaptive pooling, which ONNX does not know, by two products of matrices."""
+    shares = []
+    for cells, length in zip(size, maps.shape[2:], strict=True):
+        first, place = (
+            torch.arange(int(cells), device=maps.device)[:, None],
+            torch.arange(int(length), device=maps.device),
+        )
+        inside = (place >= first * length // cells) & (place < -(-(first + 1) * length // cells))
+        shares.append(inside / inside.sum(1, keepdim=True))
+    rows, columns = shares
+    return (rows @ maps.float() @ columns.T).to(maps.dtype)
 
 
 @full_precision

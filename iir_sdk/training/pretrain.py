@@ -172,10 +172,9 @@ def adapt_classifier(
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         with torch.no_grad(), autocast(config, device):
             taps = backbone(network_input(images, config, device))
-            shares = resize_mask((labels > 0)[:, None].float(), grid_size(taps.mid))
-            shown = shares.amax((1, 2, 3)) >= _SHOWN
-            masked = taps.mid * shares.to(taps.mid.dtype)
-            seen = backbone.pre_logits(backbone.pooled_map(backbone.high_from_mid(masked))).float()
+            masks = (labels > 0)[:, None].float()
+            shown = resize_mask(masks, grid_size(taps.mid)).amax((1, 2, 3)) >= _SHOWN
+            seen = backbone.pre_logits(backbone.object_map(taps.mid, taps.high, masks)).float()
             whole = backbone.pre_logits(backbone.pooled_map(taps.high)).float()
             teacher = F.linear(seen, frozen_weight, frozen_bias)
         if shown.any():
