@@ -9,7 +9,7 @@ import torch
 from iir_sdk.data.dataset import IGNORE
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import DatasetError
-from iir_sdk.model.backbone import build_backbone
+from iir_sdk.model.towers import build_backbone
 from iir_sdk.training import pretrain
 from iir_sdk.training.episode_pictures import EpisodeStream
 from iir_sdk.training.object_crop import ObjectCrop

@@ -12,11 +12,12 @@ from torch import nn
 
 from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.errors import ConfigError, WeightsError
-from iir_sdk.model.backbone import VitBackbone, build_backbone
+from iir_sdk.model.backbone import VitBackbone
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import class_activation, closed_form_cam, proxy_class
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
+from iir_sdk.model.towers import build_backbone
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training.config import find_recipe, read_recipe
 from iir_sdk.training.convert import load_classifier, load_in_order

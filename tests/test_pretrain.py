@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from iir_sdk.data.folder import join_sets, read_picture_sets
 from iir_sdk.errors import ConfigError, OutputError
-from iir_sdk.model.backbone import build_backbone
 from iir_sdk.model.iir import IIR
+from iir_sdk.model.towers import build_backbone
 from iir_sdk.training import start
 from iir_sdk.training.pretrain import (
     LabelledPictures,

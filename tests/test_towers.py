@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError, WeightsError
-from iir_sdk.model.backbone import build_backbone, create_network
+from iir_sdk.model.backbone import create_network
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.towers import TowersBackbone, resampled_positions
+from iir_sdk.model.towers import TowersBackbone, build_backbone, resampled_positions
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.torchvision_import import imported_timm
 from iir_sdk.training import convert

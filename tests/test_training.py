@@ -21,9 +21,10 @@ from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.errors import ConfigError, DatasetError, DatasetNotFoundError, IirError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, evaluate_set
-from iir_sdk.model.backbone import Backbone, build_backbone
+from iir_sdk.model.backbone import Backbone
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
+from iir_sdk.model.towers import build_backbone
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training import start
 from iir_sdk.training.bank.augment import Augmented, paste, random_view

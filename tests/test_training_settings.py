@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from iir_sdk.cli.main import main
 from iir_sdk.data.folder import join_sets, read_picture_sets
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.backbone import build_backbone
+from iir_sdk.model.towers import build_backbone
 from iir_sdk.training import start
 from iir_sdk.training.config import TrainingConfig, find_recipe, read_recipe
 from iir_sdk.training.pretrain import adapt_classifier, pretrain_base_learner

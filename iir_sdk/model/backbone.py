@@ -29,20 +29,6 @@ class Taps(NamedTuple):
     high: Tensor
 
 
-def build_backbone(name: str) -> Backbone:
-    """The adapter of a timm model name, or of two joined by ``+``; see :class:`Backbone` and its subclasses.
-
-    Raises:
-        ConfigError: a name timm does not know, or a network that no adapter fits.
-    """
-    if "+" in name:
-        # It is a backbone itself.
-        from iir_sdk.model.towers import TowersBackbone
-
-        return TowersBackbone(name)
-    return VitBackbone(name) if name.startswith("vit_") else Backbone(name)
-
-
 class Backbone(nn.Module):
     """A frozen timm classifier with its ``low``, ``mid`` and ``high`` taps and its head.
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.attention import Labels, support_labels
-from iir_sdk.model.backbone import Taps, build_backbone
+from iir_sdk.model.backbone import Taps
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import (
     adaptive_threshold,
@@ -50,6 +50,7 @@ from iir_sdk.model.tokens import (
     tokens_to_map,
     vector_lengths,
 )
+from iir_sdk.model.towers import build_backbone
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.backbone import Backbone, Taps, alike, create_network
+from iir_sdk.model.backbone import Backbone, Taps, VitBackbone, alike, create_network
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.tokens import map_to_tokens, tokens_to_map, vector_lengths
@@ -20,6 +20,17 @@ SHARE = (2, 3)
 
 _CUBIC = -0.5
 """Of the cubic kernel that positions are resampled by; timm's, and not that of torch's plain interpolation."""
+
+
+def build_backbone(name: str) -> Backbone:
+    """The adapter of a timm model name, or of two joined by ``+``.
+
+    Raises:
+        ConfigError: a name timm does not know, or a network that no adapter fits.
+    """
+    if "+" in name:
+        return TowersBackbone(name)
+    return VitBackbone(name) if name.startswith("vit_") else Backbone(name)
 
 
 class TowersBackbone(Backbone):
