@@ -21,7 +21,7 @@ from iir_sdk.training.convert import load_backbone_weights
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 
 SMALL = "test_efficientnet+test_vit"
-"""A CNN with 32 and 48 channels at strides 8 and 16, and six blocks of width 64."""
+"""A CNN with 32, 48 and 64 channels at its taps, and six blocks of width 64."""
 
 
 def small_config(**changes: object) -> ModelConfig:
@@ -38,13 +38,13 @@ def towers() -> TowersBackbone:
 
 
 def test_the_default_towers_have_their_taps():
-    """The CNN's later stages and head, four fifths of it, are not built."""
+    """The CNN's head is not built."""
     backbone = build_backbone("tf_efficientnet_lite2+vit_tiny_patch16_224")
-    assert backbone.channels == (48, 120, 384)
-    assert sum(p.numel() for p in backbone.parameters()) == 6_879_000
+    assert backbone.channels == (48, 120, 736)
+    assert sum(p.numel() for p in backbone.parameters()) == 10_075_368
     with torch.inference_mode():
         taps = backbone(torch.randn(1, 3, 384, 384))
-    assert [tuple(t.shape) for t in taps] == [(1, 48, 48, 48), (1, 120, 24, 24), (1, 384, 16, 16)]
+    assert [tuple(t.shape) for t in taps] == [(1, 48, 48, 48), (1, 120, 24, 24), (1, 736, 16, 16)]
 
 
 @pytest.mark.parametrize(("size", "high"), [((96, 160), (4, 7)), ((64, 64), (3, 3)), ((480, 384), (20, 16))])
@@ -55,11 +55,12 @@ def test_any_size_and_shape(towers, size, high):
         assert [t.shape[1:] for t in taps] == [
             (32, size[0] // 8, size[1] // 8),
             (48, size[0] // 16, size[1] // 16),
-            (128, *high),
+            (192, *high),
         ]
         assert towers.check_order(images)
-        # A cosine counts both blocks alike: their vectors are as long as each other, position by position.
-        middle, last = taps.high.split(64, 1)
+        # A cosine counts all three maps alike: their vectors are as long as each other's, position by position.
+        stage, middle, last = taps.high.split(64, 1)
+        torch.testing.assert_close(stage.norm(dim=1), last.norm(dim=1))
         torch.testing.assert_close(middle.norm(dim=1), last.norm(dim=1))
         torch.testing.assert_close(towers.pooled_map(taps.high), last)
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Two networks as one backbone: a CNN's first stages for textures, a vision transformer for parts and kinds."""
+"""Two networks as one backbone: a CNN for edges and textures, a vision transformer for parts and kinds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone, Taps, VitBackbone, alike, create_network
+from iir_sdk.model.cam import resize_map
 from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, resize_mask
 from iir_sdk.model.tokens import map_to_tokens, tokens_to_map, vector_lengths
@@ -34,28 +35,28 @@ def build_backbone(name: str) -> Backbone:
 
 
 class TowersBackbone(Backbone):
-    """A CNN's stages at strides 8 and 16 as ``low`` and ``mid``, and two blocks of a vision transformer as ``high``.
+    """A CNN's stages at strides 8 and 16 as ``low`` and ``mid``; its last one and a vision transformer's as ``high``.
 
-    ``high`` lies on the transformer's own grid. It holds the patch tokens of the block at three quarters of the depth
-    in front of the last one's after the norm, at each position as long as these, so that a cosine counts both alike.
-    The CNN's later stages and its head are not built. The head is the transformer's: it was trained on the class
-    token, and is read here at every patch token, whose mean inside a mask gives the proxy class.
+    ``high`` lies on the transformer's own grid. It holds the CNN's map at stride 32, the patch tokens of the block at
+    three quarters of the depth, and those of the last one after the norm; at each position the first two are as long
+    as the third, so that a cosine counts all alike. The CNN's head is not built. The head is the transformer's: it was
+    trained on the class token, and is read here at every patch token.
 
     Args:
         name: two timm names, ``CNN+TRANSFORMER``, e.g. ``tf_efficientnet_lite2+vit_tiny_patch16_224``.
 
     Raises:
-        ConfigError: a name timm does not know; a CNN without three taps, or that cannot end at the second of them; no
-            plain vision transformer with a class token and positions in a square.
+        ConfigError: a name timm does not know; a CNN without taps at strides 8, 16 and 32, or without an end before its
+            head; no plain vision transformer with a class token and positions in a square.
     """
 
     def __init__(self, name: str) -> None:
         nn.Module.__init__(self)
         cnn, vit = name.split("+")
-        self.cnn, self._tap_indices, (low, mid) = _first_stages(cnn)
+        self.cnn, self._tap_indices, (low, mid, last) = _stages(cnn)
         self.vit = _plain_transformer(vit)
         width, depth = int(cast(Any, self.vit).embed_dim), len(cast(Any, self.vit).blocks)
-        self.channels = (low, mid, 2 * width)
+        self.channels = (low, mid, last + 2 * width)
         self._width, self._block = width, 3 * depth // 4
         self._patch = int(cast(Any, self.vit).patch_embed.patch_size[0])
         self.requires_grad_(False)
@@ -63,12 +64,13 @@ class TowersBackbone(Backbone):
 
     def forward(self, images: Tensor) -> Taps:
         """Taps of normalised images ``(B, 3, H, W)``, sides multiples of 32: ``high`` at about ``2/3 H / 16``."""
-        low, mid = cast(Any, self.cnn).forward_intermediates(
+        low, mid, stage = cast(Any, self.cnn).forward_intermediates(
             images, indices=self._tap_indices, intermediates_only=True, stop_early=True
         )
         middle, last = self._patch_maps(images)
-        middle = middle * (vector_lengths(last) / vector_lengths(middle)).to(middle.dtype)
-        return Taps(low, mid, torch.cat([middle, last.to(middle.dtype)], 1))
+        lengths = vector_lengths(last)
+        parts = [m * (lengths / vector_lengths(m)).to(m.dtype) for m in (resize_map(stage, grid_size(last)), middle)]
+        return Taps(low, mid, torch.cat([*parts, last.to(middle.dtype)], 1))
 
     def high_from_mid(self, mid: Tensor) -> Tensor:
         """There is no such thing: the towers run beside each other.
@@ -90,7 +92,7 @@ class TowersBackbone(Backbone):
 
     def pooled_map(self, high: Tensor) -> Tensor:
         """The last block's patch tokens, which the head is read at."""
-        return high[:, self._width :]
+        return high[:, -self._width :]
 
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
@@ -170,18 +172,18 @@ def _cubic_weights(count: int, side: int, device: torch.device) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def _first_stages(name: str) -> tuple[nn.Module, list[int], tuple[int, int]]:
-    """A CNN that ends at the second of its last three taps; which taps the first two are, and their channels."""
+def _stages(name: str) -> tuple[nn.Module, list[int], tuple[int, int, int]]:
+    """A CNN that ends at its last tap; which its last three are, and their channels."""
     net = cast(Any, create_network(name))
     entries = list(getattr(net.feature_info, "info", net.feature_info))
     if len(entries) < 3 or not hasattr(net, "prune_intermediate_layers"):
-        raise ConfigError(f"backbone {name!r} cannot end before its last stage; two towers need such a CNN.")
-    taps = list(range(len(entries) - 3, len(entries) - 1))
-    if [entries[tap].get("reduction") for tap in taps] != [8, 16]:
-        raise ConfigError(f"backbone {name!r} has no taps at strides 8 and 16 before its last one.")
-    low, mid = (int(entries[tap]["num_chs"]) for tap in taps)
+        raise ConfigError(f"backbone {name!r} has not three taps, or does not end at the last without its head.")
+    taps = list(range(len(entries) - 3, len(entries)))
+    if [entries[tap].get("reduction") for tap in taps] != [8, 16, 32]:
+        raise ConfigError(f"backbone {name!r} has no three taps at strides 8, 16 and 32.")
+    low, mid, last = (int(entries[tap]["num_chs"]) for tap in taps)
     net.prune_intermediate_layers(taps, prune_norm=True, prune_head=True)
-    return net, taps, (low, mid)
+    return net, taps, (low, mid, last)
 
 
 def _plain_transformer(name: str) -> nn.Module:

@@ -47,7 +47,7 @@ def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = Non
         raise WeightsError(f"{file} holds the weights of neither {' nor '.join(wholes)}.")
     for (tower, whole), part in zip(wholes.items(), (backbone.cnn, backbone.vit), strict=True):
         load_in_order(whole, state if state is not None and tower in given else _published_weights(tower, 1000))
-        # Of the CNN the first stages alone are there.
+        # The CNN is there without its head.
         tensors = whole.state_dict()
         part.load_state_dict({key: tensors[key] for key in part.state_dict()})
 
