@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from iir_sdk.cli.options import PATH
+
 
 @click.group()
 def data() -> None:
@@ -27,8 +29,8 @@ def list_benchmarks() -> None:
 
 @data.command()
 @click.argument("name")
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw it; default: NAME_sheet.png.")
+@click.argument("root", type=PATH)
+@click.option("--sheet", type=PATH, help="Where to draw it; default: NAME_sheet.png.")
 def check(name: str, root: Path, sheet: Path | None) -> None:
     """Count benchmark NAME's copy in ROOT against the published numbers, and draw pictures with their masks."""
     from iir_sdk.data.registry import benchmark

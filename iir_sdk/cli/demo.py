@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
+
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("iir_demo.png"), show_default=True)
-@click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
+@click.option("--out", type=PATH, default=Path("iir_demo.png"), show_default=True)
+@WEIGHTS
 @click.option("--failures", is_flag=True, help="Jobs that go wrong, instead: thin, tiny, camouflaged things, letters.")
-@click.option("--device", default="auto", show_default=True)
+@DEVICE
 def demo(out: Path, weights: str | None, failures: bool, device: str) -> None:
     """Run few-shot jobs on real pictures; write a sheet and print IoU and milliseconds."""
     from iir_sdk.cli.demo_sheet import draw_sheet, run_jobs

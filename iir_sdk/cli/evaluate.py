@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCORING
+from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCORING, WEIGHTS
 
 if TYPE_CHECKING:
     from iir_sdk.data.dataset import FewShotDataset
@@ -74,7 +74,7 @@ def calibrate(
 @click.command()
 @DATA
 @click.option("--benchmark", "name", help="Read --data as this benchmark, e.g. pascal; default: folders of one's own.")
-@click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
+@WEIGHTS
 @click.option("--fold", type=click.IntRange(0, 9), help="Score this fold's classes only (COCO's in one's own folders).")
 @SCORING
 @click.option("--output", type=click.Choice(["mask", "prior"]), default="mask", help="What to score.")

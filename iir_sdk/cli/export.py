@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from iir_sdk.cli.options import PATH, WEIGHTS
+
 
 @click.group()
 def export() -> None:
@@ -13,8 +15,8 @@ def export() -> None:
 
 
 @export.command()
-@click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the graphs.")
+@WEIGHTS
+@click.option("--out", type=PATH, required=True, help="Folder of the graphs.")
 def onnx(weights: str | None, out: Path) -> None:
     """Write two ONNX graphs, support encoder and query predictor, and compare them with PyTorch."""
     from iir_sdk.engines.onnx.export import export_onnx

@@ -1,4 +1,4 @@
-"""Options that the commands of training and scoring share."""
+"""Options that the commands share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+WEIGHTS = click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
 DATA = click.option("--data", type=PATH, required=True, help="A set, a folder of sets, or the benchmark's root.")
 EXIF = click.option(
     "--exif",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from iir_sdk.cli.options import PATH
+
 if TYPE_CHECKING:
     from iir_sdk.weights.checkpoint_file import Checkpoint
     from iir_sdk.weights.entry import WeightsEntry
 
-_CACHE_DIR = click.option(
-    "--cache-dir", type=click.Path(path_type=Path), help="Folder of the Hub's cache; default: its usual one."
-)
+_CACHE_DIR = click.option("--cache-dir", type=PATH, help="Folder of the Hub's cache; default: its usual one.")
 _TOKEN = click.option("--token", help="Hub access token; default: the one that was logged in with.")
 
 
@@ -112,9 +112,7 @@ def verify(names: tuple[str, ...], revision: str | None, cache_dir: Path | None)
 @click.option("--license", "license_id", help="SPDX identifier; default: the one it has.")
 @click.option("--data", multiple=True, help="A training set; repeat. Default: those it names.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option(
-    "--manifest", type=click.Path(path_type=Path), help="Manifest to write, begun if missing; default: the checkout's."
-)
+@click.option("--manifest", type=PATH, help="Manifest to write, begun if missing; default: the checkout's.")
 @_TOKEN
 def publish(
     source: str,
