@@ -74,9 +74,9 @@ def test_interleaved_folds_share_all_classes_evenly(classes, folds):
 
 def test_parts_are_of_four_kinds():
     assert [kind for kind, _ in pascal_part.KINDS] == ["animals", "indoor", "person", "vehicles"]
-    held = [c for _, objects in pascal_part.KINDS for c in objects]
-    assert len(held) == len(set(held)) == 16
-    assert set(held) <= set(pascal.CLASSES)
+    objects_named = [c for _, objects in pascal_part.KINDS for c in objects]
+    assert len(objects_named) == len(set(objects_named)) == 16
+    assert set(objects_named) <= set(pascal.CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -260,16 +260,16 @@ def test_fss1000(tmp_path):
 
 
 def test_deepglobe(tmp_path):
-    found = read("deepglobe", trees.deepglobe_tree(tmp_path))
-    assert found.classes == {"forest": ("7#0,0",), "water": ("7#0,0",)}
-    assert found.mask("water", "7#0,0")[:50].all()
-    assert found.mask("forest", "7#0,0")[50:].all()
-    assert found.picture("7#0,0").shape == (100, 100, 3)
+    part = read("deepglobe", trees.deepglobe_tree(tmp_path))
+    assert part.classes == {"forest": ("7#0,0",), "water": ("7#0,0",)}
+    assert part.mask("water", "7#0,0")[:50].all()
+    assert part.mask("forest", "7#0,0")[50:].all()
+    assert part.picture("7#0,0").shape == (100, 100, 3)
 
 
 def test_isic2018(tmp_path):
-    found = read("isic2018", trees.isic_tree(tmp_path))
-    assert found.classes == {"melanoma": ("ISIC_1",), "nevus": ("ISIC_3",), "seborrheic_keratosis": ("ISIC_2",)}
+    part = read("isic2018", trees.isic_tree(tmp_path))
+    assert part.classes == {"melanoma": ("ISIC_1",), "nevus": ("ISIC_3",), "seborrheic_keratosis": ("ISIC_2",)}
 
 
 def test_chest_xray(tmp_path):
@@ -277,9 +277,9 @@ def test_chest_xray(tmp_path):
 
 
 def test_suim(tmp_path):
-    found = read("suim", trees.suim_tree(tmp_path))
-    assert found.classes == {"reef": ("d_1",), "fish": ("d_1",)}
-    assert np.array_equal(found.mask("fish", "d_1"), boxed(BOX))
+    part = read("suim", trees.suim_tree(tmp_path))
+    assert part.classes == {"reef": ("d_1",), "fish": ("d_1",)}
+    assert np.array_equal(part.mask("fish", "d_1"), boxed(BOX))
 
 
 @pytest.mark.parametrize("name", [n for n, b in BENCHMARKS.items() if b.cross_domain])

@@ -140,8 +140,8 @@ def test_other_names_are_known_for_every_fold(fold, shown, others):
 def test_classes_that_hold_a_novel_one_are_excluded_too(picture_folder, tmp_path):
     shutil.copytree(picture_folder / "coco", tmp_path / "camvid")
     (tmp_path / "camvid/masks/cat").rename(tmp_path / "camvid/masks/car")
-    (kept,) = without_classes(read_picture_sets(tmp_path), ["truck"])
-    assert set(kept.classes) == {"dog"}
+    (usable,) = without_classes(read_picture_sets(tmp_path), ["truck"])
+    assert set(usable.classes) == {"dog"}
 
 
 def test_excluded_classes_lose_their_masks_and_keep_their_pictures(picture_folder):

@@ -135,8 +135,8 @@ def test_push_to_hub_publishes_and_fetches_back(hub, tiny, tmp_path):
     assert entry.revision == hub.repo(REPO).refs["main"]
     assert set(hub.repo(REPO).commits[entry.revision]) == {"README.md", "config.json", "model.safetensors"}
     assert f'from_pretrained("{REPO}")' in hub.repo(REPO).commits[entry.revision]["README.md"].decode()
-    found = load_checkpoint(REPO, HubOptions(cache_dir=tmp_path))
-    assert found.entry == entry
+    checkpoint = load_checkpoint(REPO, HubOptions(cache_dir=tmp_path))
+    assert checkpoint.entry == entry
 
 
 def test_publishing_the_same_again_is_no_new_commit(hub, tiny):

@@ -46,8 +46,8 @@ def test_embedded_files_are_small_and_their_cards_are_of_the_manifest(name, most
 
 
 def test_the_file_carries_the_same_configuration_as_its_entry():
-    own = read_checkpoint(embedded_file(EMBEDDED)).entry
-    assert (own.model, own.preprocessing) == (EMBEDDED.model, EMBEDDED.preprocessing)
+    entry = read_checkpoint(embedded_file(EMBEDDED)).entry
+    assert (entry.model, entry.preprocessing) == (EMBEDDED.model, EMBEDDED.preprocessing)
     with safe_open(embedded_file(EMBEDDED), framework="pt") as stored:
         assert {stored.get_tensor(n).dtype for n in stored.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
 
@@ -75,9 +75,9 @@ def test_the_same_weights_are_the_same_bytes(small_model, tmp_path):
 
 def test_a_folder_is_a_checkpoint(small_checkpoint, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(small_checkpoint.read_bytes())
-    found = load_checkpoint(tmp_path)
-    assert found.sha256 == load_checkpoint(small_checkpoint).sha256
-    assert found.entry.license == "not stated"
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.sha256 == load_checkpoint(small_checkpoint).sha256
+    assert checkpoint.entry.license == "not stated"
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsNotFoundError, match=r"model\.safetensors"):
         load_checkpoint(tmp_path / "empty")
