@@ -118,11 +118,20 @@ class CheckedRecord:
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = "names") -> str:
-    """The end of a message on an unknown name: the known one that is like it, as ``b.name`` is ``name``, or all."""
+    """The end of a message on an unknown name: the known one that is like it, else those of its table, else all.
+
+    Of names such as ``table.name``, those that end alike are alike.
+    """
     ends = {each: each.rpartition(".")[2] for each in known}
     similar = get_close_matches(name.rpartition(".")[2], ends.values(), n=1)
-    close = [each for each, end in ends.items() if end in similar] or get_close_matches(name, ends, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known {what}: {', '.join(ends) or 'none'}."
+    if similar:
+        return f"; did you mean {next(each for each, end in ends.items() if end in similar)!r}?"
+    table = get_close_matches(name.partition(".")[0], {each.partition(".")[0] for each in ends if "." in each}, n=1)
+    if table:
+        return f"; known {what} of {table[0]!r}: {', '.join(each for each in ends if each.partition('.')[0] in table)}."
+    # Without the names within tables, which are many.
+    tops = dict.fromkeys(each.replace(ends[each], "*") if "." in each else each for each in ends)
+    return f"; known {what}: {', '.join(tops) or 'none'}."
 
 
 def dotted_keys(kind: Any) -> list[str]:

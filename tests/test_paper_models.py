@@ -155,7 +155,7 @@ def test_a_transformer_without_a_head_is_not_trained_on_a_random_one(monkeypatch
     from iir_sdk.training import start
 
     monkeypatch.setattr(start, "load_backbone_weights", lambda *arguments: None)
-    config = replace(read_recipe(find_recipe("pascal_dinov2")), view_size=96)
+    config = read_recipe(find_recipe("pascal_dinov2")).changed({"pictures.view_size": 96})
     config = replace(config, model=replace(config.model, backbone="vit_tiny_patch16_224", base_classes=0))
     with pytest.raises(ConfigError, match="--classifier"):
         start.build_model(config, start.TrainedParts())
@@ -285,7 +285,7 @@ def test_recipes_name_what_their_base_learner_lacks(tmp_path, monkeypatch):
     from iir_sdk.training import start
 
     monkeypatch.setattr(start, "load_backbone_weights", lambda *arguments: None)
-    config = replace(read_recipe(find_recipe("pascal")), view_size=96)
+    config = read_recipe(find_recipe("pascal")).changed({"pictures.view_size": 96})
     with pytest.raises(ConfigError, match=r"iir-sdk pretrain.*--base-learner.*model\.base_classes=0"):
         start.build_model(config, start.TrainedParts())
 

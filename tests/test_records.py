@@ -66,7 +66,9 @@ def test_a_message_names_record_key_value_and_what_was_expected(values, message)
 def test_what_is_missing_or_like_nothing():
     with pytest.raises(ConfigError, match="camera: key 'maker' is missing"):
         Camera.from_dict({})
-    with pytest.raises(ConfigError, match=r"unknown key 'quux'; known keys: maker, lens.length, .* newer iir_sdk\?"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'quux'; known keys: maker, lens\.\*, pixels, .* newer iir_sdk\?"
+    ):
         Camera.from_dict({"maker": "Pentax", "quux": 1})
     with pytest.raises(ConfigError, match="camera: 3 must be an object"):
         Camera.from_dict(3)
@@ -84,5 +86,7 @@ def test_records_within_are_read_and_their_errors_say_where():
 def test_names_that_are_alike():
     assert dotted_keys(Camera)[:3] == ["maker", "lens.length", "lens.kind"]
     assert did_you_mean("lenth", dotted_keys(Camera)) == "; did you mean 'lens.length'?"
+    assert did_you_mean("lense", dotted_keys(Camera)) == "; known names of 'lens': lens.length, lens.kind."
+    assert did_you_mean("lens.quux", dotted_keys(Camera)) == "; known names of 'lens': lens.length, lens.kind."
     assert did_you_mean("xyz", ["one", "two"]) == "; known names: one, two."
     assert did_you_mean("xyz", []) == "; known names: none."
