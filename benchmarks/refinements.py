@@ -96,7 +96,7 @@ def best_iou(soft: Tensor, truth: Tensor, known: Tensor) -> float:
 
 def dropout_figures(model: IIR, state: SupportState, query: QueryFeatures, labels: Tensor) -> Figures:
     """How much of cross attention the cut pairs hold, and how much of it goes astray; ``labels (1, h*w)``."""
-    of_support = support_labels(state.tokens_mid)
+    of_support = support_labels(state.tokens)
     seen: list[tuple[Attention, Tensor, Tensor, Tensor]] = []
 
     def keep(attention: Attention, inputs: tuple) -> None:  # type: ignore[type-arg]

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.model.backbone import Taps
-from iir_sdk.model.companions import dense_prior
+from iir_sdk.model.companions import Dictionary, dense_prior, dictionary_prior
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.iir import IIR
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary
 from tests.test_iir import LIGHT, episode

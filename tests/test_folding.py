@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from iir_sdk.engines.folding import with_folded_norms
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR
 
 IMAGES = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))

@@ -200,7 +200,7 @@ def test_state_round_trips_through_its_arrays(small_model):
     again = SupportState.from_arrays(state.arrays())
     assert all(torch.equal(a, b) for a, b in zip(state.arrays().values(), again.arrays().values(), strict=True))
     half = state.to("cpu", torch.float16)
-    assert half.tokens_mid.keys.dtype == torch.float16
+    assert half.tokens.keys.dtype == torch.float16
     assert half.proxy.index.dtype == torch.int64
     assert half.nbytes < state.nbytes
 

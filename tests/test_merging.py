@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,14 +19,12 @@ def state(seed: int, tokens: int, shots: int = 1) -> EncodedSupport:
     mass[0, rng.integers(0, shots, tokens), np.arange(tokens)] = rng.uniform(0.5, 4, tokens)
     side = (np.arange(tokens) < tokens // 3).astype(np.float16)[None]
     arrays = {name: np.full((1, shots), 0.5, np.float16) for name in NAMES} | {
-        "tokens_mid_side": side,
-        "tokens_mid_mass": mass,
-        "tokens_high_side": side,
-        "tokens_high_mass": mass,
-        "tokens_mid_keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
-        "tokens_mid_values": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
-        "tokens_mid_features": unit(rng.normal(size=(1, tokens, 5)).astype(np.float32)).astype(np.float16),
-        "tokens_high_features": unit(rng.normal(size=(1, tokens, 6)).astype(np.float32)).astype(np.float16),
+        "tokens_side": side,
+        "tokens_mass": mass,
+        "tokens_keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
+        "tokens_values": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),
+        "tokens_mid": unit(rng.normal(size=(1, tokens, 5)).astype(np.float32)).astype(np.float16),
+        "tokens_high": unit(rng.normal(size=(1, tokens, 6)).astype(np.float32)).astype(np.float16),
     }
     return EncodedSupport.from_arrays(arrays)
 
@@ -38,14 +34,14 @@ def state(seed: int, tokens: int, shots: int = 1) -> EncodedSupport:
 def test_merging_keeps_the_mass_and_never_mixes_the_sides(seed, tokens, shots, budget):
     whole = state(seed, tokens, shots)
     merged = whole.within(budget)
-    assert merged.tokens <= max(budget, 2)
-    joined, single = merged.tokens_mid, whole.tokens_mid
+    assert merged.tokens.count <= max(budget, 2)
+    joined, single = merged.tokens, whole.tokens
     np.testing.assert_allclose(joined.mass.sum(2), single.mass.sum(2), rtol=0.01)
     assert set(np.unique(joined.side)) <= {0, 1}
     for side in (0, 1):
         before, after = (float(tokens.mass[..., tokens.side[0] == side].sum()) for tokens in (single, joined))
         assert after == pytest.approx(before, rel=0.02)
-    for features in (joined.features, merged.tokens_high.features):
+    for features in (joined.mid, joined.high):
         np.testing.assert_allclose(np.linalg.norm(features.astype(float), axis=2), 1, atol=0.01)
 
 
@@ -66,17 +62,6 @@ def test_equal_tokens_fall_into_one_cluster(rng):
     assert all(len(set(assigned[i : i + 10])) == 1 for i in (0, 10, 20))
 
 
-def test_lists_of_the_same_tokens_stay_so():
-    whole = state(3, 40)
-    merged = whole.within(12)
-    np.testing.assert_array_equal(merged.tokens_mid.mass, merged.tokens_high.mass)
-    np.testing.assert_array_equal(merged.tokens_mid.side, merged.tokens_high.side)
-    # Without masses in common they are merged each by its own features.
-    heavier = replace(whole.tokens_high, mass=whole.tokens_high.mass * np.float16(2))
-    apart = whole.with_tokens(whole.tokens_mid, heavier).within(12)
-    assert not np.array_equal(apart.tokens_high.mass, 2 * merged.tokens_mid.mass)
-
-
 def test_one_side_leaves_its_room_to_the_other(rng):
     features = unit(rng.normal(size=(100, 8)).astype(np.float32))
     side = (np.arange(100) < 4).astype(np.float32)
@@ -87,20 +72,20 @@ def test_one_side_leaves_its_room_to_the_other(rng):
 
 def test_shots_keep_their_own_tokens_and_tasks_are_filled_up():
     joined = join_shots([state(0, 5), state(1, 7)])
-    assert (joined.shots, joined.tokens) == (2, 12)
-    assert not joined.tokens_mid.mass[0, 0, 5:].any()
-    assert not joined.tokens_mid.mass[0, 1, :5].any()
+    assert (joined.shots, joined.tokens.count) == (2, 12)
+    assert not joined.tokens.mass[0, 0, 5:].any()
+    assert not joined.tokens.mass[0, 1, :5].any()
     tasks = join_tasks([state(0, 5), state(1, 7)])
-    assert tasks.tokens_mid.keys.shape == (2, 2, 7, 4)
-    assert not tasks.tokens_mid.mass[0, :, 5:].any()
+    assert tasks.tokens.keys.shape == (2, 2, 7, 4)
+    assert not tasks.tokens.mass[0, :, 5:].any()
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"tokens_mid_keys": np.zeros((1, 2, 4, 4), np.float16)}, "tokens_mid_keys"),
-        ({"tokens_high_mass": np.zeros((1, 1, 5), np.float16)}, "tokens_high_mass"),
-        ({"tokens_mid_values": np.full((1, 2, 5, 4), np.nan, np.float16)}, "NaN"),
+        ({"tokens_keys": np.zeros((1, 2, 4, 4), np.float16)}, "tokens_keys"),
+        ({"tokens_mass": np.zeros((1, 1, 5), np.float16)}, "tokens_mass"),
+        ({"tokens_values": np.full((1, 2, 5, 4), np.nan, np.float16)}, "NaN"),
     ],
 )
 def test_foreign_arrays_are_refused(change, says):

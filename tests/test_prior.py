@@ -17,6 +17,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
+def cosines(maps: torch.Tensor, prototype: np.ndarray) -> torch.Tensor:
+    unit = torch.tensor(prototype / np.linalg.norm(prototype))
+    return priors.similarities(Vectors.measured(maps), unit[None, None])
+
+
 def test_region_prior_equals_loops(rng):
     features, core, local = rng.normal(size=(7, 5, 6)), rng.normal(size=7), rng.normal(size=7)
     active = rng.uniform(size=(5, 6)) > 0.5
@@ -28,8 +33,8 @@ def test_region_prior_equals_loops(rng):
             expected[y, x] = (value - min(values)) / (max(values) - min(values))
     maps = torch.tensor(features)[None]
     found = priors.region_prior(
-        priors.cosine_map(maps, torch.tensor(core)[None, None]),
-        priors.cosine_map(maps, torch.tensor(local)[None, None]),
+        cosines(maps, core),
+        cosines(maps, local),
         torch.tensor(active)[None, None],
     )
     np.testing.assert_allclose(found[0, 0], expected, atol=1e-5)

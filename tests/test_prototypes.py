@@ -47,7 +47,7 @@ def test_empty_region_takes_the_whole_prototype(active, seed):
     found = dual_prototypes(features, mask, activated)
     empty = found.local if active == "all" else found.core
     assert torch.equal(empty, found.whole)
-    assert all(torch.isfinite(p).all() and p.abs().sum() > 0 for p in found)
+    assert all(torch.isfinite(p).all() and p.abs().sum() > 0 for p in (found.core, found.local, found.whole))
 
 
 def test_one_pixel_survives_resizing():

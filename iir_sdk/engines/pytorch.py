@@ -20,10 +20,10 @@ from torch import Tensor
 from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
 from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order
 from iir_sdk.engines.devices import Precision, pick_device, pick_dtype
+from iir_sdk.engines.folding import with_folded_norms
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.encodings import SupportState
-from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.pictures.preprocess import SupportInput
 from iir_sdk.process import computing_with, keep_forks_alive

@@ -54,16 +54,15 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, other: KeysValues, bias: Tensor | None = None) -> Tensor:
         """Attend from ``tokens (B, T, d)`` to ``other``; ``bias`` adds to the logits, ``(B, T or 1, S)``."""
-        query = self._split(self.to_query(tokens))
-        mask = None if bias is None else bias[:, None].to(query.dtype)
-        out = F.scaled_dot_product_attention(
-            query, self._split(other.keys.to(query.dtype)), self._split(other.values.to(query.dtype)), mask
+        query = self.to_query(tokens)
+        # (B, T or S, d) -> (B, heads, T or S, d / heads).
+        asked, offered, values = (
+            x.to(query.dtype).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (query, *other)
         )
-        merged: Tensor = self.merge(out.transpose(1, 2).flatten(2))
+        mask = None if bias is None else bias[:, None].to(query.dtype)
+        attended = F.scaled_dot_product_attention(asked, offered, values, mask)
+        merged: Tensor = self.merge(attended.transpose(1, 2).flatten(2))
         return merged
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: Tensor) -> Tensor:
@@ -91,19 +90,22 @@ def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: T
     return drop & ~drop.all(2, keepdim=True)
 
 
-class FeedForward(nn.Module):
-    """Pre-norm two-layer perceptron with a residual."""
+class Residual(nn.Module):
+    """Layers whose outcome is added to what they are given."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.layers = nn.Sequential(*layers)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``(B, T, d)`` -> ``(B, T, d)``."""
-        refined: Tensor = tokens + self.layers(tokens)
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` refined, of the same shape."""
+        refined: Tensor = x + self.layers(x)
         return refined
+
+
+def feed_forward(width: int) -> Residual:
+    """Pre-norm two-layer perceptron of tokens ``(B, T, d)``."""
+    return Residual(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
 
 class SelfAttention(nn.Module):
@@ -113,7 +115,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.feed_forward = FeedForward(width)
+        self.feed_forward = feed_forward(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(B, T, d)`` -> ``(B, T, d)``."""
@@ -129,15 +131,15 @@ class CrossAttention(nn.Module):
     Args:
         width: channels ``d`` of tokens.
         heads: number of heads; divides ``width``.
-        feed_forward: follow the attention by a perceptron.
+        perceptron: follow the attention by one.
     """
 
-    def __init__(self, width: int, heads: int, *, feed_forward: bool = True) -> None:
+    def __init__(self, width: int, heads: int, *, perceptron: bool = True) -> None:
         super().__init__()
         self.query_norm = nn.LayerNorm(width)
         self.support_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.feed_forward: nn.Module = FeedForward(width) if feed_forward else nn.Identity()
+        self.feed_forward: nn.Module = feed_forward(width) if perceptron else nn.Identity()
 
     def keys_values(self, support_tokens: Tensor) -> KeysValues:
         """Project ``support_tokens (B, S, d)`` once."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.precision import full_precision
+from iir_sdk.model.tokens import full_precision
 
 BINS = (1, 2, 3, 6)
 """Grids of the pyramid (Zhao et al., 2017)."""

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iir_sdk.model.backbone import Backbone
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.support_state import ProxyClass
+from iir_sdk.model.tokens import full_precision
 
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Candidates of the adaptive threshold: 0, 0.02, ..., 1."""

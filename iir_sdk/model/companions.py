@@ -1,28 +1,29 @@
-"""Prior maps beside IIR's own, all ours: similarities, dense priors, and the query as a support of its own.
+"""Prior maps beside IIR's own, all ours: similarities, dense priors, a dictionary, and the query as its own support.
 
 Which of them a network has, and with how many channels, :func:`prior_maps` lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.dictionary import Dictionary, dictionary_prior
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prior import mean_over_shots, similarities
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.support_state import Prototypes
-from iir_sdk.model.tokens import Vectors, map_to_tokens, tokens_to_map
+from iir_sdk.model.tokens import Vectors, full_precision, map_to_tokens, tokens_to_map
 
 _SHARPNESS = 4
+_NEAR = 10.0
+_LOGIT_SCALE = 8.0
+_SMALLEST = 1e-4
 
 
 class PriorMaps(NamedTuple):
@@ -53,11 +54,6 @@ def prior_maps(config: ModelConfig) -> PriorMaps:
     return PriorMaps(at_mid, at_low)
 
 
-def joined(maps: Mapping[str, Tensor], channels: Mapping[str, int]) -> Tensor:
-    """Maps ``(N, C, h, w)`` by name as one tensor, in the order of the list that counts their ``channels``."""
-    return torch.cat([maps[name] for name in channels], 1)
-
-
 class Temperatures(NamedTuple):
     """Logarithms of what divides the cosines of the dense priors.
 
@@ -74,7 +70,7 @@ def companion_priors(
     query: QueryFeatures,
     state: SupportState,
     weights: Tensor,
-    biases: tuple[Tensor, Tensor],
+    bias: Tensor,
     temperatures: Temperatures,
     dictionary: Dictionary | None = None,
 ) -> dict[str, Tensor]:
@@ -84,18 +80,18 @@ def companion_priors(
         query: of ``N`` queries, or of one that all tasks ask for.
         state: of ``N`` tasks.
         weights: ``(N, K)`` of the shots.
-        biases: of the two lists of tokens, ``(N, 1, T)`` and ``(N, 1, T')``.
+        bias: ``(N, 1, T)`` of the tokens.
         temperatures: of the dense ones.
         dictionary: of further background for the joint one.
     """
-    size, dense, side = grid_size(query.mid.map), temperatures.dense.exp(), state.tokens_mid.side
-    at_mid = token_affinity(query.mid, state.tokens_mid.features, dense[0])
-    at_high = token_affinity(query.high, state.tokens_high.features, dense[1])
+    size, dense, side = grid_size(query.mid.map), temperatures.dense.exp(), state.tokens.side
+    at_mid = token_affinity(query.mid, state.tokens.mid, dense[0])
+    at_high = token_affinity(query.high, state.tokens.high, dense[1])
     maps = {
         "mid": similarity_priors(query.mid, state.mid, weights),
         "high": resize_map(similarity_priors(query.high, state.high, weights), size),
-        "dense_mid": dense_prior(at_mid, side, biases[0]),
-        "dense_high": resize_map(dense_prior(at_high, state.tokens_high.side, biases[1]), size),
+        "dense_mid": dense_prior(at_mid, side, bias),
+        "dense_high": resize_map(dense_prior(at_high, side, bias), size),
     }
     if temperatures.joint is None:
         return maps
@@ -104,9 +100,9 @@ def companion_priors(
     share = dense / temperatures.joint.exp()
     affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
     if dictionary is None:
-        return maps | {"joint": dense_prior(affinity, side, biases[0])}
+        return maps | {"joint": dense_prior(affinity, side, bias)}
     of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
-    by_words = dictionary_prior(affinity, of_words, near, side, biases[0], dictionary)
+    by_words = dictionary_prior(affinity, of_words, near, side, bias, dictionary)
     return maps | {"joint": by_words.among_tokens, "among_words": by_words.among_words, "odds": by_words.odds}
 
 
@@ -117,8 +113,8 @@ def _compared_with_words(
     """Affinity of the words with each position of the queries, and with each token of the supports."""
     at_mid = token_affinity(query.mid, dictionary.mid[None], temperatures[0])
     at_high = token_affinity(query.high, dictionary.high[None], temperatures[1])
-    near_mid = dictionary.mid.float() / temperatures[0] @ state.tokens_mid.features.float().transpose(1, 2)
-    near_high = dictionary.high.float() / temperatures[1] @ state.tokens_high.features.float().transpose(1, 2)
+    near_mid = dictionary.mid.float() / temperatures[0] @ state.tokens.mid.float().transpose(1, 2)
+    near_high = dictionary.high.float() / temperatures[1] @ state.tokens.high.float().transpose(1, 2)
     return at_mid + resize_map(at_high, grid_size(at_mid)), near_mid + near_high
 
 
@@ -170,6 +166,86 @@ def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
     """
     attention = (map_to_tokens(affinity) + bias).softmax(2)
     return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
+
+
+class Dictionary(nn.Module):
+    """What pictures show in general, as a background that every support shares: ``M`` words and how much they count.
+
+    A support's background is what is beside its object; of a query's other things it says nothing. Words, means of
+    clusters of many pictures' features, stand in for them, each a unit vector of ``mid`` and one of ``high``: whatever
+    resembles a word more than the object is background, and words that resemble the object itself hardly count.
+
+    Args:
+        words: ``M``.
+        mid: channels of ``mid``.
+        high: channels of ``high``.
+    """
+
+    mid: Tensor
+    high: Tensor
+
+    def __init__(self, words: int, mid: int, high: int) -> None:
+        super().__init__()
+        # Found before training, by clustering; trained ones would be those of the base classes.
+        self.register_buffer("mid", nn.functional.normalize(torch.randn(words, mid), dim=1))
+        self.register_buffer("high", nn.functional.normalize(torch.randn(words, high), dim=1))
+        self.near_scale_log = nn.Parameter(torch.tensor(_NEAR).log())
+        self.weight_log = nn.Parameter(torch.tensor(0.0))
+
+
+class DictionaryPriors(NamedTuple):
+    """Maps ``(N, 1, h, w)`` float32.
+
+    Attributes:
+        among_tokens: in [0, 1], by the support's tokens alone: :func:`dense_prior`.
+        among_words: in [0, 1], with the words as further background.
+        odds: an eighth of the logarithm of the latter's odds, its ends cut off at one in ten thousand.
+    """
+
+    among_tokens: Tensor
+    among_words: Tensor
+    odds: Tensor
+
+
+@full_precision
+def dictionary_prior(
+    affinity: Tensor, of_words: Tensor, near: Tensor, side: Tensor, bias: Tensor, dictionary: Dictionary
+) -> DictionaryPriors:
+    """Share of foreground among the support's tokens alone, and among them and the words.
+
+    Args:
+        affinity: ``(N, T, h, w)`` of each query position with each support token.
+        of_words: ``(N, M, h, w)`` of each query position with each word, or of one query for all.
+        near: ``(N, M, T)`` of each word with each support token.
+        side: ``(N, T)`` share of foreground in each token.
+        bias: ``(N, 1, T)`` of the tokens' masses.
+        dictionary: how much words count.
+    """
+    foreground = side.float()[:, :, None]
+    resembles = (near + bias).softmax(2) @ foreground
+    # Together the words weigh as much as all of a support's positions.
+    weight = _exponentials(bias)[1] - math.log(near.shape[1]) + dictionary.weight_log
+    weight = weight - dictionary.near_scale_log.exp() * resembles
+    of_tokens, tokens_sum = _exponentials(map_to_tokens(affinity) + bias)
+    _, words_sum = _exponentials(map_to_tokens(of_words) + weight.transpose(1, 2))
+    both = of_tokens @ torch.cat([foreground, 1 - foreground], 2) / of_tokens.sum(2, keepdim=True)
+    share, rest = both.chunk(2, 2)
+    lead = tokens_sum - words_sum
+    among_words = share * lead.sigmoid()
+    # Summed from its parts and not taken from 1: a runtime in bfloat16 rounds all above 0.998 to 1, and then the odds
+    # of the surest foreground are infinite, and the mask is gone.
+    others = rest * lead.sigmoid() + (-lead).sigmoid()
+    foreground_log, background_log = (t.clamp(_SMALLEST, 1 - _SMALLEST).log() for t in (among_words, others))
+    odds = (foreground_log - background_log) / _LOGIT_SCALE
+    return DictionaryPriors(*(tokens_to_map(t, grid_size(affinity)) for t in (share, among_words, odds)))
+
+
+def _exponentials(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponentials relative to the largest along the last axis, and the logarithm of the sum of the true ones."""
+    # Written out: OpenVINO's ReduceLogSumExp is off by a thousandth, and a softmax would take them once more.
+    largest = values.amax(2, keepdim=True)
+    relative = (values - largest).exp()
+    return relative, largest + relative.sum(2, keepdim=True).log()
 
 
 def self_support_priors(query: QueryFeatures, prior: Tensor) -> tuple[Tensor, Tensor]:

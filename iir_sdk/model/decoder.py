@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import CrossAttention, KeysValues, Labels, SelfAttention
+from iir_sdk.model.attention import CrossAttention, KeysValues, Labels, Residual, SelfAttention
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
+from iir_sdk.model.companions import Dictionary
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.dictionary import Dictionary
 from iir_sdk.model.light import LightBlock, LightHead
 from iir_sdk.model.presence import EVIDENCE, SCORES
-from iir_sdk.model.prototypes import area_average
-from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
+from iir_sdk.model.prototypes import area_average, core_or_local, grid_size
+from iir_sdk.model.support_state import DualPrototypes, Tokens
+from iir_sdk.model.tokens import TokenLayout, laid_out_like, map_to_tokens, tokens_to_map
 
 
 class FeatureProjection(nn.Module):
@@ -43,24 +47,6 @@ class FeatureProjection(nn.Module):
         return projected
 
 
-class ResidualConv(nn.Module):
-    """Two 3x3 convolutions with a residual, group-normalised first."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.GroupNorm(1, width),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, d, h, w)`` -> the same shape."""
-        refined: Tensor = x + self.layers(x)
-        return refined
-
-
 class RefinementBlock(nn.Module):
     """Self attention on both sides (shared weights), cross attention query <- support, 3x3 convs on the query."""
 
@@ -69,14 +55,19 @@ class RefinementBlock(nn.Module):
         self.self_attention = SelfAttention(width, heads)
         self.cross_attention = CrossAttention(width, heads) if cross else None
         self.support_aux = nn.Conv2d(width, 2, 1) if cross else None
-        self.conv = ResidualConv(width)
+        self.conv = Residual(
+            nn.GroupNorm(1, width),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
         self.query_aux = nn.Conv2d(width, 2, 1)
 
-    def support_step(self, x: Tensor) -> Tensor:
+    def self_step(self, x: Tensor) -> Tensor:
         """Refine the support map ``(N, d, h, w)``; its keys and values are taken from the outcome."""
         return tokens_to_map(self.self_attention(map_to_tokens(x)), (x.shape[2], x.shape[3]))
 
-    def query_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
+    def cross_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
         """Refine the query map.
 
         Args:
@@ -129,6 +120,20 @@ class MaskHead(nn.Module):
         return logits
 
 
+class SupportBranch(NamedTuple):
+    """What the support's side of the decoder gives.
+
+    Attributes:
+        keys: ``(N, L, T, d)`` of each cross attention.
+        values: likewise.
+        auxiliary: 2-way logits ``(N, 2, h, w)`` after fusion and after each block with cross attention.
+    """
+
+    keys: Tensor
+    values: Tensor
+    auxiliary: tuple[Tensor, ...]
+
+
 class Decoder(nn.Module):
     """All trained modules of IIR, wired by :class:`iir_sdk.model.iir.IIR`.
 
@@ -165,18 +170,83 @@ class Decoder(nn.Module):
         self.scores = nn.Linear(len(EVIDENCE), len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
-    def query_features(self, taps: Taps) -> Tensor:
-        """Decoder features ``(N, d, h, w)`` of queries, before anything of a support is looked at."""
-        return self._refined(self.project_query(taps))
-
-    def support_features(self, taps: Taps) -> Tensor:
-        """The same of supports, by their own projection, or by the query's where the two share one."""
-        return self._refined((self.project_query if self.support_projection is None else self.support_projection)(taps))
-
-    def _refined(self, features: Tensor) -> Tensor:
+    def features(self, taps: Taps, *, of_support: bool = False) -> Tensor:
+        """Decoder features ``(N, d, h, w)`` of queries or supports, before either is compared with the other."""
+        separate = self.support_projection if of_support else None
+        features: Tensor = (self.project_query if separate is None else separate)(taps)
         for block in self.trunk:
-            features = block(features)
+            features = cast(LightBlock, block).self_step(features)
         return features
+
+    def support_branch(self, fused: Tensor, layout: TokenLayout) -> SupportBranch:
+        """Refine supports ``(N, d, h, w)`` by themselves, and read what queries attend to."""
+        # Blocks without cross attention take nothing from the support, so its branch ends with the last that does.
+        x, keys, values, auxiliary = fused, [], [], [self.support_start(fused)]
+        for block in cast(Iterable[Any], self.blocks):
+            if block.cross_attention is None:
+                break
+            x = block.self_step(x)
+            cross = block.cross_attention.keys_values(layout.pool(x))
+            keys.append(cross.keys)
+            values.append(cross.values)
+            auxiliary.append(block.support_aux(x))
+        if not keys:
+            none = fused.new_zeros(len(fused), 0, layout.side.shape[1], fused.shape[1])
+            return SupportBranch(none, none, tuple(auxiliary))
+        return SupportBranch(torch.stack(keys, 1), torch.stack(values, 1), tuple(auxiliary))
+
+    def query_branch(
+        self, x: Tensor, tokens: Tokens[Tensor], bias: Tensor, labels: Labels | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Refine queries ``(N, d, h, w)`` by themselves and a support's tokens; with labels, auxiliary logits as well.
+
+        Args:
+            x: fused.
+            tokens: of the supports.
+            bias: ``(N, 1, T)`` of the tokens.
+            labels: turn directional dropout on.
+        """
+        auxiliary = [self.query_start(x)] if labels else []
+        for i, block in enumerate(cast(Iterable[Any], self.blocks)):
+            crossing = block.cross_attention is not None
+            support = KeysValues(tokens.keys[:, i], tokens.values[:, i]) if crossing else None
+            x = block.cross_step(x, support, bias, labels)
+            if labels:
+                auxiliary.append(block.query_aux(x))
+        return x, tuple(auxiliary)
+
+    def fused_support(self, features: Tensor, dual: DualPrototypes[Tensor], activated: Tensor, maps: Tensor) -> Tensor:
+        """The 1x1 fusion of features, whole prototype, core or local prototype, and ``maps``: prior and mask."""
+        whole = dual.whole[:, :, None, None].expand(-1, -1, *grid_size(features))
+        one_shot = activated.new_ones(len(activated), 1)
+        chosen = core_or_local(activated, dual.core[:, None], dual.local[:, None], one_shot)
+        fused: Tensor = self.fuse_support(
+            torch.cat([part.to(features.dtype) for part in (features, whole, chosen, maps)], 1)
+        )
+        return fused
+
+    def fused_query(
+        self, features: Tensor, prototypes: DualPrototypes[Tensor], weights: Tensor, activated: Tensor, maps: Tensor
+    ) -> Tensor:
+        """The same of queries as the sum of what each group of inputs adds, since the convolution is linear in them.
+
+        Args:
+            features: ``(N, d, h, w)``, what they add.
+            prototypes: ``(N, K, d)`` each, of :meth:`fused_prototypes`.
+            weights: ``(N, K)`` of the shots.
+            activated: ``(N, K, h, w)`` bool.
+            maps: ``(N, P, h, w)``, the priors.
+        """
+        whole = (weights[:, None] @ prototypes.whole.float())[:, 0, :, None, None]
+        x = features + whole + core_or_local(activated, prototypes.core, prototypes.local, weights)
+        added = self.fuse_query_part("priors", laid_out_like(features, maps.to(features.dtype)))
+        return x.to(features.dtype) + added
+
+    def fused_prototypes(self, dual: DualPrototypes[Tensor]) -> DualPrototypes[Tensor]:
+        """What prototypes ``(N, d)`` add to a query's fusion, ``(N, 1, d)``: once, not at every query and position."""
+        parts = (("chosen", dual.core), ("chosen", dual.local), ("whole", dual.whole))
+        added = (self.fuse_query_part(part, vectors[:, :, None, None]) for part, vectors in parts)
+        return DualPrototypes(*(maps.flatten(1)[:, None] for maps in added))
 
     def fuse_query_part(self, part: str, inputs: Tensor) -> Tensor:
         """What one group of the query fusion's inputs adds to its outcome: the convolution is linear in them.

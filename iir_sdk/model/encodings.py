@@ -9,18 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iir_sdk.model.attention import KeysValues
-from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord, TokenList
+from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord
 from iir_sdk.model.tokens import Vectors
 
 
 class SupportState(SupportRecord[Tensor]):
     """The record as the network reads it; ``d`` decoder channels, ``T`` tokens of all shots."""
-
-    def cross(self, block: int) -> KeysValues | None:
-        """Keys and values ``(B, T, d)`` of a block; None where it has no cross attention."""
-        keys, values = self.tokens_mid.keys, self.tokens_mid.values
-        return KeysValues(keys[:, block], values[:, block]) if block < keys.shape[1] else None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SupportState:
         """Apply ``change`` to every tensor."""
@@ -42,23 +36,18 @@ class SupportState(SupportRecord[Tensor]):
             name: tensor if name in TOKEN_AXES else tensor.reshape(tasks, shots, *tensor.shape[2:])
             for name, tensor in self.arrays().items()
         }
-        tokens = _regrouped(self.tokens_mid, tasks, shots), _regrouped(self.tokens_high, tasks, shots)
-        return SupportState.from_arrays(grouped).with_tokens(*tokens)
 
+        def listed(tensor: Tensor, axis: int) -> Tensor:
+            """``(tasks * shots, ..., T, ...)`` -> ``(tasks, ..., shots * T, ...)``, one shot after the other."""
+            apart = tensor.reshape(tasks, shots, *tensor.shape[1:]).movedim(1, axis)
+            return apart.flatten(axis, axis + 1)
 
-def _regrouped(tokens: TokenList, tasks: int, shots: int) -> TokenList:
-    """Tokens of ``tasks * shots`` tasks of one shot, listed one shot after the other in each of ``tasks``."""
-    count = tokens.count
-
-    def listed(tensor: Tensor, axis: int) -> Tensor:
-        """``(tasks * shots, ..., T, ...)`` -> ``(tasks, ..., shots * T, ...)``."""
-        apart = tensor.reshape(tasks, shots, *tensor.shape[1:]).movedim(1, axis)
-        return apart.reshape(tasks, *tensor.shape[1:axis], shots * count, *tensor.shape[axis + 1 :])
-
-    # Of a shot's tokens the other shots have no share.
-    shot_itself = torch.eye(shots, device=tokens.mass.device, dtype=tokens.mass.dtype)[None, :, :, None]
-    mass = tokens.mass.reshape(tasks, 1, shots, count) * shot_itself
-    return replace(tokens.along(listed), mass=mass.reshape(tasks, shots, shots * count))
+        # Of a shot's tokens the other shots have no share.
+        mass = self.tokens.mass
+        of_itself = torch.eye(shots, device=mass.device, dtype=mass.dtype)[None, :, :, None]
+        mass = (mass.reshape(tasks, 1, shots, -1) * of_itself).flatten(2)
+        tokens = replace(self.tokens.along(listed), mass=mass)
+        return SupportState.from_arrays(grouped).with_tokens(tokens)
 
 
 class QueryFeatures(NamedTuple):

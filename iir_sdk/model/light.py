@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_sdk.model.attention import Attention, CrossAttention, KeysValues, Labels
+from iir_sdk.model.attention import Attention, CrossAttention, KeysValues, Labels, Residual
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.tokens import laid_out_like, map_to_tokens, tokens_to_map
 
@@ -29,24 +29,16 @@ class HalvedSelfAttention(nn.Module):
         return refined
 
 
-class ConvFeedForward(nn.Module):
-    """Two 1x1 convolutions with a depthwise 3x3 between them, group-normalised first, with a residual."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = 2 * width
-        self.layers = nn.Sequential(
-            nn.GroupNorm(1, width),
-            nn.Conv2d(width, inner, 1),
-            nn.Conv2d(inner, inner, 3, padding=1, groups=inner),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(inner, width, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, d, h, w)`` -> the same shape."""
-        refined: Tensor = x + self.layers(x)
-        return refined
+def conv_feed_forward(width: int) -> Residual:
+    """Two 1x1 convolutions of maps ``(N, d, h, w)`` with a depthwise 3x3 between them, group-normalised first."""
+    inner = 2 * width
+    return Residual(
+        nn.GroupNorm(1, width),
+        nn.Conv2d(width, inner, 1),
+        nn.Conv2d(inner, inner, 3, padding=1, groups=inner),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inner, width, 1),
+    )
 
 
 class LightBlock(nn.Module):
@@ -61,21 +53,17 @@ class LightBlock(nn.Module):
     def __init__(self, width: int, heads: int, *, cross: bool) -> None:
         super().__init__()
         self.self_attention = HalvedSelfAttention(width, heads)
-        self.cross_attention = CrossAttention(width, heads, feed_forward=False) if cross else None
-        self.conv = ConvFeedForward(width)
+        self.cross_attention = CrossAttention(width, heads, perceptron=False) if cross else None
+        self.conv = conv_feed_forward(width)
         self.support_aux = nn.Conv2d(width, 2, 1) if cross else None
         self.query_aux = nn.Conv2d(width, 2, 1) if cross else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine a map ``(N, d, h, w)`` by itself."""
+    def self_step(self, x: Tensor) -> Tensor:
+        """Refine a map ``(N, d, h, w)`` by itself; a support's keys and values are taken from the outcome."""
         refined: Tensor = self.conv(self.self_attention(x))
         return refined
 
-    def support_step(self, x: Tensor) -> Tensor:
-        """Refine the support map ``(N, d, h, w)``; its keys and values are taken from the outcome."""
-        return self(x)  # type: ignore[no-any-return]
-
-    def query_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
+    def cross_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
         """Refine the query map ``(N, d, h, w)`` by itself and the support's tokens."""
         x = self.self_attention(x)
         if self.cross_attention is not None and support is not None:

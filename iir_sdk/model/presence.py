@@ -8,10 +8,9 @@ from torch.nn import functional as F
 
 from iir_sdk.model.companions import mean_units
 from iir_sdk.model.encodings import QueryFeatures, SupportState
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prior import similarities
 from iir_sdk.model.prototypes import area_average, grid_size
-from iir_sdk.model.tokens import Vectors
+from iir_sdk.model.tokens import full_precision
 
 EVIDENCE = ("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead")
 """What speaks for a prediction; see :func:`prediction_evidence`."""
@@ -52,7 +51,10 @@ def prediction_evidence(
     lead = (logits[:, 1:] - logits[:, :1]).float()
     foreground, inside = lead.sigmoid(), lead > 0
     assert query.pooled is not None
-    high, pooled = (_predicted_object(maps, foreground) for maps in (query.high, query.pooled))
+    high, pooled = (
+        F.normalize(mean_units(maps, area_average(foreground, grid_size(maps.map))), dim=2)
+        for maps in (query.high, query.pooled)
+    )
     alike = similarities(query.high, state.high.foreground).float().amax((2, 3))
     by_shot = [
         (high * state.high.foreground.float()).sum(2),
@@ -82,8 +84,3 @@ def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor) ->
     centred = F.normalize(scores - scores.mean(2, keepdim=True), dim=2)
     roots = (_LENGTH * scores).softmax(2).sqrt()
     return (centred[:, :1] * centred[:, 1:]).sum(2), (roots[:, :1] * roots[:, 1:]).sum(2)
-
-
-def _predicted_object(query: Vectors, foreground: Tensor) -> Tensor:
-    """Mean unit vector ``(N, 1, C)`` of a map, each position weighted by ``foreground (N, 1, h, w)`` in [0, 1]."""
-    return F.normalize(mean_units(query, area_average(foreground, grid_size(query.map))), dim=2)

@@ -8,10 +8,9 @@ from torch.nn import functional as F
 
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size
 from iir_sdk.model.support_state import DualPrototypes
-from iir_sdk.model.tokens import Vectors
+from iir_sdk.model.tokens import Vectors, full_precision
 
 
 def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, weights: Tensor) -> Tensor:
@@ -37,36 +36,23 @@ def support_prior(high: Tensor, prototypes: DualPrototypes[Tensor], activated: T
         activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
     """
     # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
-    cosines = cosine_map(high, torch.stack([prototypes.core, prototypes.local], 1))
+    both = F.normalize(torch.stack([prototypes.core, prototypes.local], 1).float(), dim=2)
+    cosines = similarities(Vectors.measured(high), both)
     core, local = resize_map(cosines, grid_size(activated)).chunk(2, 1)
     return region_prior(core, local, activated.bool())
 
 
-def similarities(query: Vectors, prototypes: Tensor) -> Tensor:
-    """Cosines of a map, of ``N`` queries or of one for all, with unit prototypes ``(N, M, C)``: ``(N, M, h, w)``."""
-    cosines = similarity_map(query, for_queries(prototypes, len(query.map)))
-    return by_task(cosines, len(prototypes))
-
-
 @full_precision
-def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
-    """Cosine similarity of each position with each of ``K`` prototypes.
-
-    Args:
-        features: ``(N, C, h, w)``.
-        prototypes: ``(N, K, C)``.
+def similarities(query: Vectors, prototypes: Tensor) -> Tensor:
+    """Cosines of a map, of ``N`` queries or of one for all, with unit prototypes ``(N, M, C)``.
 
     Returns:
-        ``(N, K, h, w)`` float32 in [-1, 1].
+        ``(N, M, h, w)`` float32 in [-1, 1].
     """
-    return similarity_map(Vectors.measured(features), F.normalize(prototypes.float(), dim=2))
-
-
-@full_precision
-def similarity_map(features: Vectors, prototypes: Tensor) -> Tensor:
-    """As :func:`cosine_map`, where lengths are known, and prototypes have length 1."""
-    products = prototypes.float() @ features.map.float().flatten(2)
-    return products.reshape(*products.shape[:2], *features.map.shape[2:]) / features.lengths
+    asked = for_queries(prototypes, len(query.map)).float()
+    products = asked @ query.map.float().flatten(2)
+    cosines = products.reshape(*products.shape[:2], *query.map.shape[2:]) / query.lengths
+    return by_task(cosines, len(prototypes))
 
 
 def min_max(values: Tensor, region: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.support_state import DualPrototypes, Prototypes
+from iir_sdk.model.tokens import full_precision, map_to_tokens, tokens_to_map
 
 _EMPTY = 1e-6
 
@@ -68,11 +68,12 @@ def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPr
         activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
     """
     whole = masked_average(features, mask)
-    return DualPrototypes(
-        core=_or_whole(features, mask * activated, whole),
-        local=_or_whole(features, mask * (1 - activated), whole),
-        whole=whole,
-    )
+    prototypes = []
+    for region in (mask * activated, mask * (1 - activated)):
+        empty = region.float().sum((2, 3)) <= _EMPTY
+        prototypes.append(torch.where(empty, whole, masked_average(features, region)))
+    core, local = prototypes
+    return DualPrototypes(core, local, whole)
 
 
 def sides_prototypes(features: Tensor, masks: Tensor, known: Tensor) -> Prototypes[Tensor]:
@@ -88,6 +89,12 @@ def sides_prototypes(features: Tensor, masks: Tensor, known: Tensor) -> Prototyp
     return Prototypes(*(F.normalize(side, dim=1)[:, None] for side in sides))
 
 
-def _or_whole(features: Tensor, weights: Tensor, whole: Tensor) -> Tensor:
-    empty = weights.float().sum((2, 3)) <= _EMPTY
-    return torch.where(empty, whole, masked_average(features, weights))
+def core_or_local(activated: Tensor, core: Tensor, local: Tensor, weights: Tensor) -> Tensor:
+    """Core prototype where activated, local elsewhere, mean over shots: ``(N, K, ...)`` -> ``(N, d, h, w)``."""
+    if activated.shape[1] == 1:
+        chosen = torch.where(map_to_tokens(activated).bool(), core.float(), local.float())
+        return tokens_to_map(chosen, grid_size(activated))
+    # local + activated * (core - local), weighted over the shots as one product of matrices.
+    shares = (activated.float() * weights[:, :, None, None]).flatten(2).transpose(1, 2)
+    tokens = shares @ (core.float() - local.float()) + weights[:, None] @ local.float()
+    return tokens_to_map(tokens, grid_size(activated))

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, Protocol, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin, get_type_hints
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-class Shaped(Protocol):
-    """A tensor or an array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its sides."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its values."""
-        ...
-
-
-Array = TypeVar("Array", bound=Shaped)
-TokenList = TypeVar("TokenList", bound="Tokens[Any]")
+Array = TypeVar("Array", "Tensor", "NDArray[Any]")
 Record = TypeVar("Record", bound="SupportRecord[Any]")
 
 
@@ -69,34 +57,27 @@ class Tokens(Generic[Array]):
     Attributes:
         side: ``(B, T)`` share of foreground in each, in [0, 1].
         mass: ``(B, K, T)`` >= 0, how many positions of each shot it stands for.
-        features: ``(B, T, C)`` unit vectors that tokens are likened by.
+        mid: ``(B, T, C_mid)`` unit features, which positions of a query are likened to.
+        high: ``(B, T, C_high)`` likewise.
+        keys: ``(B, L, T, d)`` of the ``L`` blocks with cross attention.
+        values: ``(B, L, T, d)`` likewise.
     """
 
     side: Array = field(metadata={"axis": 1})
     mass: Array = field(metadata={"axis": 2})
-    features: Array = field(metadata={"axis": 1})
+    mid: Array = field(metadata={"axis": 1})
+    high: Array = field(metadata={"axis": 1})
+    keys: Array = field(metadata={"axis": 2})
+    values: Array = field(metadata={"axis": 2})
 
     @property
     def count(self) -> int:
         """``T``."""
-        return self.side.shape[1]
+        return int(self.side.shape[1])
 
-    @classmethod
-    def axes(cls) -> dict[str, int]:
-        """The axis along which each field lists the tokens."""
-        return {part.name: part.metadata["axis"] for part in fields(cls)}
-
-    def along(self: TokenList, change: Callable[[Array, int], Array]) -> TokenList:
+    def along(self, change: Callable[[Array, int], Array]) -> Tokens[Array]:
         """Every array changed along its axis of tokens."""
-        return replace(self, **{name: change(getattr(self, name), axis) for name, axis in self.axes().items()})
-
-
-@dataclass(frozen=True, eq=False)
-class CrossTokens(Tokens[Array]):
-    """Tokens with what cross attention reads of them: keys and values ``(B, L, T, d)`` of the ``L`` blocks with it."""
-
-    keys: Array = field(metadata={"axis": 2})
-    values: Array = field(metadata={"axis": 2})
+        return Tokens(*(change(getattr(self, part.name), part.metadata["axis"]) for part in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +93,7 @@ class SupportRecord(Generic[Array]):
         pooled: prototypes of the map that the classifier pools, with Grad-CAM of ``high``.
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
         fused: ``(B, K, d)`` each, what prototypes in the decoder's features add to the query's fusion.
-        tokens_mid: with features of ``mid``; what cross attention reads.
-        tokens_high: with features of ``high``.
+        tokens: what cross attention and dense priors read.
     """
 
     proxy: ProxyClass[Array]
@@ -126,30 +106,29 @@ class SupportRecord(Generic[Array]):
     pooled: Prototypes[Array]
     gram_low: Array
     fused: DualPrototypes[Array]
-    tokens_mid: CrossTokens[Array]
-    tokens_high: Tokens[Array]
+    tokens: Tokens[Array]
 
     @property
     def tasks(self) -> int:
         """``B``."""
-        return self.threshold.shape[0]
+        return int(self.threshold.shape[0])
 
     @property
     def shots(self) -> int:
         """``K``."""
-        return self.threshold.shape[1]
+        return int(self.threshold.shape[1])
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(array.nbytes for array in self.arrays().values())
+        return sum(int(array.nbytes) for array in self.arrays().values())
 
-    def with_tokens(self: Record, mid: CrossTokens[Array], high: Tokens[Array]) -> Record:
-        """The same with other lists of tokens."""
-        return replace(self, tokens_mid=mid, tokens_high=high)
+    def with_tokens(self: Record, tokens: Tokens[Array]) -> Record:
+        """The same with other tokens."""
+        return replace(self, tokens=tokens)
 
     def arrays(self) -> dict[str, Array]:
-        """All arrays by the names that files and graphs have them under, as ``tokens_mid_keys``."""
+        """All arrays by the names that files and graphs have them under, as ``tokens_keys``."""
         flat: dict[str, Array] = {}
         for part, kind in _PARTS.items():
             value = getattr(self, part)
@@ -185,9 +164,5 @@ NAMES = tuple(
 )
 """Of all arrays in files and graphs."""
 
-TOKEN_AXES = {
-    f"{part}_{name}": axis
-    for part, kind in (("tokens_mid", CrossTokens), ("tokens_high", Tokens))
-    for name, axis in kind.axes().items()
-}
+TOKEN_AXES: dict[str, int] = {f"tokens_{part.name}": part.metadata["axis"] for part in fields(Tokens)}
 """The axis that lists tokens, of each array that lists some."""

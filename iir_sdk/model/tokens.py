@@ -1,17 +1,31 @@
-"""A picture's positions as tokens, and those of a support that a query is compared with."""
+"""A picture's positions as tokens, and those of a support that a query is compared with; in full precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.model.precision import full_precision
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
-_CELL = 2
+
+def full_precision(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
+    """Run ``function`` with autocast off on its first tensor's device; it casts its inputs to float32 itself."""
+
+    @wraps(function)
+    def outside_autocast(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
+        device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return outside_autocast
 
 
 def map_to_tokens(maps: Tensor) -> Tensor:
@@ -76,6 +90,12 @@ class TokenLayout(NamedTuple):
     pool: Callable[[Tensor], Tensor]
 
 
+def mean_unit_vectors(layout: TokenLayout, maps: Tensor) -> Tensor:
+    """Unit features ``(N, T, C)`` of tokens: means of their positions' unit vectors in ``maps (N, C, h, w)``."""
+    maps = maps.float()
+    return F.normalize(layout.pool(maps / vector_lengths(maps)), dim=2)
+
+
 def every_position(mask: Tensor, known: Tensor) -> TokenLayout:
     """One token a position; those of which nothing is ``known`` have no mass. Both ``(N, 1, h, w)`` in [0, 1]."""
     return TokenLayout(mask.flatten(1), (known > 0).float().flatten(1), map_to_tokens)
@@ -89,18 +109,17 @@ def sides_of_cells(mask: Tensor, known: Tensor) -> TokenLayout:
     """
     background = (known - mask).clamp_min(0)
 
+    def cell_sums(maps: Tensor) -> Tensor:
+        # At the edge of an odd grid the mean of what is left of a cell counts as a whole one.
+        return F.avg_pool2d(maps.float(), 2, ceil_mode=True) * 4
+
     def pool(maps: Tensor) -> Tensor:
-        sides = [_cell_sums(maps * share) / _cell_sums(share).clamp_min(1e-6) for share in (mask, background)]
+        sides = [cell_sums(maps * share) / cell_sums(share).clamp_min(1e-6) for share in (mask, background)]
         return torch.cat([map_to_tokens(side) for side in sides], 1)
 
-    inside, outside = (_cell_sums(share).flatten(1) for share in (mask, background))
+    inside, outside = (cell_sums(share).flatten(1) for share in (mask, background))
     side = torch.cat([torch.ones_like(inside), torch.zeros_like(outside)], 1)
     return TokenLayout(side, torch.cat([inside, outside], 1), pool)
-
-
-def _cell_sums(maps: Tensor) -> Tensor:
-    # At the edge of an odd grid the mean of what is left of a cell counts as a whole one.
-    return F.avg_pool2d(maps.float(), _CELL, ceil_mode=True) * _CELL**2
 
 
 @full_precision

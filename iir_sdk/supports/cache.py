@@ -82,4 +82,4 @@ class ReadySupports(Generic[Prepared]):
 
 def as_task(states: Sequence[EncodedSupport], token_budget: int) -> EncodedSupport:
     """What a label is compared by: all its supports together, within a budget that leaves a single one whole."""
-    return join_shots(states).within(max(token_budget, max(s.tokens for s in states)))
+    return join_shots(states).within(max(token_budget, max(state.tokens.count for state in states)))

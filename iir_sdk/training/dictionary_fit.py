@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.dictionary import Dictionary
+from iir_sdk.model.companions import Dictionary
 from iir_sdk.model.prototypes import grid_size
 from iir_sdk.model.tokens import map_to_tokens
 

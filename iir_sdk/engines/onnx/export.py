@@ -196,7 +196,7 @@ def _dynamic(name: str) -> dict[int, str]:
         return {0: "pairs"}
     if name in TOKEN_AXES:
         shots = {1: "shots"} if name.endswith("_mass") else {}
-        return {0: "tasks", **shots, TOKEN_AXES[name]: name.rpartition("_")[0]}
+        return {0: "tasks", **shots, TOKEN_AXES[name]: "tokens"}
     return {0: "tasks", 1: "shots"}
 
 
