@@ -18,7 +18,7 @@ from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.files import is_file, write_atomically
 from iir_sdk.supports.encoded import EncodedSupport
 
-FORMAT = "iir_sdk.supports/6"
+FORMAT = "iir_sdk.supports/7"
 
 SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
 """A path, an open binary file, or a file's bytes."""
