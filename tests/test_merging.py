@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from iir_sdk.errors import SupportError
 from iir_sdk.model.support_state import NAMES
-from iir_sdk.supports.encoded import EncodedSupport, join_shots, join_tasks
-from iir_sdk.supports.merging import cluster, merge_assignment, merge_mean, unit
+from iir_sdk.supports.encoded import EncodedSupport, cluster, join_shots, join_tasks, merge_assignment, merge_mean, unit
 
 
 def state(seed: int, tokens: int, shots: int = 1) -> EncodedSupport:

@@ -90,7 +90,8 @@ class Backbone(nn.Module):
 
     def logits(self, pooled_map: Tensor) -> Tensor:
         """Class logits ``(B, 1000)`` of a pooled map."""
-        return cast(Tensor, cast(Any, self.net).forward_head(pooled_map))
+        logits: Tensor = self.classifier(self.pre_logits(pooled_map))
+        return logits
 
     def pre_logits(self, pooled_map: Tensor) -> Tensor:
         """What the linear classifier reads, ``(B, C)``, of a pooled map."""
@@ -191,11 +192,6 @@ class VitBackbone(Backbone):
     def pooled_map(self, high: Tensor) -> Tensor:
         """The patch tokens themselves are what the head pools."""
         return high
-
-    def logits(self, pooled_map: Tensor) -> Tensor:
-        """Class logits ``(B, 1000)`` of a pooled map."""
-        logits: Tensor = self.classifier(self.pre_logits(pooled_map))
-        return logits
 
     def pre_logits(self, pooled_map: Tensor) -> Tensor:
         """The mean patch token, ``(B, C)``."""

@@ -79,16 +79,13 @@ def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
         source = mid.detach().clone().requires_grad_()
         classes = index.clone()
         logits = backbone.logits(backbone.pooled_map(backbone.high_from_mid(source)))
-        channels = backbone.map_channels
-        maps = [_channel_weighted(source, logits, classes[:, k], channels) for k in range(classes.shape[1])]
+        maps = []
+        for k in range(classes.shape[1]):
+            chosen = logits.gather(1, classes[:, k : k + 1]).sum()
+            (gradient,) = torch.autograd.grad(chosen, source, retain_graph=True)
+            channel_weight = gradient.float().mean((2, 3), keepdim=True)
+            maps.append((source.detach().float() * channel_weight)[:, : backbone.map_channels].sum(1))
         return torch.stack(maps, 1).relu()
-
-
-def _channel_weighted(source: Tensor, logits: Tensor, index: Tensor, channels: int) -> Tensor:
-    chosen = logits.gather(1, index[:, None]).sum()
-    (gradient,) = torch.autograd.grad(chosen, source, retain_graph=True)
-    channel_weight = gradient.float().mean((2, 3), keepdim=True)
-    return (source.detach().float() * channel_weight)[:, :channels].sum(1)
 
 
 def normalised_at(cam: Tensor, size: tuple[int, int]) -> Tensor:

@@ -54,25 +54,14 @@ def prior_maps(config: ModelConfig) -> PriorMaps:
     return PriorMaps(at_mid, at_low)
 
 
-class Temperatures(NamedTuple):
-    """Logarithms of what divides the cosines of the dense priors.
-
-    Attributes:
-        dense: ``(2,)``, at ``mid`` and at ``high``.
-        joint: ``(2,)``, of the two in the prior that sums them; None where none does.
-    """
-
-    dense: Tensor
-    joint: Tensor | None
-
-
 def companion_priors(
     query: QueryFeatures,
     state: SupportState,
     weights: Tensor,
     bias: Tensor,
-    temperatures: Temperatures,
-    dictionary: Dictionary | None = None,
+    temperatures: Tensor,
+    joint_temperatures: Tensor | None,
+    dictionary: Dictionary | None,
 ) -> dict[str, Tensor]:
     """Similarities and dense priors at ``mid``'s grid by :func:`prior_maps`' names, each ``(N, C, h, w)`` float32.
 
@@ -81,27 +70,28 @@ def companion_priors(
         state: of ``N`` tasks.
         weights: ``(N, K)`` of the shots.
         bias: ``(N, 1, T)`` of the tokens.
-        temperatures: of the dense ones.
+        temperatures: ``(2,)`` > 0, which cosines at ``mid`` and at ``high`` are divided by for the dense ones.
+        joint_temperatures: the same for the prior that sums the two; None for no joint prior.
         dictionary: of further background for the joint one.
     """
-    size, dense, side = grid_size(query.mid.map), temperatures.dense.exp(), state.tokens.side
-    at_mid = token_affinity(query.mid, state.tokens.mid, dense[0])
-    at_high = token_affinity(query.high, state.tokens.high, dense[1])
+    size, side = grid_size(query.mid.map), state.tokens.side
+    at_mid = token_affinity(query.mid, state.tokens.mid, temperatures[0])
+    at_high = token_affinity(query.high, state.tokens.high, temperatures[1])
     maps = {
         "mid": similarity_priors(query.mid, state.mid, weights),
         "high": resize_map(similarity_priors(query.high, state.high, weights), size),
         "dense_mid": dense_prior(at_mid, side, bias),
         "dense_high": resize_map(dense_prior(at_high, side, bias), size),
     }
-    if temperatures.joint is None:
+    if joint_temperatures is None:
         return maps
     assert query.pooled is not None
     maps["pooled"] = resize_map(similarity_priors(query.pooled, state.pooled, weights), size)
-    share = dense / temperatures.joint.exp()
+    share = temperatures / joint_temperatures
     affinity = at_mid * share[0] + resize_map(at_high * share[1], size)
     if dictionary is None:
         return maps | {"joint": dense_prior(affinity, side, bias)}
-    of_words, near = _compared_with_words(query, state, dictionary, temperatures.joint.exp())
+    of_words, near = _compared_with_words(query, state, dictionary, joint_temperatures)
     by_words = dictionary_prior(affinity, of_words, near, side, bias, dictionary)
     return maps | {"joint": by_words.among_tokens, "among_words": by_words.among_words, "odds": by_words.odds}
 

@@ -24,10 +24,6 @@ class SupportState(SupportRecord[Tensor]):
         """Move to a device; floating tensors take ``dtype`` if given."""
         return self.map(lambda t: t.to(device, dtype if t.is_floating_point() else None))
 
-    def expand(self, tasks: int) -> SupportState:
-        """One task as ``tasks`` equal ones, without copying."""
-        return self.map(lambda t: t.expand(tasks, *t.shape[1:]))
-
     def regroup(self, tasks: int, shots: int) -> SupportState:
         """``tasks * shots`` tasks of one shot as ``tasks`` of ``shots``, in order."""
         if shots == 1:

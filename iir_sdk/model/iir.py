@@ -19,7 +19,6 @@ from iir_sdk.model.backbone import Taps
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import adaptive_threshold, class_activation, normalised_at, proxy_class, resize_map
 from iir_sdk.model.companions import (
-    Temperatures,
     companion_priors,
     prior_maps,
     self_support_priors,
@@ -213,7 +212,7 @@ class IIR(nn.Module):
         if not isinstance(query, QueryFeatures):
             query = self.read_query(query, own_class)
         if state.tasks == 1 and query.queries > 1:
-            state = state.expand(query.queries)
+            state = state.map(lambda tensor: tensor.expand(query.queries, *tensor.shape[1:]))
 
         # 2.2, 2.3 Where the supports' proxy classes are active in the query, by the supports' thresholds.
         proxy = ProxyClass(*(for_queries(t, query.queries) for t in (state.proxy.index, state.proxy.weight)))
@@ -268,10 +267,11 @@ class IIR(nn.Module):
         size, fine = grid_size(query.mid.map), grid_size(query.low.map)
         at_mid, at_low = {"iir": prior}, {"iir": resize_map(prior, fine)}
         if self.decoder.temperature_log is not None:
-            temperatures = Temperatures(self.decoder.temperature_log, self.decoder.joint_temperature_log)
+            joint = self.decoder.joint_temperature_log
+            temperatures = self.decoder.temperature_log.exp(), None if joint is None else joint.exp()
             at_low["low"] = similarity_priors(query.low, state.low, weights)
             at_mid["low"] = area_average(at_low["low"], size)
-            at_mid |= companion_priors(query, state, weights, bias, temperatures, self.decoder.dictionary)
+            at_mid |= companion_priors(query, state, weights, bias, *temperatures, self.decoder.dictionary)
         if self.config.self_support:
             surest = at_mid.get("among_words", at_mid["joint"])
             at_mid["self_support"], at_low["self_support"] = self_support_priors(query, surest)

@@ -79,15 +79,15 @@ class SupportBank:
         Raises:
             LabelError: there is none.
         """
-        found = tuple(s for s in self.supports if s.label == label)
-        if not found:
+        supports = tuple(s for s in self.supports if s.label == label)
+        if not supports:
             raise LabelError(f"no support has label {label!r}; labels: {', '.join(map(repr, self.labels)) or 'none'}.")
-        return found
+        return supports
 
     def adding(self, *supports: Support) -> SupportBank:
         """A bank with further supports; those it holds already are not added twice."""
-        held = {s.id for s in self.supports}
-        return SupportBank((*self.supports, *(s for s in supports if s.id not in held)))
+        ids = {s.id for s in self.supports}
+        return SupportBank((*self.supports, *(s for s in supports if s.id not in ids)))
 
     def removing(self, which: Support | str) -> SupportBank:
         """A bank without one support, or without all of a label.
@@ -113,12 +113,7 @@ class SupportBank:
             records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
             for name, array in support.state.arrays().items():
                 arrays[f"{i}.{name}"] = np.ascontiguousarray(array)
-        metadata = {
-            "format": FORMAT,
-            "checkpoint": checkpoint,
-            "sha256": sha256,
-            "supports": json.dumps(records),
-        }
+        metadata = {"format": FORMAT, "checkpoint": checkpoint, "sha256": sha256, "supports": json.dumps(records)}
         # As bytes: the library's own file writing raises an error of its own on a full disk.
         content = save(arrays, metadata)
         if isinstance(target, (str, os.PathLike)):
@@ -126,17 +121,13 @@ class SupportBank:
         elif isinstance(target, (bytes, bytearray, memoryview)) or not hasattr(target, "write"):
             raise OutputError(f"a {type(target).__name__} cannot be written to; pass a path or an open binary file.")
         else:
-            _write_open_file(target, content)
-
-
-def _write_open_file(file: BinaryIO, content: bytes) -> None:
-    try:
-        file.write(content)
-    except (OSError, ValueError, TypeError) as error:
-        # Closed, opened for reading, or opened for text.
-        raise OutputError(
-            f"cannot write to {file!r}: {error}. Open it for binary writing: open(path, 'wb')."
-        ) from error
+            try:
+                target.write(content)
+            except (OSError, ValueError, TypeError) as error:
+                # Closed, opened for reading, or opened for text.
+                raise OutputError(
+                    f"cannot write to {target!r}: {error}. Open it for binary writing: open(path, 'wb')."
+                ) from error
 
 
 def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
