@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.engines.folding import with_folded_norms
 from iir_sdk.errors import ConfigError, WeightsError
 from iir_sdk.model.backbone import create_network
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.folding import with_folded_norms
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.towers import TowersBackbone, build_backbone, resampled_positions
 from iir_sdk.pictures.preprocess import Preprocessing

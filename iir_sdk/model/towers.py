@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from iir_sdk.errors import ConfigError
 from iir_sdk.model.backbone import Backbone, Taps, VitBackbone, alike, create_network
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.precision import full_precision
 from iir_sdk.model.prototypes import grid_size, resize_mask
-from iir_sdk.model.tokens import map_to_tokens, tokens_to_map, vector_lengths
+from iir_sdk.model.tokens import full_precision, map_to_tokens, tokens_to_map, vector_lengths
 
 SHARE = (2, 3)
 """How large the transformer sees a picture: numerator and denominator of its side over the CNN's."""
@@ -94,11 +93,6 @@ class TowersBackbone(Backbone):
         """The last block's patch tokens, which the head is read at."""
         return high[:, -self._width :]
 
-    def logits(self, pooled_map: Tensor) -> Tensor:
-        """Class logits ``(B, 1000)`` of a pooled map."""
-        logits: Tensor = self.classifier(self.pre_logits(pooled_map))
-        return logits
-
     def pre_logits(self, pooled_map: Tensor) -> Tensor:
         """The mean patch token, ``(B, C)``."""
         return pooled_map.mean((2, 3))
@@ -107,11 +101,6 @@ class TowersBackbone(Backbone):
     def classifier(self) -> nn.Linear:
         """The transformer's head."""
         return cast(nn.Linear, cast(Any, self.vit).head)
-
-    @property
-    def has_classifier(self) -> bool:
-        """Always."""
-        return True
 
     @property
     def supports_closed_form(self) -> bool:
