@@ -42,9 +42,9 @@ def check_recipe(run: Path, config: TrainingConfig) -> None:
     Raises:
         click.UsageError: it is one.
     """
-    kept = run / "recipe.json"
-    if kept.exists() and not config.is_kept_as(json.loads(kept.read_text(encoding="utf-8"))):
-        raise click.UsageError(f"{kept} is not the recipe that is asked for; name another --out.")
+    stored = run / "recipe.json"
+    if stored.exists() and not config.is_kept_as(json.loads(stored.read_text(encoding="utf-8"))):
+        raise click.UsageError(f"{stored} is not the recipe that is asked for; name another --out.")
 
 
 def calibrated(run: Path) -> bool:

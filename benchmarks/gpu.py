@@ -26,8 +26,8 @@ class Network:
     def __init__(self, scene: Scene, dtype: str, device: str, *, compiled: bool) -> None:
         self.segmenter: FewShotSegmenter = scene.segmenter(device=device, dtype=dtype)
         engine = self.segmenter.torch_engine
-        kept = [self.segmenter.task([s.state for s in self.segmenter.supports])]
-        self.engine, self.state = engine, engine.prepare(kept)[0].state
+        tasks = [self.segmenter.task([s.state for s in self.segmenter.supports])]
+        self.engine, self.state = engine, engine.prepare(tasks)[0].state
         # Captured as CUDA graphs, since small steps cost more to launch than to run.
         shape: Callable[[Any], Any] = (
             (lambda f: torch.compile(f, mode="reduce-overhead", dynamic=False)) if compiled else (lambda f: f)
@@ -66,7 +66,7 @@ class Network:
 
 def measure(scene: Scene, device: str, repeats: int, *, compiled: bool) -> list[dict[str, Any]]:
     """Milliseconds, pictures a second, share of the backbone's throughput and peak memory, by dtype and batch."""
-    found = []
+    measured = []
     for dtype in DTYPES:
         for way in (False, True) if compiled else (False,):
             network = Network(scene, dtype, device, compiled=way)
@@ -83,7 +83,7 @@ def measure(scene: Scene, device: str, repeats: int, *, compiled: bool) -> list[
                     )
                 _reset_peak(device)
                 ms = medians(rows, repeats, warmup=5)
-                found.append(
+                measured.append(
                     {
                         "dtype": dtype,
                         "how": "CUDA graphs" if way else "eager",
@@ -94,7 +94,7 @@ def measure(scene: Scene, device: str, repeats: int, *, compiled: bool) -> list[
                         "peak_mb": _peak(device),
                     }
                 )
-    return found
+    return measured
 
 
 def markdown(name: str, rows: list[dict[str, Any]]) -> str:

@@ -21,18 +21,18 @@ def medians(rows: Mapping[str, Row], repeats: int, warmup: int) -> dict[str, flo
     for turn in range(warmup + repeats):
         for name, run in rows.items():
             time.sleep(_PAUSE)
-            found = _visit(run)
+            visit = _visit(run)
             if turn >= warmup:
-                times[name] += found
+                times[name] += visit
     return {name: statistics.median(of_row) for name, of_row in times.items()}
 
 
 def _visit(run: Row) -> list[float]:
     """Times of calls one after the other; the first finds other rows' data in the caches and counts only if alone."""
-    found = [_timed(run)]
-    while len(found) < _CALLS and sum(found) < _VISIT:
-        found.append(_timed(run))
-    return found[1:] or found
+    times = [_timed(run)]
+    while len(times) < _CALLS and sum(times) < _VISIT:
+        times.append(_timed(run))
+    return times[1:] or times
 
 
 def _timed(run: Row) -> float:

@@ -29,13 +29,13 @@ def segmenters() -> dict[str, FewShotSegmenter]:
     settings: dict[str, dict[str, Any]] = {REFERENCE: {}}
     if computes_in_bfloat16(torch.device("cpu")):
         settings["PyTorch bf16"] = {"dtype": "bfloat16"}
-    found = {name: FewShotSegmenter(device="cpu", **chosen) for name, chosen in settings.items()}
+    opened = {name: FewShotSegmenter(device="cpu", **chosen) for name, chosen in settings.items()}
     for name, chosen in RUNTIMES.items():
         try:
-            found[name] = FewShotSegmenter(**chosen)  # type: ignore[arg-type]
+            opened[name] = FewShotSegmenter(**chosen)  # type: ignore[arg-type]
         except IirError as error:
             click.echo(f"without {name}: {error}")
-    return found
+    return opened
 
 
 def masks(
@@ -44,12 +44,12 @@ def masks(
     """Class, labels in {0, 1, 255} and found masks of each 1-shot episode."""
     for episode in sample_episodes(large_enough(pictures, 0.01), shots=1, count=episodes, seed=0):
         (support,) = episode.supports
-        found = {}
+        predicted = {}
         for name, segmenter in ways.items():
             segmenter.clear_supports()
             segmenter.add_support(pictures.picture(support), pictures.mask(episode.name, support))
-            found[name] = segmenter.predict(pictures.picture(episode.query)).mask
-        yield episode.name, pictures.mask(episode.name, episode.query), found
+            predicted[name] = segmenter.predict(pictures.picture(episode.query)).mask
+        yield episode.name, pictures.mask(episode.name, episode.query), predicted
 
 
 @click.command()
@@ -61,10 +61,10 @@ def main(data: Path, out: Path, episodes: int) -> None:
     ways, rows = segmenters(), defaultdict(list)
     for pictures in read_picture_sets(data):
         truth, alike = ({name: SegmentationScore() for name in ways} for _ in range(2))
-        for label, mask, found in masks(pictures, ways, episodes):
+        for label, mask, predicted in masks(pictures, ways, episodes):
             for name in ways:
-                truth[name].add(label, found[name], mask)
-                alike[name].add(label, found[name], found[REFERENCE].astype(np.uint8))
+                truth[name].add(label, predicted[name], mask)
+                alike[name].add(label, predicted[name], predicted[REFERENCE].astype(np.uint8))
         for name in ways:
             rows[name].append((truth[name].miou, alike[name].miou))
     lines = [

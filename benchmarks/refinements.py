@@ -43,8 +43,8 @@ def episode_figures(model: IIR, support: Taps, mask: Tensor, query: Taps, target
         return {}
     state = model.encode_support_taps(support, mask, 1, 1).state
     features = model.read_query(query)
-    found = dual_figures(model, state, support, mask, features, truth, known)
-    return found | dropout_figures(model, state, features, cell_labels(share).flatten(1))
+    of_regions = dual_figures(model, state, support, mask, features, truth, known)
+    return of_regions | dropout_figures(model, state, features, cell_labels(share).flatten(1))
 
 
 def dual_figures(
@@ -83,9 +83,9 @@ def activation(model: IIR, taps: Taps, state: SupportState) -> Tensor:
     return resize_map(class_activation(model.backbone, taps.mid, pooled, state.proxy), grid_size(taps.mid))
 
 
-def iou(found: Tensor, truth: Tensor, known: Tensor) -> float:
+def iou(mask: Tensor, truth: Tensor, known: Tensor) -> float:
     """Of two bool maps, where ``known``."""
-    inter, union = (found & truth & known).sum(), ((found | truth) & known).sum()
+    inter, union = (mask & truth & known).sum(), ((mask | truth) & known).sum()
     return float(inter / union.clamp_min(1))
 
 
@@ -109,7 +109,7 @@ def dropout_figures(model: IIR, state: SupportState, query: QueryFeatures, label
     for hook in hooks:
         hook.remove()
     each = [of_one_attention(*parts, labels, of_support) for parts in seen]
-    return {name: sum(found[name] for found in each) / len(each) for name in each[0]}
+    return {name: sum(figures[name] for figures in each) / len(each) for name in each[0]}
 
 
 def of_one_attention(
@@ -175,7 +175,7 @@ def main(weights: str, data: Path, fold: int, episodes: int, out: Path) -> None:
     segmenter = FewShotSegmenter(weights, device="cpu")
     if not segmenter.model.config.cross_blocks:
         raise ConfigError(f"{weights} has no cross attention, so nothing of it can be measured.")
-    each = [found for pictures in sets_of(data, None, fold) for found in of_set(segmenter, pictures, episodes)]
+    each = [figures for pictures in sets_of(data, None, fold) for figures in of_set(segmenter, pictures, episodes)]
     means = mean_figures(each)
     checkpoint = segmenter.checkpoint
     heading = f"{checkpoint.name}, {len(each)} episodes of fold {fold}'s classes, 1-shot, seed 0"
@@ -190,7 +190,7 @@ def of_set(segmenter: FewShotSegmenter, pictures: FewShotDataset, episodes: int)
     """Of each episode whose object is seen at ``mid``'s grid."""
     (drawn,) = draw_episodes(pictures, Protocol(episodes=episodes)).values()
     each = (figures_of(segmenter.torch_engine, pictures, e) for e in tqdm(drawn, desc=pictures.name, unit="episode"))
-    return [found for found in each if found]
+    return [figures for figures in each if figures]
 
 
 def mean_figures(each: list[Figures]) -> Figures:

@@ -35,10 +35,10 @@ class Bar:
 
 def bars(document: Mapping[str, Any]) -> list[Bar]:
     """What must hold on a CPU with two threads."""
-    ms, seconds, kept = document["milliseconds"], document["seconds"], document["kept_mb"]
+    ms, seconds, megabytes = document["milliseconds"], document["seconds"], document["kept_mb"]
     predict = ms["predict"]
     best = min((name for name in SETTINGS if name in ms), key=lambda name: ms[name])
-    found = [
+    listed = [
         Bar("predict / bare backbone", predict / ms["bare backbone"], 1.35),
         Bar("predict / uncached", predict / ms["uncached"], 0.55),
         Bar("50 shots / 1 shot", ms["predict, 50 shots"] / predict, 1.25),
@@ -54,19 +54,19 @@ def bars(document: Mapping[str, Any]) -> list[Bar]:
     for name in RUNTIMES:
         if f"predict, {name}" in ms:
             one, many = ms[f"predict, {name}"], ms[f"batch of 32, {name}"] / 32
-            found.append(Bar(f"batch of 32, per picture / 1, both {name}", many / one, 0.7))
+            listed.append(Bar(f"batch of 32, per picture / 1, both {name}", many / one, 0.7))
     if "SegGPT (ViT-L)" in ms:
-        found.append(Bar("SegGPT (ViT-L) / predict", ms["SegGPT (ViT-L)"] / predict, 50, at_least=True))
-    found += [
-        Bar("cached support, memory", kept[0], 1, "MB"),
-        Bar("cached support, disk", kept[1], 1, "MB"),
+        listed.append(Bar("SegGPT (ViT-L) / predict", ms["SegGPT (ViT-L)"] / predict, 50, at_least=True))
+    listed += [
+        Bar("cached support, memory", megabytes[0], 1, "MB"),
+        Bar("cached support, disk", megabytes[1], 1, "MB"),
         Bar("import iir_sdk, beyond python's start", seconds["import iir_sdk"] - seconds["python"], 0.15, "s"),
         Bar("iir-sdk --help", seconds["iir-sdk --help"], 0.3, "s"),
         Bar("cold start / import torch, timm", seconds["cold start"] / seconds["import torch, timm"], 1.6),
     ]
     if document["growth_mb"] is not None:
-        found.append(Bar(f"memory growth, {document['predictions']} predictions", document["growth_mb"], 20, "MB"))
-    return found
+        listed.append(Bar(f"memory growth, {document['predictions']} predictions", document["growth_mb"], 20, "MB"))
+    return listed
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def _is_light(model: dict[str, Any]) -> bool:
 
 def scored_runs(score: str) -> list[dict[str, Any]]:
     """Runs whose evidence holds a score file of that name, with recipe and mean mIoU."""
-    found = []
+    runs = []
     for file in sorted(EVIDENCE.glob(f"*/{score}.json")):
         recipe = json.loads((file.parent / "recipe.json").read_text(encoding="utf-8"))
         miou = json.loads(file.read_text(encoding="utf-8"))["mean_miou"]
@@ -41,8 +41,8 @@ def scored_runs(score: str) -> list[dict[str, Any]]:
             continue
         model = {k: v for k, v in recipe["model"].items() if k not in RETIRED_OF_MODEL}
         config = TrainingConfig.from_dict({"model": model, "preprocessing": recipe["preprocessing"]})
-        found.append({"name": file.parent.name, "config": config, "miou": miou})
-    return found
+        runs.append({"name": file.parent.name, "config": config, "miou": miou})
+    return runs
 
 
 @click.command()

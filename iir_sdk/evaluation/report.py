@@ -152,9 +152,9 @@ def _tiles(evaluator: Evaluator, pictures: FewShotDataset, scored: EpisodeScore)
     support, query = pictures.picture(episode.supports[0]), pictures.picture(episode.query)
     support_mask = pictures.mask(episode.name, episode.supports[0]) == 1
     truth = pictures.mask(episode.name, episode.query) == 1
-    found = evaluator.probability(episode) > 0.5
+    predicted = evaluator.probability(episode) > 0.5
     return [
         mask_tile(support, [(support_mask, RED, 0.5)], f"{episode.name}: support"[:40], TILE),
         mask_tile(query, [(truth, GREEN, 0.5)], "query, truth", TILE),
-        mask_tile(query, [(found, RED, 0.5)], f"found, IoU {scored.iou:.2f}", TILE),
+        mask_tile(query, [(predicted, RED, 0.5)], f"found, IoU {scored.iou:.2f}", TILE),
     ]

@@ -44,7 +44,7 @@ from iir_sdk.weights.entry import EXPORT_RECORD
 LEAST_IOU = 0.995
 LARGEST_DIFFERENCE = 1e-2
 _READ = tuple(name for name in NAMES if name != "proxy_index")
-_SHOTS, _TOKENS = 2, 7
+_SHOTS = 2
 # Torch keeps what it is exporting for the whole process.
 _ONE_EXPORT = Lock()
 
@@ -72,8 +72,9 @@ class _QueryPredictor(nn.Module):
         query = self.model.read_query(self.model.backbone(image))
         # One for each task: OpenVINO fuses the sum that it goes into, and then takes one query's for all of them.
         query = query._replace(detail=_for_each(query.detail, tensors["threshold"]))
-        found = self.model.decode(query, SupportState.from_arrays({"proxy_index": index, **tensors}))
-        return (found.logits, found.prior) if found.scores is None else (found.logits, found.prior, found.scores)
+        prediction = self.model.decode(query, SupportState.from_arrays({"proxy_index": index, **tensors}))
+        maps = (prediction.logits, prediction.prior)
+        return maps if prediction.scores is None else (*maps, prediction.scores)
 
 
 def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
@@ -144,14 +145,14 @@ def compare(first: Engine, second: Engine) -> dict[str, float]:
     for job in read_jobs():
         support, query = load_picture(job.support), load_picture(job.query)
         mask = load_mask(job.support_mask, support) == 1
-        found = [e.segment([query.pixels], e.prepare([e.encode(support.pixels, mask)]))[0][0] for e in (first, second)]
-        one, other = (probability_map(f.leads[0], query.size) for f in found)
+        tasks = (engine.prepare([engine.encode(support.pixels, mask)]) for engine in (first, second))
+        (a,), (b,) = (e.segment([query.pixels], t)[0] for e, t in zip((first, second), tasks, strict=True))
+        one, other = (probability_map(segmented.leads[0], query.size) for segmented in (a, b))
         union = ((one > 0.5) | (other > 0.5)).sum()
         least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
         largest = max(largest, float(np.abs(one - other).max()))
-        if found[0].scores is not None:
-            assert found[1].scores is not None
-            largest = max(largest, float(np.abs(found[0].scores - found[1].scores).max()))
+        if a.scores is not None and b.scores is not None:
+            largest = max(largest, float(np.abs(a.scores - b.scores).max()))
     if least < LEAST_IOU or largest > LARGEST_DIFFERENCE:
         raise WeightsError(
             f"the exported graphs differ from PyTorch: mask IoU {least:.4f} (at least {LEAST_IOU} expected), "

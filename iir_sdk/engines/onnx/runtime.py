@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakSet, finalize
@@ -17,24 +18,21 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Graph(Protocol):
-    """An opened graph; several threads may run it at once."""
+    """An opened graph; several threads may run it at once.
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Their names."""
-        ...
+    Attributes:
+        inputs: their names; likewise ``outputs``.
+    """
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Their names."""
-        ...
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         """The named outputs, in that order."""
         ...
 
 
-class GraphRuntime(Protocol):
+class GraphRuntime(ABC):
     """Opens graphs on the CPU.
 
     Attributes:
@@ -51,12 +49,13 @@ class GraphRuntime(Protocol):
 
     def opens_here(self) -> bool:
         """Whether graphs can be opened in this process, which may be forked."""
-        ...
+        return True
 
     def fallback(self) -> GraphRuntime | None:
         """The same in float32, where it was left to choose and chose less; else None."""
-        ...
+        return None
 
+    @abstractmethod
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """Open a graph.
 
@@ -70,10 +69,9 @@ class GraphRuntime(Protocol):
             WeightsError: the runtime cannot run it.
             DeviceError: it cannot open graphs in this process, see :meth:`opens_here`.
         """
-        ...
 
 
-class OnnxRuntime:
+class OnnxRuntime(GraphRuntime):
     """ONNX Runtime, in float32.
 
     Args:
@@ -100,13 +98,6 @@ class OnnxRuntime:
         """For copies and pickles."""
         return OnnxRuntime, (self.threads,)
 
-    def opens_here(self) -> bool:
-        """Anywhere."""
-        return True
-
-    def fallback(self) -> None:
-        """It knows float32 alone."""
-
     def open(self, graph: bytes, name: str, *, image_side: int | None = None, side_by_side: bool = False) -> Graph:
         """See :class:`GraphRuntime`."""
         options = self._library.SessionOptions()
@@ -130,7 +121,7 @@ class _Session:
         return arrays
 
 
-class OpenVino:
+class OpenVino(GraphRuntime):
     """OpenVINO, in float32, or in bfloat16 where the CPU computes in it.
 
     Args:
