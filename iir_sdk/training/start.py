@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -214,7 +214,7 @@ def run_pretraining(
     torch.manual_seed(config.seed)
     sets = read_picture_sets(data, exif=config.exif) if config.dataset == "folder" else []
     dataset, chosen = _training_data(config, data, sets), pick_device(device)
-    plain = replace(config, model=replace(config.model, base_classes=0))
+    plain = config.changed({"model.base_classes": 0})
     backbone = build_model(plain, parts or TrainedParts()).backbone.to(chosen)
     if part == "classifier":
         losses = adapt_classifier(backbone, dataset, config, steps=steps, device=chosen, workers=workers)
