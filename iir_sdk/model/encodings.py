@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord
+from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord, Tokens
 from iir_sdk.model.tokens import Vectors
 
 
@@ -44,6 +44,15 @@ class SupportState(SupportRecord[Tensor]):
         mass = (mass.reshape(tasks, 1, shots, -1) * of_itself).flatten(2)
         tokens = replace(self.tokens.along(listed), mass=mass)
         return SupportState.from_arrays(grouped).with_tokens(tokens)
+
+    def beside(self, counterexamples: Tokens[Tensor]) -> SupportState:
+        """With the tokens ``(B, 1, T)`` of pictures that do not show the object: background, whatever the shots weigh.
+
+        They count as much as those of all shots together, which is a picture's.
+        """
+        mass = counterexamples.mass.expand(-1, self.shots, -1)
+        pairs = zip(self.tokens.parts(), replace(counterexamples, mass=mass).parts(), strict=True)
+        return self.with_tokens(Tokens(*(torch.cat([a, b.to(a.dtype)], axis) for (axis, a), (_, b) in pairs)))
 
 
 class QueryFeatures(NamedTuple):

@@ -25,13 +25,13 @@ from iir_sdk.model.companions import (
     similarity_priors,
 )
 from iir_sdk.model.config import ModelConfig
-from iir_sdk.model.decoder import Decoder
+from iir_sdk.model.decoder import Decoder, SupportBranch
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prior import gram, query_prior, shot_weights, support_prior
 from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, resize_mask, sides_prototypes
-from iir_sdk.model.support_state import ProxyClass, Tokens
-from iir_sdk.model.tokens import Vectors, every_position, mean_unit_vectors, sides_of_cells, token_bias
+from iir_sdk.model.support_state import DualPrototypes, ProxyClass, Tokens
+from iir_sdk.model.tokens import TokenLayout, Vectors, every_position, mean_unit_vectors, sides_of_cells, token_bias
 from iir_sdk.model.towers import build_backbone
 
 
@@ -153,7 +153,7 @@ class IIR(nn.Module):
 
         # 4 Fusion and the support branch, which never looks at the query: its keys and values are made once.
         fused = self.decoder.fused_support(features, dual, activated, torch.cat([prior, mask], 1))
-        layout = (sides_of_cells if self.config.light else every_position)(mask, known_share)
+        layout = self._token_layout(mask, known_share)
         branch = self.decoder.support_branch(fused, layout)
         state = SupportState(
             proxy=proxy,
@@ -166,16 +166,33 @@ class IIR(nn.Module):
             pooled=sides_prototypes(taps.high if pooled_map is None else pooled_map, masks, known),
             gram_low=gram(taps.low)[:, None],
             fused=self.decoder.fused_prototypes(dual),
-            tokens=Tokens(
-                side=layout.side,
-                mass=layout.mass[:, None],
-                mid=mean_unit_vectors(layout, taps.mid),
-                high=mean_unit_vectors(layout, high),
-                keys=branch.keys,
-                values=branch.values,
-            ),
+            tokens=_tokens(layout, taps.mid, high, branch),
         )
         return SupportEncoding(state.regroup(tasks, shots), branch.auxiliary)
+
+    def encode_counterexample(self, images: Tensor, known: Tensor) -> Tokens[Tensor]:
+        """Encode pictures of what is not the object, for :meth:`SupportState.beside`; ours, beyond the paper.
+
+        Args:
+            images: ``(B, 3, H, W)`` normalised.
+            known: ``(B, H, W)`` in [0, 1], 1 where they do not show it, 0 where nobody says.
+        """
+        return self.encode_counterexample_taps(self.backbone(images), known[:, None])
+
+    def encode_counterexample_taps(self, taps: Taps, known: Tensor) -> Tokens[Tensor]:
+        """As :meth:`encode_counterexample`, from taps of ``B`` pictures and ``known (B, 1, H, W)``."""
+        size = grid_size(taps.mid)
+        known_share = resize_mask(known, size)
+        high, features = resize_map(taps.high.float(), size), self.decoder.features(taps, of_support=True)
+        # There is no object: nothing to take prototypes of, neither a prior nor a mask.
+        nothing = torch.zeros_like(known_share)
+        without = DualPrototypes(*features.new_zeros(3, *features.shape[:2]))
+        fused = self.decoder.fused_support(features, without, nothing, torch.cat([nothing, nothing], 1))
+        layout = self._token_layout(nothing, known_share)
+        return _tokens(layout, taps.mid, high, self.decoder.support_branch(fused, layout))
+
+    def _token_layout(self, mask: Tensor, known: Tensor) -> TokenLayout:
+        return (sides_of_cells if self.config.light else every_position)(mask, known)
 
     def read_query(self, taps: Taps, own_class: Tensor | None = None) -> QueryFeatures:
         """All of a query that no support changes; see :meth:`decode` for the arguments."""
@@ -278,3 +295,15 @@ class IIR(nn.Module):
         # In the order of the lists that count their channels.
         fusion = torch.cat([at_mid[name] for name in self.prior_maps.at_mid], 1)
         return fusion, torch.cat([at_low[name] for name in self.prior_maps.at_low], 1)
+
+
+def _tokens(layout: TokenLayout, mid: Tensor, high: Tensor, branch: SupportBranch) -> Tokens[Tensor]:
+    """A support's positions as it lays them out, with all that queries compare them by."""
+    return Tokens(
+        side=layout.side,
+        mass=layout.mass[:, None],
+        mid=mean_unit_vectors(layout, mid),
+        high=mean_unit_vectors(layout, high),
+        keys=branch.keys,
+        values=branch.values,
+    )

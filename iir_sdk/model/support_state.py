@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin, get_type_hints
 
@@ -75,9 +75,13 @@ class Tokens(Generic[Array]):
         """``T``."""
         return int(self.side.shape[1])
 
+    def parts(self) -> Iterator[tuple[int, Array]]:
+        """Every array in the order above, after its axis of tokens."""
+        return ((part.metadata["axis"], getattr(self, part.name)) for part in fields(self))
+
     def along(self, change: Callable[[Array, int], Array]) -> Tokens[Array]:
         """Every array changed along its axis of tokens."""
-        return Tokens(*(change(getattr(self, part.name), part.metadata["axis"]) for part in fields(self)))
+        return Tokens(*(change(array, axis) for axis, array in self.parts()))
 
 
 @dataclass(frozen=True, eq=False)

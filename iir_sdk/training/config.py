@@ -102,6 +102,10 @@ class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
         regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
             another crop of it.
         shared_regions: share of all that asks for a region in another photo, of whatever set.
+        hand_drawn: share of the bank's episodes whose supports are roughly outlined, boxed, or marked by strokes or
+            clicks; half of them are drawn on the query itself, as corrections of a mask are.
+        counterexamples: share of the bank's batches whose episodes come with a picture that shows another class of the
+            set, which the query shows as well where one is labelled there.
     """
 
     batch: _Some = 8
@@ -111,6 +115,8 @@ class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
     full_share: _Share = 0.0
     regions: _Share = 0.0
     shared_regions: _Share = 0.0
+    hand_drawn: _Share = 0.0
+    counterexamples: _Share = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges.

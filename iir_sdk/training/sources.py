@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from iir_sdk.training.bank.stream import ViewBatch, stream_views
 from iir_sdk.training.bank.views import ViewMaker
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.episode_pictures import EpisodePictures, EpisodeStream
+from iir_sdk.training.run.hand_drawn import hand_drawn
 from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.run.step import EpisodeBatch, frozen_taps
 
@@ -168,38 +170,65 @@ class BankSource:
             yield views._replace(images=views.images[:0], taps=look(views.images))
 
     def _draw(self, bank: FeatureBank, regions: RegionClasses | None, step: int) -> list[EpisodeBatch]:
+        settings = self.config.episodes
         rng = random.Random(f"{self.config.seed}/episodes/{step}")
         batches = []
-        for _ in range(self.config.episodes.accumulate):
-            shots = rng.choice(self.config.episodes.shots)
-            count = self.config.episodes.batch * self.processes.count
-            everyones = [_episode(bank, regions, shots, rng) for _ in range(count)]
-            share = everyones[self.processes.rank * self.config.episodes.batch :][: self.config.episodes.batch]
-            batches.append(_bank_batch(bank, share, shots))
+        for part in range(settings.accumulate):
+            shots, counter = rng.choice(settings.shots), rng.random() < settings.counterexamples
+            count = settings.batch * self.processes.count
+            everyones = [_episode(bank, regions, shots, counter, rng) for _ in range(count)]
+            first = self.processes.rank * settings.batch
+            # Hand-drawn masks are drawn by each process for its own episodes, so each has its own dice for them.
+            dice = [random.Random(f"{self.config.seed}/drawn/{step}/{part}/{first + i}") for i in range(settings.batch)]
+            batches.append(_bank_batch(bank, everyones[first:][: settings.batch], shots, dice))
         return batches
 
 
-def _episode(bank: FeatureBank, regions: RegionClasses | None, shots: int, rng: random.Random) -> BankEpisode:
+def _episode(
+    bank: FeatureBank, regions: RegionClasses | None, shots: int, counter: bool, rng: random.Random
+) -> BankEpisode:
     """One of a labelled class, or by the recipe's shares of a region."""
     if regions:
         config, at = bank.config, rng.random()
         if at < config.episodes.regions + config.episodes.shared_regions:
             return regions.draw(shots, rng, shared=at >= config.episodes.regions)
     key, supports, query = bank.draw(shots, rng)
-    return BankEpisode(supports, query, partial(bank.mask, key=key))
+    counterexample = bank.draw_counterexample(key, query, rng) if counter else None
+    return BankEpisode(supports, query, partial(bank.mask, key=key), counterexample)
 
 
-def _bank_batch(bank: FeatureBank, episodes: list[BankEpisode], shots: int) -> EpisodeBatch:
-    support_slots = [slot for e in episodes for slot in e.supports]
-    masks = np.stack([e.mask(slot) for e in episodes for slot in e.supports])
+def _bank_batch(bank: FeatureBank, episodes: list[BankEpisode], shots: int, dice: list[random.Random]) -> EpisodeBatch:
+    share = bank.config.episodes.hand_drawn
+    drawn = [_supports(e, share, rng) for e, rng in zip(episodes, dice, strict=True)]
     targets = np.stack([e.mask(e.query) for e in episodes])
-    return EpisodeBatch(
-        bank.taps(support_slots),
-        torch.from_numpy(masks).long().to(bank.device),
+    batch = EpisodeBatch(
+        bank.taps([slot for slots, _ in drawn for slot in slots]),
+        torch.from_numpy(np.stack([mask for _, masks in drawn for mask in masks])).long().to(bank.device),
         bank.taps([e.query for e in episodes]),
         torch.from_numpy(targets).long().to(bank.device),
         shots,
     )
+    counterexamples = [e.counterexample or (e.query, np.zeros(targets.shape[1:], np.bool_)) for e in episodes]
+    if not any(known.any() for _, known in counterexamples):
+        return batch
+    return replace(
+        batch,
+        counterexample=bank.taps([slot for slot, _ in counterexamples]),
+        counterexample_known=torch.from_numpy(np.stack([known for _, known in counterexamples])).to(bank.device),
+    )
+
+
+def _supports(
+    episode: BankEpisode, hand_drawn_share: float, rng: random.Random
+) -> tuple[list[int], list[NDArray[np.uint8]]]:
+    """Slots and masks of an episode's supports: exact, or now and then as people draw them."""
+    slots, exact = list(episode.supports), [episode.mask(slot) for slot in episode.supports]
+    if rng.random() >= hand_drawn_share:
+        return slots, exact
+    target = episode.mask(episode.query)
+    if rng.random() < 0.5 and (target == 1).any():
+        slots[0], exact[0] = episode.query, target
+    return slots, [hand_drawn(mask, rng) for mask in exact]
 
 
 class PictureSource:

@@ -20,6 +20,7 @@ from iir_sdk.training.bank.views import ClassKey
 from iir_sdk.training.config import TrainingConfig
 
 _TRIES = 30
+_OVERLAP = 0.05
 
 
 class FeatureBank:
@@ -202,6 +203,40 @@ class FeatureBank:
             if all(name in told_apart for name in (view.photo.split("/")[0], *(k[0] for k in view.keys))):
                 return other
         return slot
+
+    def draw_counterexample(
+        self, key: ClassKey, query: int, rng: random.Random
+    ) -> tuple[int, NDArray[np.bool_]] | None:
+        """A view of another class than an episode's, and where it shows that one; None if there is none to be sure of.
+
+        A class that the query shows beside the object is preferred: it is what a mask may take for it by mistake.
+
+        Args:
+            key: the episode's class.
+            query: its query's slot.
+            rng: draws.
+        """
+        view, object_mask = self.views[query], self.mask(query, key) != 0
+        beside = [other for other in view.keys if other != key and self._apart(query, other, object_mask)]
+        others = [k for k in beside if k in self._members] or [k for k in self._of_set(key[0]) if k not in view.keys]
+        others = [other for other in others if other != key]
+        if not others:
+            return None
+        other = rng.choice(others)
+        slots = self._members[other]
+        # Where the two may lie over each other, as a part on its whole, nobody knows unless both are labelled.
+        slot = slots[rng.randrange(len(slots))]
+        if slot == query or (key in self.views[slot].present and key not in self.views[slot].keys):
+            return None
+        return slot, (self.mask(slot, other) == 1) & (self.mask(slot, key) == 0)
+
+    def _apart(self, slot: int, key: ClassKey, object_mask: NDArray[np.bool_]) -> bool:
+        """Whether a class shares hardly anything with the object, where a view shows both."""
+        mask = self.mask(slot, key) == 1
+        return float((mask & object_mask).sum()) <= _OVERLAP * float(mask.sum())
+
+    def _of_set(self, name: str) -> list[ClassKey]:
+        return [key for key in self._members if key[0] == name]
 
     def _sources(self, slot: int, key: ClassKey) -> frozenset[str]:
         view = self.views[slot]

@@ -48,11 +48,13 @@ class BankEpisode(NamedTuple):
         supports: slots of the supports.
         query: slot of the query.
         mask: of a slot, ``(L, L)`` uint8 in {0, 1, 255}.
+        counterexample: a slot, and ``(L, L)`` bool of what is not the object there; None for none.
     """
 
     supports: list[int]
     query: int
     mask: Callable[[int], NDArray[np.uint8]]
+    counterexample: tuple[int, NDArray[np.bool_]] | None = None
 
 
 _PhotoRegions = dict[str, dict[str, list[tuple[int, list[int]]]]]

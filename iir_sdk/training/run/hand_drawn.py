@@ -47,7 +47,7 @@ def rough_outline(labels: Labels, rng: random.Random) -> Labels:
     noise = np.random.default_rng(rng.getrandbits(63)).normal(size=labels.shape)
     wave = ndimage.gaussian_filter(noise, max(2.0, radius / 3))
     wave *= rng.uniform(0, _LARGEST_ERROR) * radius / max(float(wave.std()), 1e-6)
-    drawn = (distance + shift + wave > 0).astype(np.uint8)
+    drawn: Labels = (distance + shift + wave > 0).astype(np.uint8)
     drawn[labels == IGNORE] = IGNORE
     return drawn
 

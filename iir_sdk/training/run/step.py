@@ -28,6 +28,8 @@ class EpisodeBatch:
         target: ``(B, L, L)`` int64 in {0, 1, 255}.
         shots: ``K``.
         own_class: ``(B,)`` int64, each episode's class among the base learner's; None without one.
+        counterexample: taps of ``B`` pictures, of which a part is not the object; None without any.
+        counterexample_known: ``(B, L, L)`` bool, that part, empty of an episode that has none.
     """
 
     support: Taps
@@ -36,6 +38,8 @@ class EpisodeBatch:
     target: Tensor
     shots: int
     own_class: Tensor | None = None
+    counterexample: Taps | None = None
+    counterexample_known: Tensor | None = None
 
     def tensors(self) -> Mapping[str, object]:
         """All of it as plain tensors by name, to be saved."""
@@ -61,11 +65,15 @@ class TrainingStep(nn.Module):
         tasks = len(batch.target)
         foreground, known = ((t[:, None]).float() for t in (batch.support_target == 1, batch.support_target != IGNORE))
         encoding = self.model.encode_support_taps(batch.support, foreground, tasks, batch.shots, known)
+        state = encoding.state
+        if batch.counterexample is not None and batch.counterexample_known is not None:
+            not_object = batch.counterexample_known[:, None].float()
+            state = state.beside(self.model.encode_counterexample_taps(batch.counterexample, not_object))
         support_share, query_share = known_share(batch.support_target, size), known_share(batch.target, size)
         query_labels = cell_labels(query_share).flatten(1)
         if not self.config.optimiser.directional_dropout:
             query_labels = torch.full_like(query_labels, IGNORE)
-        prediction = self.model.decode(batch.query, encoding.state, query_labels, batch.own_class)
+        prediction = self.model.decode(batch.query, state, query_labels, batch.own_class)
         loss = mask_loss(prediction.logits, batch.target, dice_weight=self.config.optimiser.dice)
         loss = loss + auxiliary_loss(prediction.auxiliary, query_share)
         return loss + auxiliary_loss(encoding.auxiliary, support_share), prediction.logits
