@@ -69,7 +69,7 @@ def test_where_the_query_shows_the_counterexample_the_dense_prior_falls_and_it_r
 def test_hand_drawn_supports_and_counterexamples_reach_the_step(bank: FeatureBank):
     bank.config = TINY.changed({"episodes.hand_drawn": 1.0, "episodes.counterexamples": 1.0})
     rng = random.Random(0)
-    episodes = [sources._episode(bank, None, 1, True, rng) for _ in range(6)]
+    episodes = [sources._episode(bank, None, 1, rng, counter=True) for _ in range(6)]
     batch = sources._bank_batch(bank, episodes, 1, [random.Random(i) for i in range(6)])
     exact = np.stack([e.mask(e.supports[0]) for e in episodes])
     assert (batch.support_target.numpy() != exact).any((1, 2)).sum() >= 4

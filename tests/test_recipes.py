@@ -14,6 +14,7 @@ from iir_sdk.training.run.optimisation import MOMENTUM, POLY_POWER
 def test_every_recipe_of_the_package_is_valid():
     assert set(packaged_recipes()) == {
         "coco",
+        "duo",
         "fss1000",
         "lite0",
         "lite2",

@@ -79,7 +79,8 @@ def filled(maker: ViewMaker) -> FeatureBank:
 
 def draw_batch(bank: FeatureBank, shots: int, seed: int) -> EpisodeBatch:
     rng = random.Random(seed)
-    return _bank_batch(bank, [_episode(bank, None, shots, rng) for _ in range(TINY.episodes.batch)], shots)
+    episodes = [_episode(bank, None, shots, rng) for _ in range(TINY.episodes.batch)]
+    return _bank_batch(bank, episodes, shots, [rng] * len(episodes))
 
 
 @pytest.fixture

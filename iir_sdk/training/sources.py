@@ -176,7 +176,7 @@ class BankSource:
         for part in range(settings.accumulate):
             shots, counter = rng.choice(settings.shots), rng.random() < settings.counterexamples
             count = settings.batch * self.processes.count
-            everyones = [_episode(bank, regions, shots, counter, rng) for _ in range(count)]
+            everyones = [_episode(bank, regions, shots, rng, counter=counter) for _ in range(count)]
             first = self.processes.rank * settings.batch
             # Hand-drawn masks are drawn by each process for its own episodes, so each has its own dice for them.
             dice = [random.Random(f"{self.config.seed}/drawn/{step}/{part}/{first + i}") for i in range(settings.batch)]
@@ -185,7 +185,7 @@ class BankSource:
 
 
 def _episode(
-    bank: FeatureBank, regions: RegionClasses | None, shots: int, counter: bool, rng: random.Random
+    bank: FeatureBank, regions: RegionClasses | None, shots: int, rng: random.Random, *, counter: bool = False
 ) -> BankEpisode:
     """One of a labelled class, or by the recipe's shares of a region."""
     if regions:
