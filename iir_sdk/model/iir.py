@@ -153,7 +153,7 @@ class IIR(nn.Module):
 
         # 4 Fusion and the support branch, which never looks at the query: its keys and values are made once.
         fused = self.decoder.fused_support(features, dual, activated, torch.cat([prior, mask], 1))
-        layout = self._token_layout(mask, known_share)
+        layout = (sides_of_cells if self.config.light else every_position)(mask, known_share)
         branch = self.decoder.support_branch(fused, layout)
         state = SupportState(
             proxy=proxy,
@@ -188,11 +188,8 @@ class IIR(nn.Module):
         nothing = torch.zeros_like(known_share)
         without = DualPrototypes(*features.new_zeros(3, *features.shape[:2]))
         fused = self.decoder.fused_support(features, without, nothing, torch.cat([nothing, nothing], 1))
-        layout = self._token_layout(nothing, known_share)
+        layout = sides_of_cells(None, known_share) if self.config.light else every_position(nothing, known_share)
         return _tokens(layout, taps.mid, high, self.decoder.support_branch(fused, layout))
-
-    def _token_layout(self, mask: Tensor, known: Tensor) -> TokenLayout:
-        return (sides_of_cells if self.config.light else every_position)(mask, known)
 
     def read_query(self, taps: Taps, own_class: Tensor | None = None) -> QueryFeatures:
         """All of a query that no support changes; see :meth:`decode` for the arguments."""

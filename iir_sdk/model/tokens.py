@@ -101,25 +101,25 @@ def every_position(mask: Tensor, known: Tensor) -> TokenLayout:
     return TokenLayout(mask.flatten(1), (known > 0).float().flatten(1), map_to_tokens)
 
 
-def sides_of_cells(mask: Tensor, known: Tensor) -> TokenLayout:
+def sides_of_cells(mask: Tensor | None, known: Tensor) -> TokenLayout:
     """Two tokens a cell of 2 x 2 positions: the mean of its foreground and that of its background.
 
     A quarter of the positions, and yet none that mixes the object with what is beside it. Both arguments are
-    ``(N, 1, h, w)`` in [0, 1].
+    ``(N, 1, h, w)`` in [0, 1]; without a mask all that is known is background, and cells have but one token.
     """
-    background = (known - mask).clamp_min(0)
+    shares = [known] if mask is None else [mask, (known - mask).clamp_min(0)]
 
     def cell_sums(maps: Tensor) -> Tensor:
         # At the edge of an odd grid the mean of what is left of a cell counts as a whole one.
         return F.avg_pool2d(maps.float(), 2, ceil_mode=True) * 4
 
     def pool(maps: Tensor) -> Tensor:
-        sides = [cell_sums(maps * share) / cell_sums(share).clamp_min(1e-6) for share in (mask, background)]
+        sides = [cell_sums(maps * share) / cell_sums(share).clamp_min(1e-6) for share in shares]
         return torch.cat([map_to_tokens(side) for side in sides], 1)
 
-    inside, outside = (cell_sums(share).flatten(1) for share in (mask, background))
-    side = torch.cat([torch.ones_like(inside), torch.zeros_like(outside)], 1)
-    return TokenLayout(side, torch.cat([inside, outside], 1), pool)
+    masses = [cell_sums(share).flatten(1) for share in shares]
+    sides = [torch.full_like(mass, float(share is mask)) for mass, share in zip(masses, shares, strict=True)]
+    return TokenLayout(torch.cat(sides, 1), torch.cat(masses, 1), pool)
 
 
 @full_precision
