@@ -25,15 +25,7 @@ _STOPS = np.array([(20, 16, 60), (120, 28, 109), (220, 70, 70), (250, 160, 50), 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job went.
-
-    Attributes:
-        job: the job.
-        segmentation: of the query.
-        iou: of its mask with the true one, in [0, 1].
-        add_support_ms: milliseconds to encode the support, once.
-        predict_ms: milliseconds of one prediction after a first one.
-    """
+    """How a job went: its query's result, the mask's IoU in [0, 1], and milliseconds of support and prediction."""
 
     job: Job
     segmentation: Segmentation

@@ -158,12 +158,7 @@ def evaluate(
 
 
 def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto") -> list[FewShotDataset]:
-    """What to score on: a benchmark's test classes, or sets of one's own with the classes of a fold, or with all.
-
-    Raises:
-        DatasetError: there is no such benchmark, fold, or set.
-        click.ClickException: no set has a class of the fold.
-    """
+    """What to score on: a benchmark's test classes, or sets of one's own with the classes of a fold, or with all."""
     from iir_sdk.data.dataset import Selection
     from iir_sdk.data.folder import coco_fold, read_picture_sets
     from iir_sdk.data.registry import benchmark

@@ -11,12 +11,7 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Values by key, least recently used ones dropped first.
-
-    Args:
-        limit: most bytes; the latest value stays, however large.
-        size_of: bytes of a value.
-    """
+    """Values by key, least recently used ones dropped beyond ``limit`` bytes; the latest stays, however large."""
 
     def __init__(self, limit: int, size_of: Callable[[V], int]) -> None:
         self.limit, self.size_of = limit, size_of

@@ -69,31 +69,19 @@ class Selection:
     convention: Convention = "unfiltered"
 
     def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            DatasetError: naming the value and the choices.
-        """
+        """Check the words; a DatasetError names the value and the choices."""
         if self.split not in ("train", "test"):
             raise DatasetError(f"split={self.split!r} must be 'train' or 'test'.")
         if self.convention not in ("unfiltered", "filtered"):
             raise DatasetError(f"convention={self.convention!r} must be 'unfiltered' or 'filtered'.")
 
     def check_fold(self, folds: int) -> None:
-        """Refuse a fold that a benchmark does not have.
-
-        Raises:
-            DatasetError: naming the folds there are.
-        """
+        """Refuse a fold that a benchmark does not have: a DatasetError that names those there are."""
         if self.fold not in range(folds):
             raise DatasetError(f"fold={self.fold} does not exist; there are folds 0 to {folds - 1}.")
 
     def only_for_tests(self, name: str) -> None:
-        """Refuse to train on a cross-domain benchmark, which has one fold.
-
-        Raises:
-            DatasetError: a training split was asked for, or another fold.
-        """
+        """Refuse to train on a cross-domain benchmark, which has one fold, by a DatasetError."""
         self.check_fold(1)
         if self.split == "train":
             raise DatasetError(

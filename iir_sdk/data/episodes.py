@@ -15,13 +15,7 @@ from iir_sdk.files import write_text_atomically
 
 @dataclass(frozen=True)
 class Episode:
-    """One few-shot task.
-
-    Attributes:
-        name: the class.
-        supports: keys of the support pictures.
-        query: key of the query picture, not among them.
-    """
+    """One few-shot task: the class, and keys of the supports and of the query, which is not among them."""
 
     name: str
     supports: tuple[str, ...]
@@ -41,16 +35,8 @@ def large_enough(pictures: FewShotDataset, min_share: float) -> dict[str, tuple[
 def sample_episodes(stems: Mapping[str, Sequence[str]], *, shots: int, count: int, seed: int) -> list[Episode]:
     """Draw episodes: classes in turn, query and supports at random without repetition.
 
-    The same arguments give the same episodes everywhere. Classes with fewer than ``shots + 1`` pictures are left out.
-
-    Args:
-        stems: pictures by class.
-        shots: support pictures of an episode.
-        count: number of episodes.
-        seed: of the draw.
-
-    Raises:
-        TooFewPicturesError: no class has enough pictures.
+    The same arguments give the same episodes everywhere. Classes with fewer than ``shots + 1`` pictures are left out;
+    where all are, that is a TooFewPicturesError.
     """
     usable = sorted(name for name, keys in stems.items() if len(set(map(source_of, keys))) > shots)
     if not usable:
@@ -75,11 +61,7 @@ def _distinct(keys: Sequence[str], count: int, rng: random.Random) -> list[str]:
 
 
 def check_episodes(episodes: Mapping[int, Sequence[Episode]], pictures: FewShotDataset, shots: int) -> None:
-    """Refuse listed episodes that are not of this set, or of another number of shots.
-
-    Raises:
-        DatasetError: naming the first.
-    """
+    """Refuse listed episodes of another set, or of another number of shots: a DatasetError names the first."""
     for drawn in episodes.values():
         for e in drawn:
             keys = pictures.classes.get(e.name, ())
@@ -90,11 +72,7 @@ def check_episodes(episodes: Mapping[int, Sequence[Episode]], pictures: FewShotD
 
 
 def write_episodes(path: Path, episodes: Mapping[str, Mapping[int, Sequence[Episode]]]) -> Path:
-    """List episodes by set and seed in a JSON file, so that another method can be scored on the same ones.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """List episodes by set and seed in a JSON file, so that another method can be scored on the same ones."""
     plain = {
         name: {str(seed): [[e.name, list(e.supports), e.query] for e in drawn] for seed, drawn in of_seeds.items()}
         for name, of_seeds in episodes.items()
@@ -104,11 +82,7 @@ def write_episodes(path: Path, episodes: Mapping[str, Mapping[int, Sequence[Epis
 
 
 def read_episodes(path: Path) -> dict[str, dict[int, list[Episode]]]:
-    """What :func:`write_episodes` listed.
-
-    Raises:
-        DatasetError: it is not such a file.
-    """
+    """What :func:`write_episodes` listed; a DatasetError where a file is none of its."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         return {

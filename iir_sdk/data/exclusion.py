@@ -148,11 +148,7 @@ def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[Pi
 
 
 def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
-    """The sets but for those named; :data:`CUTOUT_SET` names none of them and may be among the names.
-
-    Raises:
-        DatasetError: a name is no set's.
-    """
+    """The sets but for those named, perhaps with :data:`CUTOUT_SET`; a DatasetError for a name that is no set's."""
     known = sorted({s.name for s in sets} | {CUTOUT_SET})
     for name in names:
         if name not in known:
@@ -163,10 +159,7 @@ def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[Pictu
 def only_named(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
     """The sets named, whole or, by ``set/stem``, with these pictures alone; all where there are no names.
 
-    Names of cut-outs may be among them.
-
-    Raises:
-        DatasetError: a name is no set's, or no picture's.
+    Names of cut-outs may be among them; what is no set's, or no picture's, is a DatasetError.
     """
     if not names:
         return list(sets)

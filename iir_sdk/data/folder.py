@@ -87,11 +87,7 @@ class PictureSet:
         return replace(self, images=images, classes={name: shown for name, shown in classes.items() if shown})
 
     def only(self, names: Iterable[str]) -> PictureSet:
-        """The same pictures with the masks of these classes only.
-
-        Raises:
-            DatasetError: a class that the set does not have.
-        """
+        """The same pictures with the masks of these classes only; one that the set does not have is a DatasetError."""
         names = list(names)
         missing = [name for name in names if name not in self.classes]
         if missing:
@@ -102,15 +98,9 @@ class PictureSet:
 def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> PictureSet:
     """Read the layout of one set; pictures and masks are opened later.
 
-    Args:
-        root: the set's folder.
-        exif: what its masks were drawn on, the pictures as ``shown`` or as ``stored``; ``auto`` goes by each mask's
-            size, and where that fits both is ``shown``, with a warning.
-
-    Raises:
-        MaskError: another word as ``exif``.
-        DatasetNotFoundError: ``images/`` or ``masks/`` is missing.
-        DatasetError: a mask without its picture, or no mask at all.
+    ``exif`` says what its masks were drawn on, the pictures as ``shown`` or as ``stored``; ``auto`` goes by each mask's
+    size, and where that fits both is ``shown``, with a warning. A missing folder, a mask without its picture, or no
+    mask at all is a DatasetError.
     """
     check_exif(exif)
     root = Path(root)
@@ -134,11 +124,7 @@ def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> Pi
 
 
 def read_picture_sets(root: str | os.PathLike[str], *, exif: Exif = "auto") -> list[PictureSet]:
-    """One set, or every set in the folders below ``root``, sorted by name; ``exif`` as in :func:`read_picture_set`.
-
-    Raises:
-        DatasetNotFoundError: neither ``root`` nor a folder in it has ``images/``.
-    """
+    """One set, or each in the folders below ``root`` by name; a DatasetNotFoundError where none has ``images/``."""
     root = Path(root)
     if (root / "images").is_dir():
         return [read_picture_set(root, exif=exif)]
@@ -171,11 +157,7 @@ def files(root: Path) -> Iterable[Path]:
 
 
 def coco_fold(fold: int) -> tuple[str, ...]:
-    """COCO-20i's novel classes of fold 0..3: every fourth category, from ``fold`` on.
-
-    Raises:
-        DatasetError: no such fold.
-    """
+    """COCO-20i's novel classes of fold 0..3: every fourth category, from ``fold`` on; any other is a DatasetError."""
     if fold not in range(4):
         raise DatasetError(f"fold {fold} does not exist; COCO-20i has folds 0, 1, 2 and 3.")
     return COCO_CLASSES[fold::4]
@@ -183,12 +165,7 @@ def coco_fold(fold: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class JoinedSets:
-    """Several sets as one, a :class:`FewShotDataset`: classes and keys are ``<set>/<class>`` and ``<set>/<key>``.
-
-    Attributes:
-        sets: by name.
-        name: of the whole.
-    """
+    """Several sets as one, a :class:`FewShotDataset`: classes and keys are ``<set>/<class>`` and ``<set>/<key>``."""
 
     sets: dict[str, PictureSet]
     name: str = "folder"

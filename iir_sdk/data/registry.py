@@ -43,13 +43,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Count:
-    """One number of a copy.
-
-    Attributes:
-        what: is counted.
-        counted: in this copy.
-        published: or None where nothing was.
-    """
+    """One number of a copy: what is counted, in this copy, and as published (None where nothing was)."""
 
     what: str
     counted: int
@@ -143,11 +137,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of a name.
-
-    Raises:
-        DatasetError: there is none; the message names those there are.
-    """
+    """The benchmark of a name; of any other, a DatasetError names those there are."""
     if name not in BENCHMARKS:
         raise DatasetError(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]

@@ -22,14 +22,7 @@ COLUMNS = 4
 
 
 def mask_tile(pixels: NDArray[np.uint8], layers: Sequence[Layer], title: str, side: int) -> Image.Image:
-    """Draw a tile.
-
-    Args:
-        pixels: ``(H, W, 3)`` uint8 RGB.
-        layers: laid over it in turn.
-        title: written at the top.
-        side: of the tile in pixels.
-    """
+    """A square tile: ``(H, W, 3)`` uint8 RGB with layers laid over it in turn, and a title at the top."""
     shown = pixels.astype(np.float32)
     for mask, colour, opacity in layers:
         shown[mask] = (1 - opacity) * shown[mask] + opacity * np.array(colour, np.float32)

@@ -37,12 +37,7 @@ class EpisodeScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SetScore(SeedMeans):
-    """Score of one set, one class at a time; ``miou`` is over the classes' foreground.
-
-    Attributes:
-        fb_iou: in [0, 1].
-        scored: each episode of the first seed.
-    """
+    """Score of one set, one class at a time: mIoU over the classes, FB-IoU in [0, 1], and the first seed's episodes."""
 
     fb_iou: float
     scored: tuple[EpisodeScore, ...] = ()
@@ -67,11 +62,7 @@ class Protocol:
     output: Output = "mask"
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: naming the value and what was expected.
-        """
+        """Check the ranges; a ConfigError names the value and what was expected."""
         if self.shots < 1 or self.episodes < 1:
             raise ConfigError(f"shots={self.shots} and episodes={self.episodes} must be at least 1.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -83,10 +74,7 @@ class Protocol:
 class Evaluator:
     """Runs episodes through a segmenter's own model and preprocessing; each support and query is encoded once.
 
-    Args:
-        segmenter: its supports are neither used nor changed.
-        pictures: the set.
-        output: see :class:`Protocol`.
+    The segmenter's supports are neither used nor changed.
     """
 
     def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset, *, output: Output = "mask") -> None:
@@ -149,11 +137,7 @@ class Query:
 
 
 def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:
-    """The episodes of each seed.
-
-    Raises:
-        TooFewPicturesError: no class has enough pictures; naming the set.
-    """
+    """The episodes of each seed; a TooFewPicturesError names a set without a class that has enough pictures."""
     keys = large_enough(pictures, protocol.min_share)
     shots, count = protocol.shots, protocol.episodes
     try:
@@ -169,16 +153,9 @@ def evaluate_set(
     *,
     episodes: dict[int, list[Episode]] | None = None,
 ) -> SetScore:
-    """MIoU and FB-IoU of one set, mean and standard deviation over the seeds.
+    """MIoU and FB-IoU of one set with the classes to score only, mean and standard deviation over the seeds.
 
-    Args:
-        segmenter: what is scored.
-        pictures: the set, with the classes to score only.
-        protocol: how.
-        episodes: of each seed; None draws them.
-
-    Raises:
-        DatasetError: no class has enough pictures.
+    Draws episodes where none are given; a set without a class that has enough pictures is a TooFewPicturesError.
     """
     protocol = protocol or Protocol()
     drawn = draw_episodes(pictures, protocol) if episodes is None else episodes

@@ -74,13 +74,7 @@ class SegmentationScore(Score):
         self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
 
     def add(self, name: str, predicted: NDArray[np.bool_], target: NDArray[np.uint8]) -> float:
-        """Count one query; its own foreground IoU, in [0, 1].
-
-        Args:
-            name: its class.
-            predicted: ``(H, W)`` bool.
-            target: ``(H, W)`` in {0, 1, 255}.
-        """
+        """Count one query, ``(H, W)`` predicted and true in {0, 1, 255}; gives its own foreground IoU, in [0, 1]."""
         known = target != IGNORE
         truth = target == 1
         counts = np.zeros((2, 2), np.int64)
@@ -115,13 +109,7 @@ class WaysScore(Score):
         self._background = np.zeros(2, np.int64)
 
     def add(self, labels: Sequence[str], predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8]) -> None:
-        """Count one query.
-
-        Args:
-            labels: the episode's.
-            predicted: ``(H, W)``, 0 or ``i + 1``.
-            truth: as :func:`iir_sdk.evaluation.ways.truth_map` gives it.
-        """
+        """Count one query: ``(H, W)`` predicted, 0 or ``i + 1`` for ``labels[i]``, and the truth, 255 for nowhere."""
         known = truth != IGNORE
         count = len(labels) + 1
         pairs = truth[known].astype(np.int64) * count + predicted[known]

@@ -23,11 +23,7 @@ TILE = 240
 
 
 def write_scores(path: Path, scores: Sequence[SeedMeans], left_out: Mapping[str, str] | None = None) -> None:
-    """Write scores and their mean mIoU as JSON, with the sets that were left out, and why.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write scores and their mean mIoU as JSON, with the sets that were left out, and why."""
     sets = [{name: value for name, value in asdict(score).items() if name != "scored"} for score in scores]
     document = {"mean_miou": float(np.mean([s.miou for s in scores])), "sets": sets, "left_out": dict(left_out or {})}
     write_text_atomically(path, json.dumps(document, indent=1) + "\n")
@@ -40,11 +36,7 @@ def write_presence(
     segmenter: FewShotSegmenter,
     left_out: Mapping[str, str] | None = None,
 ) -> None:
-    """Write presence scores of a checkpoint, how they were made, and the sets that were left out, and why, as JSON.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write presence scores of a checkpoint, how they were made, and the sets that were left out, and why, as JSON."""
     how = {"shots": protocol.shots, "seed": protocol.seeds[0], "min_share": protocol.min_share}
     made_by = {"precision": segmenter.engine.identity.precision, "token_budget": segmenter.token_budget}
     document = {
@@ -130,11 +122,7 @@ def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, li
 def draw_episode_figures(
     segmenter: FewShotSegmenter, pictures: FewShotDataset, score: SetScore, folder: Path, *, count: int = 4
 ) -> list[Path]:
-    """Write one sheet each of the best, median and worst episodes: support, query with its truth, found mask.
-
-    Raises:
-        OutputError: the folder cannot be made, or a sheet not be written.
-    """
+    """Write one sheet each of the best, median and worst episodes: support, query with its truth, found mask."""
     made_folder(folder)
     evaluator = Evaluator(segmenter, pictures, output=score.protocol["output"])
     written = []

@@ -39,12 +39,7 @@ _LARGEST_WAYS = 254
 
 @dataclass(frozen=True, kw_only=True)
 class WaysSetScore(SeedMeans):
-    """Score of one set; ``miou`` is over the labels and the background.
-
-    Attributes:
-        ways: labels that compete in an episode.
-        background: IoU of the background, in [0, 1].
-    """
+    """Score of one set, over the labels and the background; how many compete, and the background's IoU in [0, 1]."""
 
     ways: int
     background: float
@@ -52,12 +47,9 @@ class WaysSetScore(SeedMeans):
 
 @dataclass(frozen=True)
 class WaysEpisode:
-    """One task of several labels.
+    """One task of several labels: classes as the segmenter is told them, keys of each one's supports, the query's key.
 
-    Attributes:
-        labels: the classes, in the order that the segmenter is told them.
-        supports: keys of each label's support pictures.
-        query: key of the query picture, not among them; it shows at least one of the labels.
+    The query is not among the supports, and shows at least one of the labels.
     """
 
     labels: tuple[str, ...]
@@ -66,12 +58,7 @@ class WaysEpisode:
 
 
 def draw_ways(pictures: FewShotDataset, protocol: Protocol, ways: int) -> dict[int, list[WaysEpisode]]:
-    """The episodes of each seed, as the module says.
-
-    Raises:
-        ConfigError: ``ways`` is below 2 or above 254.
-        TooFewPicturesError: fewer than two classes have enough pictures.
-    """
+    """The episodes of each seed, as the module says; needs 2 to 254 ways, and two classes that have enough pictures."""
     if not 2 <= ways <= _LARGEST_WAYS:
         raise ConfigError(f"ways={ways} must lie in [2, {_LARGEST_WAYS}].")
     keys = large_enough(pictures, protocol.min_share)

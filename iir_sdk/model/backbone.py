@@ -227,11 +227,7 @@ def taps_of(backbone: nn.Module, images: Tensor) -> Taps:
 
 
 def create_network(name: str, **settings: Any) -> nn.Module:
-    """A timm network with random weights.
-
-    Raises:
-        ConfigError: a name timm does not know, or one that does not take the settings.
-    """
+    """A timm network with random weights; a ConfigError for a name or settings that timm does not take."""
     timm = imported_timm()
     if not timm.is_model(name):
         raise ConfigError(f"backbone {name!r} is not a timm model name; timm.list_models() prints those that are.")

@@ -15,11 +15,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PyramidPooling(nn.Module):
-    """Context at several scales beside the features: ``(N, C, h, w)`` -> ``(N, C + 4 * (C // 4), h, w)``.
-
-    Args:
-        channels: ``C``.
-    """
+    """Context at several scales beside the features: ``(N, C, h, w)`` -> ``(N, C + 4 * (C // 4), h, w)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,12 +36,7 @@ class PyramidPooling(nn.Module):
 
 
 class BaseLearner(nn.Module):
-    """PSPNet's head on ``mid`` and ``high``: logits of the background and each base class.
-
-    Args:
-        channels: of the backbone's three taps.
-        classes: number of base classes.
-    """
+    """PSPNet's head on ``mid`` and ``high``, by the taps' channels: logits of the background and each base class."""
 
     def __init__(self, channels: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -93,14 +84,9 @@ class BackgroundMerge(nn.Module):
 
     @full_precision
     def forward(self, logits: Tensor, base: Tensor) -> Tensor:
-        """Suppress base classes.
+        """``(N, 2, h, w)`` logits with the base classes' summed probability ``(N, 1, h', w')`` in the background.
 
-        Args:
-            logits: ``(N, 2, h, w)`` of the decoder.
-            base: ``(N, 1, h', w')``, summed probability of the base classes.
-
-        Returns:
-            ``(N, 2, h, w)`` logits; the same softmax as before while the conv is the identity.
+        The same softmax as before while the conv is the identity.
         """
         probability = logits.float().softmax(1)
         base = resize_map(base, (logits.shape[2], logits.shape[3]))

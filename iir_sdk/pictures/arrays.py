@@ -20,11 +20,7 @@ _SLACK = 1e-3
 
 
 def check_size(size: tuple[int, int], what: str, cure: str) -> None:
-    """Refuse a picture that is too small, too large or too long; ``cure`` says how to shrink it.
-
-    Raises:
-        ImageError: naming the size and the bound.
-    """
+    """Refuse a picture that is too small, too large or too long by an ImageError; ``cure`` says how to shrink it."""
     short, long = min(size), max(size)
     if short < MIN_SIDE:
         raise ImageError(f"{what} is {size_text(size)}; each side must have at least {MIN_SIDE} pixels.")
@@ -37,11 +33,7 @@ def check_size(size: tuple[int, int], what: str, cure: str) -> None:
 
 
 def rgb_of_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
-    """Checked ``(H, W, 3)`` uint8, a copy: the caller may reuse the array while the result still shows it.
-
-    Raises:
-        ImageError: naming shape, dtype and the cure.
-    """
+    """Checked ``(H, W, 3)`` uint8, a copy: the caller may reuse the array while the result still shows it."""
     named = f"{what} is an array {array.shape} {array.dtype}"
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ImageError(f"{named} with masked values; fill them: a.filled(0).")

@@ -30,9 +30,6 @@ def low_bytes(image: Image.Image, what: str) -> NDArray[np.uint8] | None:
     """``(H, W, 1)`` or ``(H, W, 3)`` low bytes of 16-bit colour, of which PIL gives the high ones; None of any other.
 
     To be asked before the picture is loaded, or what loads it, as PNG's EXIF does.
-
-    Raises:
-        ImageError: a kind of file that PIL misreads.
     """
     if image.mode.startswith(("I", "F")):
         return None

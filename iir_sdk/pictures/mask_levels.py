@@ -55,11 +55,7 @@ def levels_of(values: NDArray[Any]) -> Levels:
 
 
 def labels_of_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
-    """``(H, W)`` numbers as labels 0, 1 and 255, where it is beyond doubt what they mean.
-
-    Raises:
-        MaskError: several classes, negative numbers, or a photo.
-    """
+    """``(H, W)`` numbers as labels 0, 1, 255; a MaskError for several classes, negative numbers, or a photo."""
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     levels = levels_of(values)
@@ -100,13 +96,10 @@ def shown_labels(brightness: NDArray[np.uint8], what: str) -> NDArray[np.uint8] 
 
 
 def refuse_a_photo(values: NDArray[Any], levels: Levels, what: str) -> None:
-    """Refuse grey levels that go up and down all over, as those of no mask do.
+    """Refuse grey levels that go up and down all over, as those of no mask do, by a MaskError.
 
     Of the demo's photos 0.12 and more of all pixels are of middle brightness and brighter or darker than both their
     neighbours; of their masks, blurred, resized or saved as JPEG, and of predicted maps at most 0.045.
-
-    Raises:
-        MaskError: it looks like a photo.
     """
     if len(levels.numbers) <= 16:
         return

@@ -58,12 +58,7 @@ class MaskValues(NamedTuple):
 
 
 def read_mask_values(source: ImageSource, what: str, page: int | None = None) -> MaskValues:
-    """Decode a mask.
-
-    Raises:
-        PictureNotFoundError: the path does not exist.
-        MaskError: no mask: of another kind or shape, not finite, or of several colours.
-    """
+    """Decode a mask; a MaskError for another kind or shape, one that is not finite, or of several colours."""
     if isinstance(source, Image.Image) or is_file_source(source):
         with opened(source, what, MaskError, page, any_single=True) as image:
             return _of_pil(image, what)

@@ -22,12 +22,7 @@ __all__ = ["UNKNOWN", "Value", "load_mask", "mask_labels"]
 
 
 class MaskLabels(NamedTuple):
-    """A mask by itself.
-
-    Attributes:
-        labels: ``(H, W)`` uint8: 0 background, 1 the object, 255 unknown; of any size, empty or not.
-        turned: whether an EXIF orientation of its own was applied, so that it is as shown.
-    """
+    """``(H, W)`` uint8 of any size, 0 background, 1 the object, 255 unknown; and whether its own EXIF turned it."""
 
     labels: NDArray[np.uint8]
     turned: bool

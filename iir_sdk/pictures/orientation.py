@@ -31,12 +31,7 @@ _METHODS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in its file.
-
-    Attributes:
-        size: ``(height, width)`` as shown, its EXIF orientation applied.
-        orientation: that orientation, 1 for none.
-    """
+    """How a picture lies in its file: ``(height, width)`` as shown, and the EXIF orientation, 1 for none."""
 
     size: tuple[int, int]
     orientation: int = 1
@@ -60,12 +55,7 @@ def oriented(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def frame_of(path: str | os.PathLike[str]) -> Frame:
-    """Of a picture file, from its header.
-
-    Raises:
-        PictureNotFoundError: the path does not exist.
-        ImageError: it is no picture.
-    """
+    """Of a picture file, from its header."""
     with opened(path, "image", ImageError, page=0) as image:
         orientation = orientation_of(image)
         if image.format == "TIFF":
@@ -76,11 +66,7 @@ def frame_of(path: str | os.PathLike[str]) -> Frame:
 
 
 def check_exif(exif: Exif) -> None:
-    """Refuse any other word.
-
-    Raises:
-        MaskError: naming the choices.
-    """
+    """Refuse any other word by a MaskError that names the choices."""
     if exif not in ("auto", "shown", "stored"):
         raise MaskError(f"exif={exif!r} must be 'auto', 'shown' or 'stored'.")
 
@@ -88,17 +74,10 @@ def check_exif(exif: Exif) -> None:
 def in_shown_frame(
     labels: NDArray[np.uint8], frame: Frame, *, exif: Exif, what: str, of: str = "its image"
 ) -> NDArray[np.uint8]:
-    """A mask ``(H, W)`` as the picture is shown.
+    """A mask ``(H, W)`` without an orientation of its own, as its picture is shown; a MaskError if it does not fit.
 
-    Args:
-        labels: the mask, without an orientation of its own.
-        frame: the picture's.
-        exif: what it was drawn on; ``auto`` goes by its size, and where that fits both, is as shown, with a warning.
-        what: its name in messages.
-        of: the picture's name in them.
-
-    Raises:
-        MaskError: it has not the picture's size.
+    ``exif`` says what it was drawn on; ``auto`` goes by its size, and where that fits both, is as shown, with a
+    warning.
     """
     fits = {"shown": labels.shape == frame.size, "stored": labels.shape == frame.stored_size}
     if not any(fits.values()) or (exif != "auto" and not fits[exif]):

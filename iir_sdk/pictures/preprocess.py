@@ -15,13 +15,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 class SupportInput(NamedTuple):
-    """What the network takes of a support.
-
-    Attributes:
-        image: ``(3, side, side)`` float32, normalised.
-        mask: ``(side, side)`` float32, share of foreground in [0, 1].
-        known: ``(side, side)`` float32, share that the mask speaks of, in [0, 1].
-    """
+    """What the network takes of a support, float32: the image, shares in [0, 1] of the object and of what is known."""
 
     image: NDArray[np.float32]
     mask: NDArray[np.float32]

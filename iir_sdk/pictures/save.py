@@ -14,11 +14,7 @@ from iir_sdk.files import check_writable_place, write_atomically
 
 
 def check_picture_place(path: str | os.PathLike[str]) -> None:
-    """Refuse a place or suffix that :func:`save_picture` cannot write, before any work is done for it.
-
-    Raises:
-        OutputError: naming the suffix or the folder.
-    """
+    """Refuse a place or suffix that :func:`save_picture` cannot write by an OutputError, before any work is done."""
     suffix = Path(path).suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise OutputError(f"no picture format is known for suffix {suffix!r}; use .png, .jpg or .webp.")
@@ -26,11 +22,7 @@ def check_picture_place(path: str | os.PathLike[str]) -> None:
 
 
 def save_picture(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Write a picture in the format of its suffix.
-
-    Raises:
-        OutputError: no format has that suffix, the format cannot hold this picture, or the file cannot be written.
-    """
+    """Write a picture in the format of its suffix; an OutputError where that is none, or cannot hold it."""
     check_picture_place(path)
     try:
         return write_atomically(path, image.save)
@@ -40,11 +32,7 @@ def save_picture(image: Image.Image, path: str | os.PathLike[str]) -> Path:
 
 
 def write_png(image: Image.Image, file: IO[bytes]) -> None:
-    """Write a picture as PNG into an open file.
-
-    Raises:
-        OutputError: it is no file open for writing bytes, or refuses them.
-    """
+    """Write a picture as PNG into an open file; an OutputError where that is not open for bytes, or refuses them."""
     content = io.BytesIO()
     image.save(content, "PNG")
     try:

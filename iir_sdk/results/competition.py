@@ -29,11 +29,7 @@ def weights_of(
 ) -> NDArray[np.float32]:
     """Float32 ``(L,)`` in [0, 1]: what each label's probability is weighed by; 0 for those that take no part.
 
-    Args:
-        leads: float32 ``(L, h, w)``, log-odds at the network's grid.
-        scores: float32 ``(L,)`` in [0, 1].
-        present: bool ``(L,)``; the others take no part.
-        threshold: of the masks.
+    Of log-odds ``(L, h, w)`` at the network's grid, scores ``(L,)`` in [0, 1], and which labels are present.
     """
     highest = float(scores[present].max(initial=0))
     relative = scores / highest if highest > 0 else np.ones_like(scores)
@@ -51,11 +47,7 @@ def contested(
 ) -> NDArray[np.integer[Any]]:
     """Integers ``(H, W)`` at ``size`` (height, width): 0 for background, ``i + 1`` where the ``i``-th label won.
 
-    Args:
-        leads: float32 ``(L, h, w)``, log-odds at the network's grid.
-        weights: as :func:`weights_of` gives them.
-        size: ``(height, width)``.
-        threshold: that a weighed probability must exceed.
+    Of log-odds ``(L, h, w)`` at the network's grid, and the weights that :func:`weights_of` gives.
     """
     winners = np.zeros(size, np.min_scalar_type(len(leads)))
     takers = np.flatnonzero(weights)

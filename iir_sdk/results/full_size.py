@@ -47,11 +47,7 @@ def full_map(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
 
 
 def probability_map(lead: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Probability of the foreground, float32 in [0, 1], at ``size`` (height, width).
-
-    ``lead`` is float32 ``(h, w)``: the foreground's logit minus the background's, of which a two-way softmax is the
-    sigmoid.
-    """
+    """Of log-odds ``(h, w)``, the foreground's probability at ``size`` (height, width), float32 in [0, 1]."""
     probability = np.empty(size, np.float32)
     for rows, strip in strips(lead, size):
         probability[rows] = sigmoid(strip)
@@ -71,11 +67,7 @@ def mask_map(
 class Masks:
     """Masks of ``L`` labels, each made once, a byte a pixel; a result shares them with its views of one label.
 
-    Args:
-        leads: float32 ``(L, h, w)``, at the network's grid.
-        present: bool ``(L,)``; the others' masks are empty.
-        size: ``(height, width)`` of the masks.
-        threshold: of the probability.
+    Of log-odds ``(L, h, w)`` at the network's grid; those of labels that are not ``present`` are empty.
     """
 
     def __init__(

@@ -115,11 +115,7 @@ class Predictions(Iterator[Segmentation]):
 
 
 def check_collection(queries: Any) -> None:
-    """Refuse one picture where several are expected.
-
-    Raises:
-        ImageError: naming what it is.
-    """
+    """Refuse one picture where several are expected, by an ImageError that names what it is."""
     shape = getattr(queries, "shape", None)
     # Arrays are collections of pictures (B, H, W, 3), or of paths (B,).
     if isinstance(shape, tuple) and len(shape) in (0, 2, 3):

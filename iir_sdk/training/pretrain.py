@@ -42,12 +42,7 @@ class LabelledPicture(NamedTuple):
 
 
 class LabelledPictures(Dataset[LabelledPicture]):
-    """Augmented pictures with all base classes at once; number ``i`` is made from (seed, i) alone.
-
-    Args:
-        dataset: training pictures by base class.
-        config: seed, size and augmentation.
-    """
+    """Augmented pictures with all base classes at once; number ``i`` is made from (seed, i) alone."""
 
     def __init__(self, dataset: FewShotDataset, config: TrainingConfig) -> None:
         self.dataset, self.config = dataset, config
@@ -96,23 +91,7 @@ def pretrain_base_learner(
     device: torch.device,
     workers: int = 0,
 ) -> tuple[BaseLearner, list[float]]:
-    """Train PSPNet's head on the base classes: cross entropy, SGD, poly.
-
-    Args:
-        backbone: frozen.
-        dataset: training pictures by base class.
-        config: batch size, precision, augmentation, seed.
-        steps: optimiser steps.
-        learning_rate: at the start.
-        device: to train on.
-        workers: processes that read pictures.
-
-    Returns:
-        The head, and the loss of each step.
-
-    Raises:
-        ConfigError: ``steps`` or ``learning_rate`` is out of range.
-    """
+    """Train PSPNet's head on the base classes, by cross entropy, SGD and poly; gives it, and the loss of each step."""
     _check_schedule(steps, learning_rate)
     torch.manual_seed(config.seed)
     learner = BaseLearner(backbone.channels, len(dataset.classes)).to(device).train()
@@ -144,23 +123,8 @@ def adapt_classifier(
 
     On whole pictures it learns what a frozen copy of itself says of the masked ones: cross entropy to the copy's class
     plus ``T^2 KL`` to its softened answer, ``T = 3`` (method, section 7). Pictures whose objects cover no cell of the
-    masked map by half are left out: the copy would answer to next to nothing.
-
-    Args:
-        backbone: with its classifier.
-        dataset: training pictures by base class.
-        config: batch size, precision, augmentation, seed.
-        steps: optimiser steps.
-        learning_rate: of SGD, poly.
-        device: to train on.
-        workers: processes that read pictures.
-
-    Returns:
-        The loss of each step that had a picture to learn from.
-
-    Raises:
-        ConfigError: ``steps`` or ``learning_rate`` is out of range.
-        DatasetError: no step had one.
+    masked map by half are left out: the copy would answer to next to nothing. Gives the loss of each step that had a
+    picture to learn from; a DatasetError where none had.
     """
     _check_schedule(steps, learning_rate)
     student = backbone.classifier
@@ -198,21 +162,13 @@ def adaptation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def save_part(part: torch.nn.Module, path: Path, classes: Sequence[str] = ()) -> Path:
-    """Write a part's weights as safetensors, with the names of its classes.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a part's weights as safetensors, with the names of its classes."""
     tensors = {name: tensor.float() for name, tensor in part.state_dict().items()}
     return write_safetensors(path, tensors, {"classes": "\n".join(classes)})
 
 
 def part_classes(path: Path) -> tuple[str, ...]:
-    """Names of the classes of a part that :func:`save_part` wrote.
-
-    Raises:
-        WeightsNotFoundError, WeightsError: the file is missing, or no such part.
-    """
+    """Names of the classes of a part that :func:`save_part` wrote; a WeightsError for any other file."""
     if not path.is_file():
         raise WeightsNotFoundError(f"no base learner at {str(path)!r}; iir-sdk pretrain writes one.")
     try:

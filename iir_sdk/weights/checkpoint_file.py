@@ -37,12 +37,7 @@ _STORED_AS = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.b
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was verified.
-
-    Attributes:
-        name: what.
-        finding: what it turned out to be.
-    """
+    """One thing that was verified, and what it turned out to be."""
 
     name: str
     finding: str
@@ -50,14 +45,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified network with what is known of it.
-
-    Attributes:
-        entry: name, sha256, licence, preprocessing and the rest.
-        model: in evaluation mode, float32, without gradients.
-        file: where it was read.
-        checks: what was verified before the first tensor was used.
-    """
+    """A verified network in evaluation mode, float32, without gradients; what is known of it, and what was verified."""
 
     entry: WeightsEntry
     model: IIR
@@ -135,14 +123,9 @@ def read_checkpoint(
 
 
 def save_checkpoint(model: IIR, preprocessing: Preprocessing, path: str | os.PathLike[str]) -> str:
-    """Write a checkpoint as float16 safetensors that carries its own configuration; same weights, same bytes.
+    """Write a checkpoint as float16 safetensors with its own configuration, and give the file's sha256.
 
-    Returns:
-        sha256 of the file.
-
-    Raises:
-        WeightsError: a weight is NaN or infinite.
-        OutputError: it cannot be written.
+    Same weights, same bytes; a WeightsError where one is NaN or infinite.
     """
     tensors = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
     config = {"model": model.config.to_dict(), "preprocessing": preprocessing.to_dict()}
@@ -219,11 +202,7 @@ def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, 
 
 
 def empty_model(config: ModelConfig) -> IIR:
-    """The network without memory or random numbers for weights that a file replaces.
-
-    Raises:
-        ConfigError: none can be built.
-    """
+    """The network without memory or random numbers for weights that a file replaces; a ConfigError where none fits."""
     try:
         with torch.device("meta"):
             return IIR(config)
@@ -251,11 +230,7 @@ def _check_tensors(file: Path, header: Mapping[str, Any], expected: Mapping[str,
 
 
 def filled(file: Path, model: IIR, content: bytes) -> IIR:
-    """An empty network with the weights of a file's content, in evaluation mode and float32, without gradients.
-
-    Raises:
-        IntegrityError: naming the file: it is damaged, or a weight is NaN or infinite.
-    """
+    """An empty network with the weights of a file's content, in evaluation mode and float32, without gradients."""
     try:
         tensors = tensors_from_bytes(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

@@ -71,13 +71,7 @@ class EvaluationProtocol(CheckedRecord, error=WeightsError):
 
 @dataclass(frozen=True)
 class SetMetric(CheckedRecord, error=WeightsError):
-    """Scores on one set.
-
-    Attributes:
-        name: of the set.
-        miou: mean IoU over classes, in [0, 1].
-        fb_iou: mean of foreground and background IoU, in [0, 1].
-    """
+    """Scores on one set, mIoU over its classes and FB-IoU, in [0, 1]."""
 
     name: _Line
     miou: _Share
@@ -161,11 +155,7 @@ class WeightsEntry(CheckedRecord, error=WeightsError):
 
     @classmethod
     def from_config(cls, values: object, where: str = "config.json") -> WeightsEntry:
-        """Build from what :meth:`to_config` gives.
-
-        Raises:
-            WeightsError: it is not a configuration of this package, or a field breaks its rule.
-        """
+        """Build from what :meth:`to_config` gives; anything else is a WeightsError."""
         if not isinstance(values, Mapping) or values.get("format") != CONFIG_FORMAT:
             raise WeightsError(f"{where} is not the configuration of an iir_sdk checkpoint (format {CONFIG_FORMAT!r}).")
         return cls.from_dict({k: v for k, v in values.items() if k != "format"}, where)
@@ -175,11 +165,7 @@ class WeightsEntry(CheckedRecord, error=WeightsError):
         return {"format": CONFIG_FORMAT} | {k: v for k, v in self.to_dict().items() if k not in _PLACE}
 
     def check_sdk_version(self) -> None:
-        """Refuse a checkpoint that asks for a newer ``iir_sdk``.
-
-        Raises:
-            WeightsError: naming both versions.
-        """
+        """Refuse a checkpoint that asks for a newer ``iir_sdk``, by a WeightsError."""
         if Version(iir_sdk.__version__) < Version(self.min_sdk_version):
             raise WeightsError(
                 f"checkpoint {self.name!r} needs iir_sdk {self.min_sdk_version} or newer, this is "
@@ -188,11 +174,7 @@ class WeightsEntry(CheckedRecord, error=WeightsError):
 
 
 def check_same(name: str, pickled: str, embedded: str) -> None:
-    """Hold the weights that a pickle names by their sha256 to those that the package embeds under that name.
-
-    Raises:
-        IntegrityError: they are others.
-    """
+    """Hold the weights that a pickle names to those that the package embeds under that name; else an IntegrityError."""
     if pickled != embedded:
         raise IntegrityError(
             f"this was pickled with weights {name!r} of sha256 {pickled[:12]}..., but those of this version of iir_sdk "

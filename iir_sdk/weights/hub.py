@@ -141,14 +141,7 @@ def download(repo_id: str, filename: str, options: HubOptions) -> Path:
 
 
 def upload(folder: Path, repo_id: str, *, token: str | bool | None, private: bool | None, message: str) -> str:
-    """Create a repository if there is none, and commit a folder's files to it.
-
-    Returns:
-        The commit, 40 hex digits.
-
-    Raises:
-        HubAccessError, HubError, WeightsNotFoundError: as :func:`fetch`.
-    """
+    """Create a repository if there is none, commit a folder's files to it, and give the commit, 40 hex digits."""
     with hub_errors(f"{repo_id!r}"):
         api = HfApi(token=token, library_name="iir_sdk", library_version=iir_sdk.__version__)
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -158,17 +151,9 @@ def upload(folder: Path, repo_id: str, *, token: str | bool | None, private: boo
 
 
 def set_aside(file: Path, seen: tuple[int, int] | None) -> Path:
-    """Rename a bad file of the cache so that nothing takes it for good; one such copy is kept.
+    """Rename a bad file of the cache so that nothing takes it for good, unless it is no longer the one ``seen``.
 
-    Args:
-        file: its path in the cache.
-        seen: which file was found bad; one that another process has put there since stays.
-
-    Returns:
-        The bad copy's path.
-
-    Raises:
-        IntegrityError: the cache is read-only; the message names the file and the cure.
+    One such copy is kept, and its path given; of a read-only cache an IntegrityError names the file and the cure.
     """
     # The cache shows a file by links; the bytes behind all of them have to go.
     real = file.resolve()

@@ -28,11 +28,7 @@ def manifest_path() -> Path:
 
 
 def manifest_to_edit() -> Path:
-    """The manifest of a checkout, where publishing pins what it published.
-
-    Raises:
-        WeightsError: the package is installed, and its own copy is not the one to edit.
-    """
+    """The manifest of a checkout, where publishing pins what it published; of an installed package, a WeightsError."""
     path = manifest_path()
     if path.parent == PACKAGE:
         raise WeightsError(f"{path} belongs to an installation; name the manifest to write: --manifest FILE")
@@ -63,11 +59,7 @@ def weights_info(name: str) -> WeightsEntry:
 
 
 def read_manifest(path: Path) -> dict[str, WeightsEntry]:
-    """All checkpoints of a manifest file by name.
-
-    Raises:
-        WeightsError: the manifest is missing or broken; the message names entry and field.
-    """
+    """All checkpoints of a manifest file by name; of a broken one, a WeightsError names entry and field."""
     document = read_json(path)
     if not isinstance(document, Mapping) or not isinstance(document.get("checkpoints"), list):
         raise WeightsError(f"{path} must be an object with a list of 'checkpoints'; install iir_sdk again.")
@@ -87,12 +79,7 @@ def read_manifest(path: Path) -> dict[str, WeightsEntry]:
 
 
 def write_entry(path: Path, entry: WeightsEntry) -> None:
-    """Put an entry into a manifest file, in place of the one of its name if there is one; a missing file is begun.
-
-    Raises:
-        WeightsError: the manifest is broken.
-        OutputError: it cannot be written.
-    """
+    """Put an entry into a manifest file, in place of the one of its name if there is one; a missing file is begun."""
     entries = (read_manifest(path) if path.exists() else {}) | {entry.name: entry}
     document = {"schema": SCHEMA, "checkpoints": [e.to_dict() for e in entries.values()]}
     content = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -100,11 +87,7 @@ def write_entry(path: Path, entry: WeightsEntry) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value.
-
-    Raises:
-        WeightsError: it is not there, too large, or not JSON.
-    """
+    """A JSON file's value; a WeightsError where it is not there, too large, or not JSON."""
     try:
         size = path.stat().st_size
         if size > _LARGEST_JSON:
@@ -116,11 +99,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """The value that JSON bytes hold.
-
-    Raises:
-        WeightsError: they are not JSON.
-    """
+    """The value that JSON bytes hold; a WeightsError where they are not JSON."""
     try:
         return json.loads(content)
     # RecursionError: lists nested thousands deep.

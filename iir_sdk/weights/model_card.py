@@ -59,12 +59,7 @@ result.mask  # bool (H, W), at the query's own size
 
 
 def model_card(entry: WeightsEntry, source: str) -> str:
-    """The card of a checkpoint.
-
-    Args:
-        entry: what is known of it.
-        source: what the usage example loads: a repository or a folder.
-    """
+    """The card of a checkpoint; ``source`` is what its example loads, a repository or a folder."""
     front_matter = ModelCardData(
         license="other" if entry.license == UNSTATED else entry.license.lower(),
         library_name="iir_sdk",

@@ -23,22 +23,13 @@ from iir_sdk.weights.saving import unchanged_bytes
 
 @dataclass(frozen=True)
 class EmbeddedWeights:
-    """Weights that travel with the package.
-
-    Attributes:
-        name: theirs.
-        sha256: of their file.
-    """
+    """Weights that travel with the package, by their name and their file's sha256."""
 
     name: str
     sha256: str
 
     def unpacked(self) -> Checkpoint:
-        """The weights, loaded and verified.
-
-        Raises:
-            IntegrityError: this version of the package embeds others under that name.
-        """
+        """The weights, loaded and verified; an IntegrityError where this version of the package embeds others."""
         checkpoint = load_checkpoint(self.name)
         check_same(self.name, self.sha256, checkpoint.sha256)
         return checkpoint
@@ -46,12 +37,7 @@ class EmbeddedWeights:
 
 @dataclass(frozen=True)
 class CarriedWeights:
-    """Weights that nobody else has.
-
-    Attributes:
-        entry: the checkpoint's; likewise ``file`` and ``checks``.
-        content: safetensors.
-    """
+    """Weights that nobody else has: the checkpoint's entry, file and checks, and its content as safetensors."""
 
     entry: WeightsEntry
     file: Path

@@ -56,15 +56,7 @@ def load_checkpoint(
 
 
 def download_checkpoint(name: str, options: HubOptions) -> Checkpoint:
-    """A checkpoint from the Hub, or the Hub's cache, even where a copy is embedded or on disk.
-
-    Args:
-        name: a manifest name or ``owner/name``.
-        options: how to ask the Hub.
-
-    Raises:
-        WeightsNotFoundError: no such name, or not on the Hub yet; else as :func:`load_checkpoint`.
-    """
+    """A checkpoint from the Hub, or the Hub's cache, even where a copy is embedded or on disk."""
     known = known_weights()
     if name in known:
         return _from_manifest(known[name], options)

@@ -34,11 +34,7 @@ def described(
     license: str | None = None,
     training_data: Sequence[str] | None = None,
 ) -> WeightsEntry:
-    """An entry with other words; None keeps what it says.
-
-    Raises:
-        WeightsError: a value breaks its rule.
-    """
+    """An entry with other words; None keeps what it says."""
     if isinstance(training_data, str):
         raise WeightsError(f"training_data={training_data!r} is one string; pass a list of names.")
     given = {"name": name, "description": description, "license": license}
@@ -53,16 +49,8 @@ def described(
 def save_folder(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, repo_id: str | None = None) -> WeightsEntry:
     """Write weights, card and configuration, the configuration last since it states the others' sha256.
 
-    Args:
-        checkpoint: what to save; weights that were not changed get the bytes and sha256 that they came with.
-        folder: made if missing.
-        repo_id: the repository that the card's example loads; None for the folder.
-
-    Returns:
-        The entry with the size and sha256 of the written file.
-
-    Raises:
-        OutputError: it cannot be written.
+    Weights that were not changed get the bytes and sha256 that they came with. The card's example loads ``repo_id``,
+    else the folder. Gives the entry with the size and sha256 of the written file.
     """
     target = made_folder(folder)
     file = target / WEIGHTS_FILE
@@ -115,13 +103,7 @@ def publish_checkpoint(
 ) -> WeightsEntry:
     """Upload a checkpoint as :func:`save_folder` writes it, fetch it back at its commit, and verify that copy.
 
-    Returns:
-        Its entry, published and pinned to the commit.
-
-    Raises:
-        WeightsError: no licence is stated, or repo_id is no ``owner/name``.
-        HubError, HubAccessError, WeightsNotFoundError: the Hub did not take it.
-        IntegrityError: what it gives back is not what was sent.
+    Gives its entry, pinned to the commit; a WeightsError where no licence is stated, or repo_id is no ``owner/name``.
     """
     if not REPO_ID.fullmatch(repo_id):
         raise WeightsError(f"repo_id={repo_id!r} must be owner/name, as in 'me/my-weights'.")
@@ -145,12 +127,7 @@ def publish_checkpoint(
 def publish_and_pin(
     checkpoint: Checkpoint, repo_id: str, manifest: Path, *, token: str | bool | None, private: bool | None
 ) -> WeightsEntry:
-    """Publish a checkpoint, and write commit, size and sha256 into a manifest.
-
-    Raises:
-        WeightsError: the manifest is broken, or has the name for other weights that are embedded; and as
-            :func:`publish_checkpoint` raises.
-    """
+    """Publish a checkpoint, and write commit, size and sha256 into a manifest; not over others that are embedded."""
     before = read_manifest(manifest).get(checkpoint.name) if manifest.exists() else None
     embedded = before is not None and before.embedded
     if before and embedded and before.sha256 != checkpoint.sha256:

@@ -24,12 +24,7 @@ _WHAT = "the Montgomery and Shenzhen chest X-rays with masks (CXR_png, masks)"
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """The X-rays that have a mask.
-
-    Raises:
-        DatasetNotFoundError: a folder is missing; the message says which.
-        DatasetError: a training split was asked for, or no picture has a mask.
-    """
+    """The X-rays that have a mask."""
     selection.only_for_tests("Chest X-ray")
     folder = require(root / "CXR_png", _WHAT, folder=True)
     require(root / "masks", _WHAT, folder=True)

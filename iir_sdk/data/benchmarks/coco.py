@@ -32,12 +32,7 @@ COCO = AnnotatedPictures(
 
 
 def read(root: Path, selection: Selection) -> DensePart:
-    """COCO-20i's part of a selection; keys are picture ids.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: no such fold, a broken annotation file, or nothing is left.
-    """
+    """COCO-20i's part of a selection; keys are picture ids."""
     selection.check_fold(FOLDS)
     fold, split = selection.fold, selection.split
     areas = COCO.areas(root, split, f"coco-{_PART[split]}")

@@ -25,13 +25,7 @@ _USED = ("id", "category_id", "iscrowd", "bbox", "obj_ann_id", "segmentation")
 
 @dataclass(frozen=True)
 class Annotations:
-    """One annotation file.
-
-    Attributes:
-        images: record of each picture, by its id.
-        categories: name of each category, by its id, sorted by id.
-        of_image: annotations by picture.
-    """
+    """One annotation file: records by picture id, category names by id (sorted by it), annotations by picture id."""
 
     images: Mapping[int, Record]
     categories: Mapping[int, str]
@@ -44,12 +38,7 @@ class Annotations:
 
 @lru_cache(maxsize=4)
 def read_annotations(path: Path, what: str) -> Annotations:
-    """Read an annotation file; kept for further calls.
-
-    Raises:
-        DatasetNotFoundError: it is missing.
-        DatasetError: it is not in COCO's format.
-    """
+    """Read an annotation file, kept for further calls; a DatasetError where it is missing or not in COCO's format."""
     try:
         document = json.loads(require(path, what).read_bytes())
         images = {int(i["id"]): i for i in document["images"]}
@@ -64,13 +53,7 @@ def read_annotations(path: Path, what: str) -> Annotations:
 
 @dataclass(frozen=True)
 class AnnotatedPictures:
-    """Where a benchmark in this format has its annotations and pictures.
-
-    Attributes:
-        what: the distribution, for messages.
-        annotation_files: of each split, below the root.
-        picture_file: of a picture's record in a split, below the root.
-    """
+    """A benchmark in this format: its name in messages, its annotation files and a picture's file, below the root."""
 
     what: str
     annotation_files: Mapping[Split, str]
@@ -126,12 +109,7 @@ def class_mask(annotations: Annotations, image: int, category: int) -> NDArray[n
 
 
 def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """``(H, W)`` bool of one annotation: polygons, or run lengths as counts or as a string.
-
-    Raises:
-        DatasetError: it is in none of these forms.
-        MissingDependencyError: pycocotools is not installed.
-    """
+    """``(H, W)`` bool of one annotation: polygons, or run lengths as counts or as a string; else a DatasetError."""
     try:
         from pycocotools import mask as rle
     except ImportError as error:

@@ -35,12 +35,7 @@ _WHAT = "DeepGlobe land cover's train folder (<id>_sat.jpg, <id>_mask.png)"
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """DeepGlobe's tiles by class.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: a training split was asked for, or nothing is left.
-    """
+    """DeepGlobe's tiles by class."""
     selection.only_for_tests("DeepGlobe")
     folder = require(root / "train", _WHAT, folder=True)
     stems = sorted(p.name.removesuffix("_mask.png") for p in folder.glob("*_mask.png"))

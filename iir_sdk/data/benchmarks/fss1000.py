@@ -25,12 +25,7 @@ _WHAT = "FSS-1000 (fewshot_data.zip, unpacked, and fss_test_set.txt)"
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """FSS-1000's training or test classes; keys are ``<class>/<number>``.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: a listed class is not there.
-    """
+    """FSS-1000's training or test classes; keys are ``<class>/<number>``."""
     selection.check_fold(FOLDS)
     folder = require(root / "fewshot_data", _WHAT, folder=True)
     there = {p.name for p in folder.iterdir() if p.is_dir()}

@@ -31,12 +31,7 @@ _LIST_WHAT = "ISIC 2017's part 3 ground truth (three .csv files)"
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """ISIC 2018's pictures by diagnosis.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: a training split was asked for, or nothing is left.
-    """
+    """ISIC 2018's pictures by diagnosis."""
     selection.only_for_tests("ISIC 2018")
     folder = require(root / PICTURES, _WHAT, folder=True)
     diagnosis = _diagnoses(root)

@@ -32,12 +32,7 @@ LVIS = AnnotatedPictures(
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """LVIS-92i's part of a selection; keys are picture ids.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: no such fold, a broken annotation file, or nothing is left.
-    """
+    """LVIS-92i's part of a selection; keys are picture ids."""
     selection.check_fold(FOLDS)
     fold, split = selection.fold, selection.split
     areas = LVIS.areas(root, split, f"lvis-{split}")

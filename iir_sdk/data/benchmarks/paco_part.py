@@ -35,12 +35,7 @@ PACO = AnnotatedPictures(
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """PACO-Part's part of a selection, of crops.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: no such fold, a broken annotation file, or nothing is left.
-    """
+    """PACO-Part's part of a selection, of crops."""
     selection.check_fold(FOLDS)
     fold, split = selection.fold, selection.split
     classes = benchmark_classes(root)

@@ -29,14 +29,7 @@ MIN_AREA = 2 * 32 * 32
 
 @dataclass(frozen=True)
 class BenchmarkPart:
-    """One part of a benchmark, a :class:`FewShotDataset` whose pictures and masks are read when they are asked for.
-
-    Attributes:
-        name: of the set.
-        classes: pictures by class.
-        read_picture: of a key.
-        read_mask: of a class and a key.
-    """
+    """One part of a benchmark, a :class:`FewShotDataset` whose pictures and masks are read when they are asked for."""
 
     name: str
     classes: Mapping[str, tuple[str, ...]]
@@ -54,11 +47,7 @@ class BenchmarkPart:
 
 @dataclass(frozen=True)
 class DensePart(BenchmarkPart):
-    """A part that is a :class:`DenseDataset`.
-
-    Attributes:
-        seen: all classes of the split that a picture shows, however small.
-    """
+    """A part that is a :class:`DenseDataset`: it knows all classes of the split that a picture shows, however small."""
 
     seen: Mapping[str, tuple[str, ...]]
 
@@ -82,20 +71,9 @@ def select(
     *,
     min_area: int = MIN_AREA,
 ) -> dict[str, tuple[str, ...]]:
-    """Pictures of each wanted class (method, section 8).
+    """Keys of each wanted class in order, by the pixels of each that pictures show (method, section 8).
 
-    Args:
-        areas: pixels of each class, by picture, of the split's pictures.
-        classes: all of the benchmark's classes, in its order.
-        novel: those of the fold.
-        selection: split and convention.
-        min_area: fewest pixels of the class.
-
-    Returns:
-        Keys by class, in order; classes without a picture are left out.
-
-    Raises:
-        DatasetError: no picture is left.
+    Classes without a picture are left out; where all are, that is a DatasetError.
     """
     held_out = set(novel)
     train = selection.split == "train"
@@ -117,12 +95,7 @@ def select(
 def seen_classes(
     areas: Mapping[str, Mapping[str, int]], classes: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    """Of each picture that serves a class, all of those classes that it shows, however small.
-
-    Args:
-        areas: pixels of each class, by picture.
-        classes: what :func:`select` gave.
-    """
+    """Of each picture that serves a class (:func:`select`), all of those classes that it shows, however small."""
     serving = {key for keys in classes.values() for key in keys}
     return {key: tuple(c for c in areas[key] if c in classes) for key in sorted(serving)}
 
@@ -134,14 +107,7 @@ def label_areas(labels: NDArray[np.uint8], values: Mapping[str, int]) -> dict[st
 
 
 def indexed_areas(root: Path, name: str, keys: Sequence[str], measure: Callable[[str], dict[str, int]]) -> Areas:
-    """Areas of every picture: read from ``root/.iir_sdk/areas-NAME.json`` if it is of these pictures, else counted.
-
-    Args:
-        root: of the dataset.
-        name: of the index.
-        keys: pictures.
-        measure: pixels by class of one picture.
-    """
+    """Areas of every picture: read from ``root/.iir_sdk/areas-NAME.json`` if it is of these pictures, else counted."""
     file = root / FOLDER / f"areas-{name}.json"
     of = hashlib.sha256("\n".join(keys).encode()).hexdigest()
     # An index that is missing or damaged is made again.

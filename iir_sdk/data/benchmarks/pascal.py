@@ -39,12 +39,7 @@ _VALUES = {name: i + 1 for i, name in enumerate(CLASSES)}
 
 
 def read(root: Path, selection: Selection) -> DensePart:
-    """PASCAL-5i's part of a selection.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: no such fold, or nothing is left.
-    """
+    """PASCAL-5i's part of a selection."""
     selection.check_fold(FOLDS)
     stems = split_stems(root)[selection.split]
     areas = indexed_areas(

@@ -61,12 +61,7 @@ def merged_part(name: str) -> str:
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """PASCAL-Part's part of a selection, of crops.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: no such fold, or nothing is left.
-    """
+    """PASCAL-Part's part of a selection, of crops."""
     selection.check_fold(FOLDS)
     stems = sorted(read_lines(root / VOC / "ImageSets" / "Main" / _LIST[selection.split], _VOC_WHAT))
     annotated = [s for s in stems if (root / "Annotations_Part" / f"{s}.mat").is_file()]

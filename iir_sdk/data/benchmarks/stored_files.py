@@ -20,11 +20,7 @@ Colour = tuple[int, int, int]
 
 
 def require(path: Path, what: str, *, folder: bool = False) -> Path:
-    """A file or folder of an official distribution.
-
-    Raises:
-        DatasetNotFoundError: it is not there; the message says what to put where.
-    """
+    """A file or folder of an official distribution; of a missing one, a DatasetNotFoundError says what to put there."""
     if not (path.is_dir() if folder else path.is_file()):
         kind = "folder" if folder else "file"
         raise DatasetNotFoundError(f"{kind} {path} is missing: put {what} there.")
@@ -42,20 +38,12 @@ def read_picture(path: Path, what: str) -> NDArray[np.uint8]:
 
 
 def read_white_mask(path: Path, what: str) -> NDArray[np.uint8]:
-    """``(H, W)`` uint8 of a mask that is a picture, white on black, perhaps with soft edges: 0 and 1.
-
-    Raises as :func:`stored_pixels` does.
-    """
+    """``(H, W)`` uint8, 0 and 1, of a mask that is a picture, white on black, perhaps with soft edges."""
     return (stored_pixels(path, what, "L") >= 128).astype(np.uint8)
 
 
 def stored_pixels(path: Path, what: str, mode: str | None = None) -> NDArray[np.uint8]:
-    """``(H, W)`` or ``(H, W, C)`` uint8 as a file of labels holds them, a palette's as indices, or converted.
-
-    Raises:
-        DatasetNotFoundError: it is missing.
-        DatasetError: it is no picture, or damaged.
-    """
+    """``(H, W)`` or ``(H, W, C)`` uint8 as a file of labels holds them, a palette's as indices, or converted."""
     require(path, what)
     try:
         with Image.open(path) as picture:
@@ -72,10 +60,7 @@ def mask_of(labels: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
 
 
 def read_colour_labels(path: Path, what: str, colours: Mapping[str, Colour]) -> NDArray[np.uint8]:
-    """``(H, W)`` class numbers, 1 for the first colour; 0 for colours that are none of them.
-
-    Raises as :func:`stored_pixels` does.
-    """
+    """``(H, W)`` class numbers, 1 for the first colour; 0 for colours that are none of them."""
     on = stored_pixels(path, what, "RGB") >= 128
     code = on[..., 0] * 4 + on[..., 1] * 2 + on[..., 2]
     table = np.zeros(8, np.uint8)
@@ -86,13 +71,7 @@ def read_colour_labels(path: Path, what: str, colours: Mapping[str, Colour]) -> 
 
 
 def read_matlab(path: Path, what: str) -> dict[str, Any]:
-    """A file's variables by name, structures with attributes.
-
-    Raises:
-        DatasetNotFoundError: it is missing.
-        DatasetError: it cannot be read.
-        MissingDependencyError: scipy is not installed.
-    """
+    """A file's variables by name, structures with attributes; a DatasetError where it cannot be read."""
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError

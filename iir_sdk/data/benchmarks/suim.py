@@ -33,12 +33,7 @@ _WHAT = "SUIM's TEST folder (images, masks)"
 
 
 def read(root: Path, selection: Selection) -> BenchmarkPart:
-    """SUIM's test pictures by class.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which.
-        DatasetError: a training split was asked for, or nothing is left.
-    """
+    """SUIM's test pictures by class."""
     selection.only_for_tests("SUIM")
     folder = require(root / "TEST" / "masks", _WHAT, folder=True)
     stems = sorted(p.stem for p in folder.glob("*.bmp"))

@@ -35,14 +35,9 @@ _LIGHT = v2.Compose(
 
 
 def random_view(image: Tensor, masks: Tensor, chosen: int, size: int, rng: random.Random) -> Augmented:
-    """A random crop that shows the chosen object, flipped and turned at random, resized to a square.
+    """A random crop of ``(3, H, W)`` uint8 and masks ``(M, H, W)`` that shows the chosen object, flipped and turned.
 
-    Args:
-        image: ``(3, H, W)`` uint8.
-        masks: ``(M, H, W)`` bool.
-        chosen: the mask whose object must be seen.
-        size: side of the result in pixels.
-        rng: of the geometry; colours use torch's global generator.
+    ``rng`` is of the geometry; colours use torch's global generator.
     """
     top, left, height, width = _crop_box(masks[chosen], rng)
     image, masks = image[:, top : top + height, left : left + width], masks[:, top : top + height, left : left + width]
@@ -84,16 +79,9 @@ def _crop_box(mask: Tensor, rng: random.Random) -> tuple[int, int, int, int]:
 
 
 def paste(base: Augmented, patch: Tensor, alpha: Tensor, rng: random.Random) -> tuple[Augmented, Tensor]:
-    """Paste an object onto a picture at a random place and size.
+    """Paste an object ``(3, h, w)`` by its ``alpha (1, h, w)`` in [0, 1] at a random place and size, in random light.
 
-    Args:
-        base: the picture and its masks; masks lose what the object covers.
-        patch: ``(3, h, w)`` uint8, the object's box.
-        alpha: ``(1, h, w)`` float in [0, 1].
-        rng: of place, size and light.
-
-    Returns:
-        The changed picture, and the object's mask ``(S, S)`` bool.
+    Gives the picture, whose masks lose what the object covers, and the object's mask ``(S, S)`` bool.
     """
     size = base.image.shape[1]
     patch, alpha = _resized_object(patch, alpha, size, rng)

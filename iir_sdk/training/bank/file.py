@@ -37,13 +37,7 @@ _OF_VIEWS = (
 
 
 def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -> dict[str, Any]:
-    """What decides a bank's views and features: settings of the recipe, the data, the backbone's weights.
-
-    Args:
-        config: the recipe.
-        maker: of views of all sets and cut-outs.
-        backbone: with its weights loaded.
-    """
+    """What decides a bank's views and features: settings of the recipe, the data, the backbone's weights."""
     settings = config.settings()
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
@@ -60,17 +54,7 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
 
 
 def write_parts(folder: Path, origin: Mapping[str, Any], batches: Iterable[ViewBatch], first: int) -> None:
-    """Write views as they come, :data:`PART_VIEWS` a file, so that a stop loses no more than one file's.
-
-    Args:
-        folder: of the bank.
-        origin: of :func:`bank_origin`.
-        batches: of views with their taps.
-        first: number of the first view, as :func:`views_kept` has it.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
+    """Write views as they come, from number ``first`` on, :data:`PART_VIEWS` a file, which is all that a stop loses."""
     waiting: list[ViewBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -96,17 +80,7 @@ def _write_part(path: Path, origin: Mapping[str, Any], batches: Sequence[ViewBat
 
 
 def views_kept(folder: Path, origin: Mapping[str, Any], *, resume: bool) -> int:
-    """Number of views that a filling goes on from.
-
-    Args:
-        folder: of the bank; need not be there.
-        origin: of :func:`bank_origin`, as the filling has it.
-        resume: whether to go on with what is there.
-
-    Raises:
-        ConfigError: there are some and ``resume`` is off, or they are of another recipe, data or backbone.
-        DatasetError: a file there is no bank's.
-    """
+    """Number of views that a filling goes on from; a ConfigError for some of another, or some without ``resume``."""
     if not _parts(folder):
         return 0
     if not resume:
@@ -115,20 +89,7 @@ def views_kept(folder: Path, origin: Mapping[str, Any], *, resume: bool) -> int:
 
 
 def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
-    """Compare a bank's origin with what a run asks for, without reading its features.
-
-    Args:
-        path: its folder.
-        origin: of :func:`bank_origin`, as the run has it.
-
-    Returns:
-        The sha256 of what the bank holds: its origin and all its views.
-
-    Raises:
-        DatasetNotFoundError: there is no such folder, or nothing in it.
-        DatasetError: it is no bank, or not a full one.
-        ConfigError: it was filled by another recipe, from other data, or with another backbone.
-    """
+    """The sha256 of what a bank holds, by its listings; an error where it is none, not full, or of another origin."""
     if is_file(path):
         raise DatasetError(f"{path} is a file, a bank of this version a folder; fill it anew: iir-sdk bank")
     if not _parts(path):
@@ -169,16 +130,8 @@ def read_bank(
 ) -> FeatureBank:
     """A bank as it was saved; on a CPU its features and masks stay in the files, and are read as they are asked for.
 
-    The files are mapped into memory: runs that draw from one bank at once share what they have read.
-
-    Args:
-        folder: of :func:`check_bank`.
-        config: the recipe of the run.
-        device: where features are kept.
-        allowed, pictures: see :class:`FeatureBank`.
-
-    Raises:
-        DatasetError: it is not a bank's, or nothing in it may be used.
+    The files are mapped into memory: runs that draw from one bank at once share what they have read. ``allowed`` and
+    ``pictures`` as of :class:`FeatureBank`; where they leave nothing, that is a DatasetError.
     """
     bank = FeatureBank(config, device, allowed, pictures)
     for path in _parts(folder):

@@ -31,13 +31,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(make: Callable[[range], ViewBatch], views: int, processes: int) -> Forecast:
-    """From a few views, made here.
-
-    Args:
-        make: gives the views of these numbers with their taps.
-        views: how many are to be made.
-        processes: that make them at the same time.
-    """
+    """From a few views, made here, of all that so many processes are to make."""
     # The global generator is the run's: what is drawn here must not change its course.
     with torch.random.fork_rng(devices=[]):
         make(range(1))
@@ -51,11 +45,7 @@ def forecast(make: Callable[[range], ViewBatch], views: int, processes: int) -> 
 
 
 def check_room(needed: Forecast, folder: Path | None) -> None:
-    """Refuse a bank that fits neither the disk of its folder nor, without one, the memory.
-
-    Raises:
-        OutputError: naming both sizes.
-    """
+    """Refuse, by an OutputError, a bank that fits neither the disk of its folder nor, without one, the memory."""
     if folder is not None:
         free: float = shutil.disk_usage(folder).free
         cure, where = (

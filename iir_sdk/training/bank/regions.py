@@ -42,13 +42,9 @@ _UNSURE = (0.3, 0.7)
 
 
 class BankEpisode(NamedTuple):
-    """One episode from a bank.
+    """Slots of supports and query, the mask of a slot, ``(L, L)`` uint8 in {0, 1, 255}, and perhaps a counterexample.
 
-    Attributes:
-        supports: slots of the supports.
-        query: slot of the query.
-        mask: of a slot, ``(L, L)`` uint8 in {0, 1, 255}.
-        counterexample: a slot, and ``(L, L)`` bool of what is not the object there; None for none.
+    That is a slot, and ``(L, L)`` bool of what is not the object there.
     """
 
     supports: list[int]
@@ -62,17 +58,7 @@ _PhotoRegions = dict[str, dict[str, list[tuple[int, list[int]]]]]
 
 
 class RegionClasses:
-    """Regions of the views that a bank's episodes are drawn from.
-
-    Args:
-        bank: full.
-        config: seed, shots and weights of the sets.
-        progress: whether to show how far it is.
-
-    Raises:
-        DatasetError: no photo has a region in enough of its views, or none is shared by enough photos.
-        MissingDependencyError: scipy is not installed.
-    """
+    """Regions of the views that a full bank's episodes are drawn from; a DatasetError where too few come back."""
 
     def __init__(self, bank: FeatureBank, config: TrainingConfig, *, progress: bool = True) -> None:
         self.bank, self.config, self._needed = bank, config, max(config.episodes.shots) + 1

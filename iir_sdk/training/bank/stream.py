@@ -47,13 +47,7 @@ class PackedView:
 
 
 class ViewBatch(NamedTuple):
-    """Some views that follow one another.
-
-    Attributes:
-        views: what they show.
-        images: ``(B, 3, S, S)`` uint8; empty where ``taps`` are given.
-        taps: their features ``(B, C, h, w)``; None where they are still to be computed.
-    """
+    """Views that follow one another, with their pictures ``(B, 3, S, S)`` uint8, or with their features instead."""
 
     views: list[PackedView]
     images: Tensor
@@ -63,21 +57,10 @@ class ViewBatch(NamedTuple):
 def stream_views(
     maker: ViewMaker, numbers: range, *, batch: int, workers: int, look: Look | None = None
 ) -> Iterator[ViewBatch]:
-    """Views in order.
+    """Views of these numbers in order, ``batch`` at a time, made by so many processes; 0 makes them here.
 
-    Args:
-        maker: of the views.
-        numbers: of the views.
-        batch: views that come together.
-        workers: processes that make them; 0 makes them here.
-        look: computes their features where they are made, one by one, so that they do not depend on how views are
-            grouped. None leaves that to the caller.
-
-    Yields:
-        ``batch`` views at a time, the last ones perhaps fewer.
-
-    Raises:
-        DatasetError: a mask does not fit its picture.
+    ``look`` computes their features where they are made, one by one, so that they do not depend on how views are
+    grouped; None leaves that to the caller.
     """
     made = _Views(maker, numbers, look)
     yield from DataLoader(made, batch_size=batch, num_workers=workers, collate_fn=_joined)

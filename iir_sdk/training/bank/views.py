@@ -99,11 +99,7 @@ def _decoded_bytes(decoded: _Decoded) -> int:
 
 
 def read_cutouts(root: Path) -> list[Path]:
-    """All WebP or PNG files with alpha below ``root``, sorted.
-
-    Raises:
-        DatasetNotFoundError: there is none.
-    """
+    """All WebP or PNG files with alpha below ``root``, sorted; none is a DatasetNotFoundError."""
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png") and p.name[0] != ".")
     if not files:
         raise DatasetNotFoundError(f"no .webp or .png cut-outs below {root}.")
@@ -131,13 +127,7 @@ class _Objects:
 
 
 class ViewMaker:
-    """Makes view number ``i`` from (seed, i) alone.
-
-    Args:
-        sets: pictures with masks.
-        cutouts: files with alpha, each a class of its own; may be empty.
-        config: sizes, shares and the seed.
-    """
+    """Makes view number ``i`` from (seed, i) alone, of sets and of cut-outs, each of which is a class of its own."""
 
     def __init__(self, sets: Sequence[PictureSet], cutouts: Sequence[Path], config: TrainingConfig) -> None:
         self.config = config

@@ -11,11 +11,7 @@ from iir_sdk.files import write_atomically
 
 
 def require_matplotlib() -> Any:
-    """Matplotlib's figures, drawn without a screen.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Matplotlib's figures, drawn without a screen; a MissingDependencyError without it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -31,16 +27,7 @@ def require_matplotlib() -> Any:
 
 
 def draw_curve(lines: Sequence[dict[str, float]], path: Path) -> Path:
-    """Loss, IoU and learning rate over the steps, and the validations if there were any.
-
-    Args:
-        lines: of ``log.jsonl``.
-        path: of the PNG.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
-    """
+    """Loss, IoU and learning rate over the steps of ``log.jsonl``, and the validations if there were any, as a PNG."""
     figure = require_matplotlib()(figsize=(9, 4.5), layout="constrained")
     loss, iou = figure.subplots(1, 2)
     training = [line for line in lines if "loss" in line]

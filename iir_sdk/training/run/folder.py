@@ -17,14 +17,7 @@ LAST, BEST = "last.pt", "best.pt"
 
 
 class RunFolder:
-    """Keeps a run.
-
-    Args:
-        path: made if missing.
-        config: the recipe.
-        contents: what the run is made of.
-        writes: False in all processes but one, which then only read.
-    """
+    """Keeps a run and what it is made of; where it does not write, as in all processes but one, it only reads."""
 
     def __init__(self, path: Path, config: TrainingConfig, contents: Mapping[str, Any], *, writes: bool = True) -> None:
         self.path, self.config, self.contents, self.writes = path, config, contents, writes
@@ -32,11 +25,7 @@ class RunFolder:
             made_folder(path)
 
     def open(self, *, resume: bool, device: torch.device) -> dict[str, Any] | None:
-        """The state to go on from, None for a fresh run; writes recipe and data list.
-
-        Raises:
-            ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
-        """
+        """The state to go on from, None for a fresh run; a ConfigError for another's, or any without ``resume``."""
         state = None
         if (self.path / LAST).exists():
             if not resume:

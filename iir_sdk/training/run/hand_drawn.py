@@ -27,10 +27,6 @@ def hand_drawn(labels: Labels, rng: random.Random) -> Labels:
     """An exact mask as somebody might have drawn it: at random rough, a box, strokes or clicks.
 
     Strokes and clicks say what is object and what is background where they are, and nothing elsewhere.
-
-    Args:
-        labels: with an object in it.
-        rng: decides how.
     """
     way: Callable[[Labels, random.Random], Labels] = rng.choice((rough_outline, filled_box, strokes, clicks))
     drawn = way(labels, rng)

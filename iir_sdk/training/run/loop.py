@@ -92,11 +92,7 @@ class Trainer:
         self.processes.wait()
 
     def export(self) -> Path:
-        """Write the best validated weights, else the averaged ones, as ``model.safetensors`` in the run's folder.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write the best validated weights, else the averaged ones, as ``model.safetensors`` in the run's folder."""
         path = self.folder.path / "model.safetensors"
         if self.processes.first:
             model = self._averaged()

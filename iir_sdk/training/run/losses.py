@@ -10,13 +10,7 @@ from iir_sdk.data.dataset import IGNORE
 
 
 def mask_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -> Tensor:
-    """Cross entropy plus Dice of the final map, at the target's size.
-
-    Args:
-        logits: ``(B, 2, h, w)``.
-        target: ``(B, H, W)`` int64 in {0, 1, 255}; 255 counts nowhere.
-        dice_weight: weight of the Dice term.
-    """
+    """Cross entropy plus weighed Dice of logits ``(B, 2, h, w)`` at the size of the target, in {0, 1, 255}."""
     size = (target.shape[1], target.shape[2])
     full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
     known = target != IGNORE
@@ -25,12 +19,7 @@ def mask_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -> Te
 
 
 def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
-    """``1 - (2 |P T| + 1) / (|P| + |T| + 1)``, mean over the pictures that hold the object (Milletari et al., 2016).
-
-    Args:
-        probability: ``(B, H, W)`` in [0, 1].
-        target: ``(B, H, W)`` in {0, 1, 255}; 255 counts nowhere.
-    """
+    """``1 - (2 |P T| + 1) / (|P| + |T| + 1)``, mean over the pictures that hold the object (Milletari et al., 2016)."""
     known = (target != IGNORE).float()
     truth = (target == 1).float()
     both = (probability * truth).sum((1, 2))
@@ -41,12 +30,7 @@ def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
 
 
 def share_loss(logits: Tensor, share: Tensor) -> Tensor:
-    """Cross entropy of coarse 2-way logits against each cell's share of foreground.
-
-    Args:
-        logits: ``(B, 2, h, w)``.
-        share: ``(B, h, w)`` in [0, 1]; negative where the cell is ignored.
-    """
+    """Cross entropy of logits ``(B, 2, h, w)`` against cells' shares of foreground, negative where they are ignored."""
     known = (share >= 0).float()
     share = share.clamp_min(0)
     entropy = F.cross_entropy(logits.float(), torch.stack([1 - share, share], 1), reduction="none")

@@ -14,13 +14,7 @@ from torch import distributed
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run.
-
-    Attributes:
-        rank: this one's number.
-        count: how many there are.
-        local_rank: this one's number on its machine.
-    """
+    """The processes of a run: this one's number, how many there are, and this one's number on its machine."""
 
     rank: int = 0
     count: int = 1
@@ -47,11 +41,7 @@ class Processes:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started, if it did.
-
-    Args:
-        device: as users name it; NCCL joins CUDA devices, each process taking one of its own, gloo the rest.
-    """
+    """Join the processes that ``torchrun`` started, if it did: NCCL on CUDA devices, one a process, gloo on others."""
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         yield Processes()
         return

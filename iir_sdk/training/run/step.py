@@ -48,12 +48,7 @@ class EpisodeBatch:
 
 
 class TrainingStep(nn.Module):
-    """The loss of a batch as a module's forward pass, which is what data-parallel training wraps.
-
-    Args:
-        model: whose decoder is trained.
-        config: weights of the loss, directional dropout.
-    """
+    """The loss of a batch as a module's forward pass, which is what data-parallel training wraps."""
 
     def __init__(self, model: IIR, config: TrainingConfig) -> None:
         super().__init__()
