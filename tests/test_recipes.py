@@ -15,6 +15,7 @@ def test_every_recipe_of_the_package_is_valid():
     assert set(packaged_recipes()) == {
         "coco",
         "duo",
+        "finetune",
         "fss1000",
         "lite0",
         "lite2",

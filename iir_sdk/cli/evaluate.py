@@ -67,7 +67,8 @@ def calibrate(
     protocol = Protocol(episodes=episodes, seeds=(seed,))
     of_sets, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
     observed = Observed(*(torch.cat(parts) for parts in zip(*of_sets.values(), strict=True)))
-    save_checkpoint(fit_scores(segmenter.checkpoint.model.cpu(), observed), segmenter.preprocessing, path)
+    fitted = fit_scores(segmenter.checkpoint.model.cpu(), observed)
+    save_checkpoint(fitted, segmenter.preprocessing, path, segmenter.checkpoint.entry.description)
     click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
 
 

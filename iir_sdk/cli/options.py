@@ -56,12 +56,14 @@ ONLY = click.option(
     metavar="NAME",
     help="Use these alone: a set, a picture (set/stem), 'cutouts', some (cutouts/FOLDER), a .txt list; repeat.",
 )
-RECIPE = _shared(
-    click.argument("recipe", default="lite2"),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
-)
+_SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
+RECIPE = _shared(click.argument("recipe", default="lite2"), _SET)
+RECIPE_OF_INIT = _shared(click.argument("recipe", required=False), _SET)
 BACKBONE_WEIGHTS = click.option(
     "--backbone-weights", type=PATH, help="File (of two towers, of either); default: its package's, or the Hub's."
+)
+INIT = click.option(
+    "--init", help="Start from these trained weights: a name, file, folder or owner/name; the recipe is then finetune."
 )
 BASE_LEARNER = click.option(
     "--base-learner", type=PATH, help="Base learner that pretrain wrote, where the recipe has one."

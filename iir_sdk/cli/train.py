@@ -13,29 +13,33 @@ from iir_sdk.cli.options import (
     CUTOUTS,
     DATA,
     DEVICE,
+    INIT,
     LEAVE_OUT,
     ONLY,
     PARTS,
     PATH,
     RECIPE,
+    RECIPE_OF_INIT,
     WORKERS,
 )
 
 
 @click.command()
-@RECIPE
+@RECIPE_OF_INIT
 @DATA
 @CUTOUTS
+@INIT
 @click.option("--out", type=PATH, required=True, help="Folder of the bank.")
 @click.option("--resume", is_flag=True, help="Go on with the filling in --out.")
 @BACKBONE_WEIGHTS
 @DEVICE
 @WORKERS
 def bank(
-    recipe: str,
+    recipe: str | None,
     overrides: tuple[str, ...],
     data: Path,
     cutouts: Path | None,
+    init: str | None,
     out: Path,
     resume: bool,
     backbone_weights: Path | None,
@@ -44,18 +48,22 @@ def bank(
 ) -> None:
     """Keep the features of RECIPE's augmented views (default: lite2) in a folder, for train and ablate.
 
+    With --init of those weights' backbone, for runs that start from them.
+
     It holds views of all classes; runs with --exclude-fold use those only that none of the fold's masks went into.
     """
-    from iir_sdk.training.config import find_recipe, read_recipe
-    from iir_sdk.training.start import fill_bank
+    from iir_sdk.training.fine_tuning import chosen_recipe
+    from iir_sdk.training.start import TrainedParts, fill_bank
+    from iir_sdk.weights.resolve import load_checkpoint
 
-    config = read_recipe(find_recipe(recipe), overrides)
+    start = load_checkpoint(init) if init else None
+    config = chosen_recipe(recipe, overrides, start)
     count = fill_bank(
         config,
         data,
         out,
         cutouts=cutouts,
-        backbone_weights=backbone_weights,
+        parts=TrainedParts(backbone_weights, init=start),
         device=device,
         workers=workers,
         resume=resume,
@@ -64,9 +72,10 @@ def bank(
 
 
 @click.command()
-@RECIPE
+@RECIPE_OF_INIT
 @DATA
 @CUTOUTS
+@INIT
 @BANK
 @click.option("--out", type=PATH, required=True, help="Folder of the run.")
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out the masks of this COCO fold's classes.")
@@ -79,10 +88,11 @@ def bank(
 @DEVICE
 @WORKERS
 def train(
-    recipe: str,
+    recipe: str | None,
     overrides: tuple[str, ...],
     data: Path,
     cutouts: Path | None,
+    init: str | None,
     bank_file: Path | None,
     out: Path,
     exclude_fold: int | None,
@@ -98,14 +108,18 @@ def train(
 ) -> None:
     """Train a decoder by RECIPE: a .toml file or a name, as pascal; default: lite2, the embedded weights'.
 
+    With --init it starts from trained weights, and RECIPE is finetune: a few minutes on a few dozen pictures.
+
     Several processes: torchrun --nproc-per-node 2 -m iir_sdk.cli train ...
     """
     from iir_sdk.data.folder import coco_fold
-    from iir_sdk.training.config import find_recipe, read_recipe
+    from iir_sdk.training.fine_tuning import chosen_recipe
     from iir_sdk.training.run.processes import joined_processes
     from iir_sdk.training.start import TrainedParts, build_trainer
+    from iir_sdk.weights.resolve import load_checkpoint
 
-    config = read_recipe(find_recipe(recipe), overrides)
+    start = load_checkpoint(init) if init else None
+    config = chosen_recipe(recipe, overrides, start)
     novel = () if exclude_fold is None else coco_fold(exclude_fold)
     with joined_processes(device) as processes:
         trainer = build_trainer(
@@ -118,7 +132,7 @@ def train(
             leave_out=leave_out,
             only=only,
             validation=validation,
-            parts=TrainedParts(backbone_weights, classifier, base_learner),
+            parts=TrainedParts(backbone_weights, classifier, base_learner, start),
             device=device,
             workers=workers,
             processes=processes,
@@ -127,6 +141,11 @@ def train(
         path = trainer.export()
         if processes.first:
             click.echo(f"trained {trainer.step} steps; the checkpoint is {path}")
+            if config.model.presence:
+                click.echo(
+                    "its score and confidence were fitted to the weights that it started from; fit them anew: "
+                    f"iir-sdk calibrate {out} --data {data}"
+                )
 
 
 @click.command()

@@ -44,7 +44,7 @@ class Prediction:
         prior: ``(B, 1, H/16, W/16)`` float32, IIR's prior in [0, 1], weighted mean over the shots.
         shot_weights: ``(B, K)``, each row sums to 1.
         scores: ``(B, 2)``, logits of the query showing the object, and of a pixel of the mask being of it if so; None
-            without a head for them.
+            without a head for them, and in training, which does not fit it.
         auxiliary: 2-way logits ``(B, 2, H/16, W/16)`` of the query after fusion and after each block.
     """
 
@@ -261,7 +261,7 @@ class IIR(nn.Module):
 
         # Ours: does the query show the object at all, and how much of the mask is of it?
         head, scores = self.decoder.scores, None
-        if head is not None:
+        if head is not None and not self.training:
             scores = score_logits(self.evidence(query, state, weights, logits), head)
         return Prediction(logits, prior, weights, scores, auxiliary)
 

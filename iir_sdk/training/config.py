@@ -253,6 +253,11 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Read a TOML recipe and apply ``key=value`` overrides (``model.width=64`` reaches into a table)."""
+    return TrainingConfig.from_dict(recipe_values(path, overrides))
+
+
+def recipe_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values that a recipe and its overrides name, and no others."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no recipe at {str(path)!r}; those of the package: {', '.join(packaged_recipes())}.")
@@ -262,7 +267,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         raise ConfigError(f"{path} is not TOML: {error}.") from error
     for override in overrides:
         _apply(values, override)
-    return TrainingConfig.from_dict(values)
+    return values
 
 
 def packaged_recipes() -> dict[str, Path]:

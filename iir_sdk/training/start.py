@@ -27,11 +27,12 @@ from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig, read_names
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
 from iir_sdk.training.episode_pictures import EpisodeStream
+from iir_sdk.training.fine_tuning import described_run, started_from
 from iir_sdk.training.pretrain import adapt_classifier, part_classes, pretrain_base_learner, save_part
 from iir_sdk.training.run.loop import Trainer, Validate
 from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.sources import BankSource, EpisodeSource, FilledBank, PictureSource
-from iir_sdk.weights.checkpoint_file import save_checkpoint
+from iir_sdk.weights.checkpoint_file import Checkpoint, save_checkpoint
 
 VALIDATION_SEED = 1_000_003
 """Of the episodes that choose among a run's weights: none that scores are reported for."""
@@ -39,24 +40,26 @@ VALIDATION_SEED = 1_000_003
 
 @dataclass(frozen=True)
 class TrainedParts:
-    """Files with parts of the network that a run starts from.
+    """What the network of a run starts from: files with parts of it, or all of a checkpoint.
 
     Attributes:
         backbone: its ImageNet weights; None for those of its package, or the Hub's.
         classifier: another linear classifier, as ``iir-sdk pretrain`` writes it.
         base_learner: of a recipe with base classes, as ``iir-sdk pretrain`` writes it.
+        init: trained weights in place of all of these, see :mod:`iir_sdk.training.fine_tuning`.
     """
 
     backbone: Path | None = None
     classifier: Path | None = None
     base_learner: Path | None = None
+    init: Checkpoint | None = None
 
     def digests(self) -> dict[str, str]:
-        """The sha256 of each file that is named and there."""
+        """The sha256 of each file that is named and there, and of the checkpoint."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in named.items() if p is not None and p.is_file()
-        }
+        files = {n: p for n, p in named.items() if isinstance(p, Path) and p.is_file()}
+        digests = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()}
+        return digests | ({"init": self.init.sha256} if self.init else {})
 
 
 def build_trainer(
@@ -96,7 +99,7 @@ def build_trainer(
     Raises:
         IirError: missing data, missing weights, or settings that do not fit.
     """
-    processes = processes or Processes()
+    processes, parts = processes or Processes(), parts or TrainedParts()
     _check_workers(workers)
     torch.manual_seed(config.seed)
     # First of all, since it is what is most often missing.
@@ -109,7 +112,7 @@ def build_trainer(
     _check_convention(config, bank, novel)
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
-    model = build_model(config, parts or TrainedParts(), base_classes=tuple(source_data.classes))
+    model = build_model(config, parts, base_classes=tuple(source_data.classes))
     chosen = pick_device(f"cuda:{processes.local_rank}" if _is_cuda(device) and processes.count > 1 else device)
     model.to(chosen)
     source: EpisodeSource
@@ -129,8 +132,14 @@ def build_trainer(
     else:
         stream = EpisodeStream(source_data, config, group=config.episodes.batch * processes.count)
         source = PictureSource(stream, model.backbone, config, device=chosen, workers=workers, processes=processes)
-    digests = parts.digests() if parts else {}
-    return Trainer(model, source, config, folder, device=chosen, processes=processes, validate=score, parts=digests)
+    return Trainer(
+        *(model, source, config, folder),
+        device=chosen,
+        processes=processes,
+        validate=score,
+        parts=parts.digests(),
+        description=described_run(parts.init, config, source_data) if parts.init else None,
+    )
 
 
 def fill_bank(
@@ -139,7 +148,7 @@ def fill_bank(
     out: Path,
     *,
     cutouts: Path | None = None,
-    backbone_weights: Path | None = None,
+    parts: TrainedParts | None = None,
     device: str = "auto",
     workers: int = 2,
     resume: bool = False,
@@ -151,7 +160,7 @@ def fill_bank(
         data: one set, or a folder of sets.
         out: folder of the bank, made if missing.
         cutouts: folder of cut-outs with alpha.
-        backbone_weights: see :class:`TrainedParts`.
+        parts: whose backbone is taken.
         device: ``auto`` or a torch device.
         workers: processes that make views.
         resume: go on with a filling that was stopped.
@@ -171,7 +180,7 @@ def fill_bank(
     config = fitting(config, sets)
     maker = ViewMaker(sets, read_cutouts(cutouts) if cutouts else [], config)
     chosen = pick_device(device)
-    backbone = build_model(config, TrainedParts(backbone_weights)).backbone
+    backbone = build_model(config, parts or TrainedParts()).backbone
     origin = bank_origin(config, maker, backbone)
     first = views_kept(out, origin, resume=resume)
     source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers)
@@ -241,6 +250,10 @@ def build_model(config: TrainingConfig, parts: TrainedParts, *, base_classes: Se
     Raises:
         IirError: weights are missing or do not fit, or the backbone cannot be split.
     """
+    if parts.init is not None:
+        if parts != TrainedParts(init=parts.init):
+            raise ConfigError("--init has all parts: leave out --backbone-weights, --classifier and --base-learner.")
+        return started_from(parts.init, config)
     if config.model.presence:
         raise ConfigError("model.presence=true is fitted after training: leave it out, then iir-sdk calibrate RUN.")
     model = IIR(config.model)

@@ -98,7 +98,7 @@ def read_checkpoint(
             f"{file}: expected sha256 {pinned.sha256}, got {digest}. The file was changed or damaged. {cure}"
         )
     header = _header(file, content)
-    config, preprocessing = _configuration(file, header)
+    config, preprocessing, description = _configuration(file, header)
     if pinned and (config, preprocessing) != (pinned.model, pinned.preprocessing):
         raise IntegrityError(f"{file}: its own configuration is not the one stated for {pinned.name!r}. {cure}")
     model = empty_model(config)
@@ -108,7 +108,7 @@ def read_checkpoint(
     parameters = sum(p.numel() for p in model.parameters())
     if pinned and parameters != pinned.parameters:
         raise IntegrityError(f"{file}: expected {pinned.parameters:,} parameters, got {parameters:,}. {cure}")
-    entry = pinned or _unpinned(file, len(content), digest, model, preprocessing)
+    entry = pinned or _unpinned(file, len(content), digest, model, preprocessing, description)
     origin = f"as {stated_by} states" if pinned else "nothing to compare with"
     checks = (
         Check("size", f"{len(content):,} bytes, {origin}"),
@@ -122,13 +122,17 @@ def read_checkpoint(
     return Checkpoint(entry, model, file.absolute(), checks)
 
 
-def save_checkpoint(model: IIR, preprocessing: Preprocessing, path: str | os.PathLike[str]) -> str:
+def save_checkpoint(
+    model: IIR, preprocessing: Preprocessing, path: str | os.PathLike[str], description: str = ""
+) -> str:
     """Write a checkpoint as float16 safetensors with its own configuration, and give the file's sha256.
 
-    Same weights, same bytes; a WeightsError where one is NaN or infinite.
+    Same weights, same bytes; a WeightsError where one is NaN or infinite. The description, one line, goes with it.
     """
     tensors = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
-    config = {"model": model.config.to_dict(), "preprocessing": preprocessing.to_dict()}
+    config: dict[str, Any] = {"model": model.config.to_dict(), "preprocessing": preprocessing.to_dict()}
+    if description:
+        config["description"] = description
     written = write_safetensors(path, tensors, {FORMAT: json.dumps(config)})
     return hashlib.sha256(written.read_bytes()).hexdigest()
 
@@ -182,7 +186,7 @@ def _header(file: Path, content: bytes) -> Mapping[str, Any]:
     return header
 
 
-def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, Preprocessing]:
+def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, Preprocessing, str]:
     stored = header.get("__metadata__")
     metadata = stored if isinstance(stored, Mapping) else {}
     if not isinstance(metadata.get(FORMAT), str):
@@ -191,7 +195,8 @@ def _configuration(file: Path, header: Mapping[str, Any]) -> tuple[ModelConfig, 
         raise WeightsError(f"{file} is not a checkpoint of this package: its metadata has no {FORMAT!r}.{other}")
     try:
         config = json.loads(metadata[FORMAT])
-        return ModelConfig.from_dict(config["model"]), Preprocessing.from_dict(config["preprocessing"])
+        records = ModelConfig.from_dict(config["model"]), Preprocessing.from_dict(config["preprocessing"])
+        return *records, config.get("description", "")
     except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{file}: its configuration cannot be read: {error!r}.") from error
     except ConfigError as error:
@@ -248,12 +253,14 @@ def filled(file: Path, model: IIR, content: bytes) -> IIR:
     return model.requires_grad_(False).eval()
 
 
-def _unpinned(file: Path, size: int, digest: str, model: IIR, preprocessing: Preprocessing) -> WeightsEntry:
+def _unpinned(
+    file: Path, size: int, digest: str, model: IIR, preprocessing: Preprocessing, description: str
+) -> WeightsEntry:
     stem = file.resolve().parent.name if file.name == WEIGHTS_FILE else file.stem
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:96] or "checkpoint"
     return WeightsEntry(
         name=name,
-        description="",
+        description=description,
         filename=WEIGHTS_FILE,
         size=size,
         sha256=digest,

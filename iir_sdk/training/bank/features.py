@@ -135,7 +135,8 @@ class FeatureBank:
         if not by_set:
             raise DatasetError(
                 f"no class is seen in {shots + 1} different pictures, of {self.used} views in use; add pictures, "
-                "raise `views`, or leave out fewer classes."
+                + ("ask for fewer shots (--set episodes.shots=[1]), " if shots > 1 else "")
+                + "raise bank.views, or leave out fewer classes."
             )
         return {name: sorted(keys) for name, keys in sorted(by_set.items())}
 

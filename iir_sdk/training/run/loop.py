@@ -43,6 +43,7 @@ class Trainer:
         processes: of the run.
         validate: scores the averaged weights every ``validate_every`` steps.
         parts: sha256 of the files that parts of the network came from; a run is resumed with the same ones only.
+        description: one line on the trained weights that the run starts from; None where the decoder is new.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Trainer:
         processes: Processes | None = None,
         validate: Validate | None = None,
         parts: Mapping[str, str] | None = None,
+        description: str | None = None,
     ) -> None:
         self.model, self.source, self.config, self.device = model.to(device), source, config, device
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.processes, self.validate = processes or Processes(), validate
+        self.processes, self.validate, self.description = processes or Processes(), validate, description
         contents = {**source.contents(), "processes": self.processes.count, "parts": dict(parts or {})}
         self.folder = RunFolder(folder, config, contents, writes=self.processes.first)
         self.average = build_average(model.decoder, config)
@@ -80,11 +82,13 @@ class Trainer:
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
-        if self.model.decoder.dictionary is not None or self.config.episodes.ask_for_regions:
+        # Of trained weights it stays as it is: the decoder has learned to read it.
+        new_dictionary = None if self.description else self.model.decoder.dictionary
+        if new_dictionary is not None or self.config.episodes.ask_for_regions:
             require_clustering()
         self._resume(self.folder.open(resume=resume, device=self.device))
-        if self.step == 0 and self.model.decoder.dictionary is not None:
-            fit_dictionary(self.model.decoder.dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
+        if self.step == 0 and new_dictionary is not None:
+            fit_dictionary(new_dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
         if self.step < self.source.steps:
             self._train()
         if self.processes.first and self.folder.lines():
@@ -99,7 +103,7 @@ class Trainer:
             if (self.folder.path / BEST).exists():
                 best = torch.load(self.folder.path / BEST, map_location=self.device, weights_only=True)
                 model.decoder.load_state_dict(best["decoder"])
-            save_checkpoint(model, self.config.preprocessing, path)
+            save_checkpoint(model, self.config.preprocessing, path, self.description or "")
         self.processes.wait()
         return path
 
