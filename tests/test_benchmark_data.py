@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from iir_sdk.data.benchmarks import coco, pascal, pascal_part
-from iir_sdk.data.benchmarks.coco_format import image_areas
 from iir_sdk.data.benchmarks.part import block_fold, interleaved_fold, select
 from iir_sdk.data.benchmarks.stored_files import read_colour_labels, read_white_mask
 from iir_sdk.data.dataset import Selection
@@ -209,7 +208,7 @@ def test_coco(tmp_path):
     # A base learner must know of objects too small for an episode.
     assert read("coco", root, 1, "train").seen == {"2": ("car",)}
     assert read("coco", root, 3, "train").seen == {"1": ("bicycle",), "2": ("car",)}
-    assert image_areas(coco.COCO.annotations(root, "test"), 7) == {"person": 3600}
+    assert coco.image_areas(coco.COCO.annotations(root, "test"), 7) == {"person": 3600}
 
 
 def test_lvis(tmp_path):

@@ -38,10 +38,10 @@ class FewShotDataset(Protocol):
     def classes(self) -> Mapping[str, tuple[str, ...]]:
         """Keys of the pictures that show a class, by class."""
 
-    def picture(self, key: str) -> NDArray[np.uint8]:
+    def picture(self, key: str, /) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""
 
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
+    def mask(self, name: str, key: str, /) -> NDArray[np.uint8]:
         """``(H, W)`` uint8 of a class in a picture: 0 background, 1 the class, 255 ignore."""
 
 

@@ -3,148 +3,43 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from iir_sdk.data.dataset import CUTOUT_SET
 from iir_sdk.data.folder import PictureSet
 from iir_sdk.errors import DatasetError
 
-_NAMES = """
-    person: people man men woman women boy girl child baby adult family face bust busts officer worker sleuth
-        guardsman dancer bride prince princess father_christmas mother_christmas santa superhero supervillain
-        runner surfer snowboarder skier swimmer golfer bicyclist pedestrian pedestrians weight_lifter wrestlers
-        fencer juggling handball water_polo mage fairy vampire merperson elf genie zombie ninja hand hands fist
-        finger fingers palm palms leg foot ear nose mouth tongue eye eyes lip biceps clown handshake shrug
-        selfie troll imp ogre goblin dolls fireman spacewalk paratrooper grannysmith skin hair massage haircut
-        kiss holding_hands breast_feeding index wedding statue children couple bath mens womens thumbs horns ped head
-        horse_racing sleeping_accommodation laughing restroom toilets xing_school put_litter
-        do_not_litter customs passport_control place_of_worship eyebrow eyebrows referee spectators
-    bicycle: bicycles bicyclist bike cycle tricycle
-    car: cars automobile auto taxi sedan sportscar indycar ambulance
-    motorcycle: motorbike motor_scooter scooter auto_rickshaw
-    airplane: airplanes aeroplane plane planes raptor aircraft
-    bus: buses minibus trolleybus
-    train: trains railway locomotive tram tramway metro monorail light_rail railroad station
-    truck: firetruck garbagetruck lorry fire_engine pickup dumper recreational_vehicle
-    boat: boats ship rowboat speedboat sailboat walnutboat canoe ferry
-    traffic_light: traffic_lights stoplight
-    stop_sign: stop octagonal_sign
-    bird: birds bluebird chicken chick rooster hen turkey duck rubberduck goose penguin eagle owl parrot swan
-        flamingo peacock dove dodo
-    cat: cats kitten blackcat lion tiger leopard
-    dog: dogs puppy poodle pug fox wolf
-    horse: horses unicorn equines donkey
-    sheep: lamb ram goat mountaingoat
-    cow: cows calf bull ox bovines bison buffalo zebu yak
-    elephant: elephants mammoth
-    bear: bears panda teddy
-    backpack: satchel rucksack bag bags
-    umbrella: umbrellas parasol
-    handbag: handbags bag bags purse pouch
-    tie: necktie tuxedo business_suit
-    suitcase: luggage briefcase baggage bag bags customs
-    frisbee: flying_disc
-    skis: ski skier
-    snowboard: snowboarder
-    sports_ball: ball balls football rugby basketball baseball softball volleyball cricketball soccer billiards
-        bowling
-    baseball_bat: bat
-    baseball_glove: glove gloves mitten mitt
-    surfboard: surfer
-    tennis_racket: racket racquet
-    bottle: bottles flask sake
-    wine_glass: glass glasses cocktail tropical_drink
-    cup: cups mug mugs teacup goblet beverage tumbler bubble_tea mate_drink
-    knife: dagger sword swords hocho
-    spoon: ladle spatula
-    bowl: bowls rice curry salad pot_of_food oden
-    apple: apples
-    sandwich: bread_slice hamburger bagel stuffed_flatbread burrito
-    orange: oranges tangerine mandarine mandarin
-    donut: doughnut donuts
-    cake: cupcake shortcake fish_cake moon_cake pancakes pudding
-    chair: chairs seat wheelchair
-    couch: sofa
-    potted_plant: seedling cactus pine_decoration
-    bed: sleeping_accommodation
-    dining_table: table
-    toilet: toilets water_closet restroom
-    tv: television desktop_computer
-    laptop: computer pc
-    mouse: trackball
-    remote: control_knobs
-    cell_phone: phone phones telephone mobile vibration_mode antenna_with_bars selfie pager
-    oven: stove
-    sink: basin
-    refrigerator: fridge
-    book: books notebook ledger
-    clock: stopwatch watch
-    vase: amphora urn pot jar
-    teddy_bear: teddy edward_bear dolls
-"""
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
+_KNOWN = tomllib.loads(Path(__file__).with_name("synonyms.toml").read_text(encoding="utf-8"))
 
-def _by_class(names: str) -> dict[str, tuple[str, ...]]:
-    entries = re.sub(r"\n {8}", " ", names).strip().splitlines()
-    return {name.strip(): tuple(others.split()) for name, others in (entry.split(":") for entry in entries)}
-
-
-SYNONYMS = _by_class(_NAMES)
-"""Other names for things close to a COCO class, read off the names of sets and cut-outs: for each of the four folds.
-
-Generous: a name that only may show the class is left out too.
-"""
+SYNONYMS: dict[str, list[str]] = {name: others.split() for name, others in _KNOWN["synonyms"].items()}
+"""Other names for things close to a COCO class."""
+HOLDS: dict[str, list[str]] = _KNOWN["holds"]
+"""COCO classes that the masks of a ``set/class`` take in."""
+PARTS_OF: dict[str, list[str]] = _KNOWN["parts_of"]
+"""COCO classes that all of a set's classes are parts of."""
 
 _TELLING = re.compile(r"(?:^|[^0-9a-z])[a-z]{2}", re.IGNORECASE)
 """What a name has that is more than numbers, as emoji's code points are: a word, which no digit begins."""
 
-HOLDS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("arabidopsis", "arabidopsis_plant"): ("potted_plant",),
-    ("bicycle_head_tube", "bicycle_head_tube"): ("bicycle",),
-    ("campus_indoor", "chair"): ("chair", "bench"),
-    ("camvid", "car"): ("truck", "bus", "car"),
-    ("camvid", "bicyclist"): ("motorcycle", "bicycle", "person"),
-    ("camvid", "pedestrian"): ("person",),
-    ("camvid", "sign"): ("traffic_light", "stop_sign"),
-    ("coco_extra", "car"): ("truck", "bus", "car"),
-    ("facade", "car"): ("truck", "bus", "car"),
-    ("facade", "traffic-infrastructure"): ("traffic_light", "stop_sign"),
-    ("flood_taxi", "minibus_taxi"): ("truck", "bus", "car"),
-    ("food_indonesia", "rice"): (),
-    ("football_match", "team1"): ("person",),
-    ("football_match", "team2"): ("person",),
-    ("kitchen_appliances", "skillet"): ("bowl", "pizza"),
-    ("oil_palm_fruit", "oil_palm_fruit"): (),
-    ("rice_root", "rice_root"): (),
-    ("solar_panel", "bird-drop"): (),
-    ("stop_button", "emergency_stop_button"): (),
-    ("street_gulf", "vehicle"): ("motorcycle", "truck", "bus", "car"),
-}
-"""(set, class) whose masks take in other COCO classes than its name says; none of them where there is nothing."""
-
-PARTS_OF: dict[str, tuple[str, ...]] = {
-    "car_damage": ("car", "truck"),
-    "car_damage_multi": ("car", "truck"),
-    "car_dent_scratch": ("car", "truck"),
-    "car_front_parts": ("car", "truck"),
-    "car_panel": ("car", "truck"),
-    "car_wreck_damage": ("car", "truck"),
-}
-"""Sets all of whose classes are parts of COCO classes, which go with the whole, as parts of faces do."""
-
 
 def names_class(name: str, classes: Iterable[str]) -> bool:
     """Whether a class or file name holds one of ``classes``, or a synonym, as whole words."""
-    words = _words(name)
-    return any(_holds(words, _words(alias)) for c in classes for alias in (c, *SYNONYMS.get(c, ())))
+    words = _spaced(name)
+    return any(_spaced(alias) in words for c in classes for alias in (c, *SYNONYMS.get(c, ())))
 
 
 def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[PictureSet]:
     """The sets without masks of the novel classes; pictures that show them stay (the unfiltered convention)."""
-    kept = [s.without(_excluder(s.name, novel)) for s in sets]
-    return [s for s in kept if s.classes]
+    left = [s.only([name for name in s.classes if not _shows_any(s.name, name, novel)]) for s in sets]
+    return [s for s in left if s.classes]
 
 
 def without_sets(sets: Sequence[PictureSet], names: Sequence[str]) -> list[PictureSet]:
@@ -194,17 +89,11 @@ def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:
     return [f for f in files if not novel or (_TELLING.search(f.stem) and not names_class(f.stem, novel))]
 
 
-def _excluder(set_name: str, novel: Sequence[str]) -> Callable[[str], bool]:
-    def excluded(name: str) -> bool:
-        shown = HOLDS.get((set_name, name), PARTS_OF.get(set_name))
-        return names_class(name, novel) if shown is None else any(c in novel for c in shown)
-
-    return excluded
+def _shows_any(set_name: str, name: str, novel: Sequence[str]) -> bool:
+    shown = HOLDS.get(f"{set_name}/{name}", PARTS_OF.get(set_name))
+    return names_class(name, novel) if shown is None else any(c in novel for c in shown)
 
 
-def _words(name: str) -> list[str]:
-    return [w for w in re.split(r"[^a-z]+", name.lower()) if w]
-
-
-def _holds(words: list[str], part: list[str]) -> bool:
-    return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
+def _spaced(name: str) -> str:
+    """Its words, each between spaces."""
+    return f" {re.sub('[^a-z]+', ' ', name.lower()).strip()} "

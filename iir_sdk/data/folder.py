@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,10 +75,6 @@ class PictureSet:
         if not (mask == 1).any():
             raise DatasetError(f"{path} is empty; a class that a picture does not show has no file.")
         return mask
-
-    def without(self, excluded: Callable[[str], bool]) -> PictureSet:
-        """The same pictures without the masks of some classes (the unfiltered convention)."""
-        return self.only([name for name in self.classes if not excluded(name)])
 
     def of_pictures(self, stems: Container[str]) -> PictureSet:
         """Those of its pictures alone, with their masks."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.benchmarks.part import BenchmarkPart
-from iir_sdk.data.benchmarks.stored_files import read_picture, read_white_mask, require
+from iir_sdk.data.benchmarks.stored_files import picture_in, read_white_mask, require
 from iir_sdk.data.dataset import Selection
 from iir_sdk.errors import DatasetError
 
@@ -31,11 +31,9 @@ def read(root: Path, selection: Selection) -> BenchmarkPart:
     stems = tuple(sorted(p.stem for p in folder.glob("*.png") if _mask_file(root, p.stem).is_file()))
     if not stems:
         raise DatasetError(f"no picture in {folder} has a mask in {root / 'masks'}.")
-    return BenchmarkPart("chest_xray", {"lung": stems}, partial(_picture, root), partial(_mask, root))
-
-
-def _picture(root: Path, key: str) -> NDArray[np.uint8]:
-    return read_picture(root / "CXR_png" / f"{key}.png", _WHAT)
+    return BenchmarkPart(
+        "chest_xray", {"lung": stems}, partial(picture_in, folder, ".png", _WHAT), partial(_mask, root)
+    )
 
 
 def _mask(root: Path, _: str, key: str) -> NDArray[np.uint8]:
@@ -54,5 +52,5 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have: the pictures of all masks."""
-    for mask in sorted((root / "masks").glob("*.png")):
-        yield root / "CXR_png" / f"{mask.stem.removesuffix('_mask')}.png"
+    stems = sorted(mask.stem.removesuffix("_mask") for mask in (root / "masks").glob("*.png"))
+    return (root / "CXR_png" / f"{stem}.png" for stem in stems)

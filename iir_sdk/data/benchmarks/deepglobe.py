@@ -91,5 +91,5 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have: the pictures of all masks."""
-    for mask in sorted((root / "train").glob("*_mask.png")):
-        yield mask.with_name(mask.name.replace("_mask.png", "_sat.jpg"))
+    masks = sorted((root / "train").glob("*_mask.png"))
+    return (mask.with_name(mask.name.replace("_mask.png", "_sat.jpg")) for mask in masks)

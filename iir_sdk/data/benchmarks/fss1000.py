@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.benchmarks.part import BenchmarkPart
-from iir_sdk.data.benchmarks.stored_files import read_lines, read_picture, read_white_mask, require
+from iir_sdk.data.benchmarks.stored_files import picture_in, read_lines, read_white_mask, require
 from iir_sdk.data.dataset import Selection
 from iir_sdk.errors import DatasetError
 
@@ -36,15 +36,11 @@ def read(root: Path, selection: Selection) -> BenchmarkPart:
     validation = set(read_lines(kept_back, _WHAT)) if kept_back.is_file() else set()
     wanted = sorted(test if selection.split == "test" else there - test - validation)
     classes = {c: tuple(f"{c}/{i}" for i in range(1, PICTURES + 1)) for c in wanted}
-    return BenchmarkPart("fss1000", classes, partial(_picture, root), partial(_mask, root))
+    return BenchmarkPart("fss1000", classes, partial(picture_in, folder, ".jpg", _WHAT), partial(_mask, folder))
 
 
-def _picture(root: Path, key: str) -> NDArray[np.uint8]:
-    return read_picture(root / "fewshot_data" / f"{key}.jpg", _WHAT)
-
-
-def _mask(root: Path, _: str, key: str) -> NDArray[np.uint8]:
-    return read_white_mask(root / "fewshot_data" / f"{key}.png", _WHAT)
+def _mask(folder: Path, _: str, key: str) -> NDArray[np.uint8]:
+    return read_white_mask(folder / f"{key}.png", _WHAT)
 
 
 def census(root: Path) -> dict[str, int]:
@@ -55,7 +51,5 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have."""
-    for folder in sorted(p for p in (root / "fewshot_data").iterdir() if p.is_dir()):
-        for i in range(1, PICTURES + 1):
-            yield folder / f"{i}.jpg"
-            yield folder / f"{i}.png"
+    folders = sorted(p for p in (root / "fewshot_data").iterdir() if p.is_dir())
+    return (folder / f"{i + 1}{suffix}" for folder in folders for i in range(PICTURES) for suffix in (".jpg", ".png"))

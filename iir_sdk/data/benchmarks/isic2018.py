@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.benchmarks.part import BenchmarkPart
-from iir_sdk.data.benchmarks.stored_files import read_picture, read_white_mask, require
+from iir_sdk.data.benchmarks.stored_files import picture_in, read_white_mask, require
 from iir_sdk.data.dataset import Selection
 from iir_sdk.errors import DatasetError
 
@@ -35,17 +35,12 @@ def read(root: Path, selection: Selection) -> BenchmarkPart:
     selection.only_for_tests("ISIC 2018")
     folder = require(root / PICTURES, _WHAT, folder=True)
     diagnosis = _diagnoses(root)
-    classes: dict[str, tuple[str, ...]] = {}
-    for name in CLASSES:
-        if stems := tuple(sorted(p.stem for p in folder.glob("*.jpg") if diagnosis.get(p.stem) == name)):
-            classes[name] = stems
+    stems = sorted(p.stem for p in folder.glob("*.jpg"))
+    by_class = {name: tuple(s for s in stems if diagnosis.get(s) == name) for name in CLASSES}
+    classes = {name: shown for name, shown in by_class.items() if shown}
     if not classes:
         raise DatasetError(f"no picture in {folder} has a diagnosis in {', '.join(LISTS)}.")
-    return BenchmarkPart("isic2018", classes, partial(_picture, root), partial(_mask, root))
-
-
-def _picture(root: Path, key: str) -> NDArray[np.uint8]:
-    return read_picture(root / PICTURES / f"{key}.jpg", _WHAT)
+    return BenchmarkPart("isic2018", classes, partial(picture_in, folder, ".jpg", _WHAT), partial(_mask, root))
 
 
 def _mask(root: Path, _: str, key: str) -> NDArray[np.uint8]:
@@ -70,5 +65,4 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have: the masks of all pictures."""
-    for picture in sorted((root / PICTURES).glob("*.jpg")):
-        yield root / MASKS / f"{picture.stem}_segmentation.png"
+    return (root / MASKS / f"{p.stem}_segmentation.png" for p in sorted((root / PICTURES).glob("*.jpg")))

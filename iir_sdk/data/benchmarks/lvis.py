@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from iir_sdk.data.benchmarks.coco_format import AnnotatedPictures, Record
+from iir_sdk.data.benchmarks.coco import AnnotatedPictures, Record
 from iir_sdk.data.benchmarks.part import BenchmarkPart, interleaved_fold, select
 from iir_sdk.data.dataset import Selection, Split
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.coco_format import AnnotatedPictures, Record, decode
+from iir_sdk.data.benchmarks.coco import AnnotatedPictures, Record, decode
 from iir_sdk.data.benchmarks.part import BenchmarkPart, indexed_areas, interleaved_fold, select
 from iir_sdk.data.dataset import Selection, Split
 

@@ -33,16 +33,8 @@ class BenchmarkPart:
 
     name: str
     classes: Mapping[str, tuple[str, ...]]
-    read_picture: Callable[[str], NDArray[np.uint8]]
-    read_mask: Callable[[str, str], NDArray[np.uint8]]
-
-    def picture(self, key: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB."""
-        return self.read_picture(key)
-
-    def mask(self, name: str, key: str) -> NDArray[np.uint8]:
-        """``(H, W)`` uint8 of a class in a picture: 0, 1, and 255 for ignore where the benchmark ignores anything."""
-        return self.read_mask(name, key)
+    picture: Callable[[str], NDArray[np.uint8]]
+    mask: Callable[[str, str], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.benchmarks.part import DensePart, block_fold, indexed_areas, label_areas, seen_classes, select
-from iir_sdk.data.benchmarks.stored_files import mask_of, read_lines, read_matlab, read_picture, stored_pixels
+from iir_sdk.data.benchmarks.stored_files import mask_of, picture_in, read_lines, read_matlab, stored_pixels
 from iir_sdk.data.dataset import Selection
 
 CLASSES = tuple(
@@ -42,16 +42,11 @@ def read(root: Path, selection: Selection) -> DensePart:
     """PASCAL-5i's part of a selection."""
     selection.check_fold(FOLDS)
     stems = split_stems(root)[selection.split]
-    areas = indexed_areas(
-        root, f"pascal-{selection.split}", stems, lambda s: label_areas(read_labels(root, s), _VALUES)
-    )
-    classes = select(areas, CLASSES, block_fold(CLASSES, selection.fold, FOLDS), selection)
-    seen = seen_classes(areas, classes)
-    return DensePart(f"pascal-fold{selection.fold}", classes, partial(_picture, root), partial(_mask, root), seen)
-
-
-def _picture(root: Path, key: str) -> NDArray[np.uint8]:
-    return read_picture(root / VOC / "JPEGImages" / f"{key}.jpg", _VOC_WHAT)
+    name, fold = f"pascal-{selection.split}", selection.fold
+    areas = indexed_areas(root, name, stems, lambda s: label_areas(read_labels(root, s), _VALUES))
+    classes = select(areas, CLASSES, block_fold(CLASSES, fold, FOLDS), selection)
+    picture = partial(picture_in, root / VOC / "JPEGImages", ".jpg", _VOC_WHAT)
+    return DensePart(f"pascal-fold{fold}", classes, picture, partial(_mask, root), seen_classes(areas, classes))
 
 
 def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:

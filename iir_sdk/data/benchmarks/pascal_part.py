@@ -67,8 +67,8 @@ def read(root: Path, selection: Selection) -> BenchmarkPart:
     annotated = [s for s in stems if (root / "Annotations_Part" / f"{s}.mat").is_file()]
     if not annotated:
         require(root / "Annotations_Part" / f"{stems[0]}.mat", _WHAT)
-    index = indexed_areas(root, f"pascal-part-{selection.split}", annotated, lambda s: _areas(root, s))
-    areas = areas_of_crops(index)
+    name = f"pascal-part-{selection.split}"
+    areas = areas_of_crops(indexed_areas(root, name, annotated, lambda s: _areas(root, s)))
     kind, objects = KINDS[selection.fold]
     classes = sorted({name for seen in areas.values() for name in seen})
     selected = select(areas, classes, [c for c in classes if c.split(":")[0] in objects], selection)
@@ -124,5 +124,4 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have: the pictures of all annotations."""
-    for annotation in sorted((root / "Annotations_Part").glob("*.mat")):
-        yield root / VOC / "JPEGImages" / f"{annotation.stem}.jpg"
+    return (root / VOC / "JPEGImages" / f"{a.stem}.jpg" for a in sorted((root / "Annotations_Part").glob("*.mat")))

@@ -37,6 +37,11 @@ def read_picture(path: Path, what: str) -> NDArray[np.uint8]:
     return load_picture(require(path, what), what=str(path)).pixels
 
 
+def picture_in(folder: Path, suffix: str, what: str, key: str) -> NDArray[np.uint8]:
+    """As :func:`read_picture`, of a key in a folder."""
+    return read_picture(folder / f"{key}{suffix}", what)
+
+
 def read_white_mask(path: Path, what: str) -> NDArray[np.uint8]:
     """``(H, W)`` uint8, 0 and 1, of a mask that is a picture, white on black, perhaps with soft edges."""
     return (stored_pixels(path, what, "L") >= 128).astype(np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.benchmarks.part import BenchmarkPart, indexed_areas, label_areas, select
-from iir_sdk.data.benchmarks.stored_files import Colour, mask_of, read_colour_labels, read_picture, require
+from iir_sdk.data.benchmarks.stored_files import Colour, mask_of, picture_in, read_colour_labels, require
 from iir_sdk.data.dataset import Selection
 
 FOLDS = 1
@@ -39,11 +39,8 @@ def read(root: Path, selection: Selection) -> BenchmarkPart:
     stems = sorted(p.stem for p in folder.glob("*.bmp"))
     areas = indexed_areas(root, "suim", stems, lambda s: label_areas(read_labels(root, s), _VALUES))
     classes = select(areas, tuple(COLOURS), COLOURS, selection)
-    return BenchmarkPart("suim", classes, partial(_picture, root), partial(_mask, root))
-
-
-def _picture(root: Path, key: str) -> NDArray[np.uint8]:
-    return read_picture(root / "TEST" / "images" / f"{key}.jpg", _WHAT)
+    picture = partial(picture_in, root / "TEST" / "images", ".jpg", _WHAT)
+    return BenchmarkPart("suim", classes, picture, partial(_mask, root))
 
 
 def _mask(root: Path, name: str, key: str) -> NDArray[np.uint8]:
@@ -63,5 +60,4 @@ def census(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Every file that a copy must have: the pictures of all masks."""
-    for mask in sorted((root / "TEST" / "masks").glob("*.bmp")):
-        yield root / "TEST" / "images" / f"{mask.stem}.jpg"
+    return (root / "TEST" / "images" / f"{m.stem}.jpg" for m in sorted((root / "TEST" / "masks").glob("*.bmp")))
