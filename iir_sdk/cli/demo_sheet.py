@@ -25,13 +25,13 @@ _STOPS = np.array([(20, 16, 60), (120, 28, 109), (220, 70, 70), (250, 160, 50), 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job went: its query's result, the mask's IoU in [0, 1], and milliseconds of support and prediction."""
+    """How a job went: its query's result, the mask's IoU in [0, 1], and milliseconds."""
 
     job: Job
     segmentation: Segmentation
     iou: float
-    add_support_ms: float
-    predict_ms: float
+    add_support_ms: float  # to encode the support, once
+    predict_ms: float  # of one prediction after a first one
 
 
 def run_jobs(segmenter: FewShotSegmenter, jobs: Iterable[Job]) -> Iterator[JobResult]:

@@ -56,17 +56,11 @@ class DenseDataset(FewShotDataset, Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a benchmark is read.
+    """Which part of a benchmark is read."""
 
-    Attributes:
-        fold: whose classes are novel.
-        split: ``test`` gives the novel classes in test pictures, ``train`` the others in training pictures.
-        convention: for ``train``.
-    """
-
-    fold: int = 0
-    split: Split = "test"
-    convention: Convention = "unfiltered"
+    fold: int = 0  # whose classes are novel
+    split: Split = "test"  # ``test``: novel classes in test pictures; ``train``: the others in training pictures
+    convention: Convention = "unfiltered"  # for ``train``
 
     def __post_init__(self) -> None:
         """Check the words; a DatasetError names the value and the choices."""

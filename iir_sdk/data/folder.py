@@ -34,21 +34,13 @@ _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class PictureSet:
-    """One set of pictures with masks by class, a :class:`FewShotDataset` whose keys are files' stems.
+    """One set of pictures with masks by class, a :class:`FewShotDataset` whose keys are files' stems."""
 
-    Attributes:
-        name: the folder's name.
-        root: the folder.
-        images: picture file of each stem.
-        classes: stems that have a mask, by class, both sorted.
-        exif: what the masks were drawn on, where a picture has an EXIF orientation that leaves both open.
-    """
-
-    name: str
-    root: Path
-    images: dict[str, Path]
-    classes: dict[str, tuple[str, ...]]
-    exif: Exif = "auto"
+    name: str  # the folder's name
+    root: Path  # the folder
+    images: dict[str, Path]  # picture file of each stem
+    classes: dict[str, tuple[str, ...]]  # stems that have a mask, by class, both sorted
+    exif: Exif = "auto"  # what the masks were drawn on, where a picture has an EXIF orientation that leaves both open
 
     def picture(self, key: str) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB."""

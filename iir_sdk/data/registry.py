@@ -47,7 +47,7 @@ class Count:
 
     what: str
     counted: int
-    published: int | None
+    published: int | None  # None where nothing was
 
     @property
     def differs(self) -> bool:
@@ -57,19 +57,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One dataset that is known by name.
+    """One dataset that is known by name."""
 
-    Attributes:
-        reader: its module.
-        published: what a copy should count.
-        layout: what lies in its root; ``{a,b}`` are several, ``<id>`` is any name.
-        cross_domain: for testing only.
-    """
-
-    reader: Reader
-    published: Mapping[str, int]
-    layout: tuple[str, ...]
-    cross_domain: bool = False
+    reader: Reader  # its module
+    published: Mapping[str, int]  # what a copy should count
+    layout: tuple[str, ...]  # what lies in its root; ``{a,b}`` are several, ``<id>`` is any name
+    cross_domain: bool = False  # for testing only
 
     def read(self, root: Path, selection: Selection) -> FewShotDataset:
         """A copy's part of a selection."""

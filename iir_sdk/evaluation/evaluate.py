@@ -45,21 +45,13 @@ class SetScore(SeedMeans):
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is scored.
+    """How a set is scored."""
 
-    Attributes:
-        shots: supports of an episode.
-        episodes: of each seed, classes in turn.
-        seeds: of the episodes.
-        min_share: smallest share of its picture that an object covers, as support and as query.
-        output: what is scored.
-    """
-
-    shots: int = 1
-    episodes: int = 1000
-    seeds: tuple[int, ...] = (0,)
-    min_share: float = 0.01
-    output: Output = "mask"
+    shots: int = 1  # supports of an episode
+    episodes: int = 1000  # of each seed, classes in turn
+    seeds: tuple[int, ...] = (0,)  # of the episodes
+    min_share: float = 0.01  # smallest share of its picture that an object covers, as support and as query
+    output: Output = "mask"  # what is scored
 
     def __post_init__(self) -> None:
         """Check the ranges; a ConfigError names the value and what was expected."""

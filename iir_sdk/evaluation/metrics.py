@@ -30,25 +30,15 @@ class Score(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SeedMeans:
-    """Score of one set; means over the seeds.
+    """Score of one set; means over the seeds."""
 
-    Attributes:
-        name: of the set.
-        miou: in [0, 1].
-        miou_std: standard deviation over the seeds; 0 for one.
-        per_class: IoU by class, in [0, 1].
-        miou_of_seeds: of each seed.
-        episodes: how many were scored for each seed.
-        protocol: shots, seeds, smallest object, what was predicted by.
-    """
-
-    name: str
-    miou: float
-    miou_std: float
-    per_class: dict[str, float]
-    miou_of_seeds: tuple[float, ...]
-    episodes: int
-    protocol: dict[str, Any]
+    name: str  # of the set
+    miou: float  # in [0, 1]
+    miou_std: float  # standard deviation over the seeds; 0 for one
+    per_class: dict[str, float]  # IoU by class, in [0, 1]
+    miou_of_seeds: tuple[float, ...]  # of each seed
+    episodes: int  # how many were scored for each seed
+    protocol: dict[str, Any]  # shots, seeds, smallest object, what was predicted by
 
 
 def seed_means(scores: Sequence[Score]) -> dict[str, Any]:

@@ -47,14 +47,11 @@ class WaysSetScore(SeedMeans):
 
 @dataclass(frozen=True)
 class WaysEpisode:
-    """One task of several labels: classes as the segmenter is told them, keys of each one's supports, the query's key.
-
-    The query is not among the supports, and shows at least one of the labels.
-    """
+    """One task of several labels: the classes, in the order that the segmenter is told them."""
 
     labels: tuple[str, ...]
-    supports: tuple[tuple[str, ...], ...]
-    query: str
+    supports: tuple[tuple[str, ...], ...]  # keys of each label's
+    query: str  # not among them; shows at least one of the labels
 
 
 def draw_ways(pictures: FewShotDataset, protocol: Protocol, ways: int) -> dict[int, list[WaysEpisode]]:

@@ -16,17 +16,11 @@ _POOLING_AND_HEAD = ("global_pool", "pre_logits", "head", "fc", "classifier", "h
 
 
 class Taps(NamedTuple):
-    """Feature maps of one pass.
+    """Feature maps of one pass."""
 
-    Attributes:
-        low: ``(B, C_low, H/8, W/8)``.
-        mid: ``(B, C_mid, H/16, W/16)``.
-        high: ``(B, C_high, H/32, W/32)``, of a transformer at its own stride.
-    """
-
-    low: Tensor
-    mid: Tensor
-    high: Tensor
+    low: Tensor  # ``(B, C_low, H/8, W/8)``
+    mid: Tensor  # ``(B, C_mid, H/16, W/16)``
+    high: Tensor  # ``(B, C_high, H/32, W/32)``, of a transformer at its own stride
 
 
 class Backbone(nn.Module):

@@ -19,9 +19,9 @@ _WITH_ALPHA = ("LA", "PA", "RGBA", "RGBa", "La")
 
 @dataclass(frozen=True)
 class Picture:
-    """A checked picture: uint8 ``(H, W, 3)`` RGB as shown, and the EXIF orientation that was applied, 1 for none."""
+    """A checked picture, and the EXIF orientation that was applied, 1 for none."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # ``(H, W, 3)`` RGB, EXIF orientation applied
     orientation: int = 1
 
     @property

@@ -40,21 +40,13 @@ _SLACK = 1e-3
 
 
 class MaskValues(NamedTuple):
-    """A decoded mask, not yet read.
+    """A decoded mask, not yet read."""
 
-    Attributes:
-        values: ``(H, W)`` booleans or finite numbers: indices of a palette, levels of a grey picture.
-        shown: ``(H, W)`` uint8, how bright a viewer shows it, where that says more than the values do.
-        soft: whether half of ``shown`` and above is the object, whatever the values.
-        of: what keeps its values from being numbers to choose from; empty where they are.
-        turned: whether an EXIF orientation of its own was applied.
-    """
-
-    values: NDArray[Any]
-    shown: NDArray[np.uint8] | None = None
-    soft: bool = False
-    of: str = ""
-    turned: bool = False
+    values: NDArray[Any]  # ``(H, W)`` booleans or finite numbers: indices of a palette, levels of a grey picture
+    shown: NDArray[np.uint8] | None = None  # ``(H, W)``, how bright a viewer shows it, where that says more
+    soft: bool = False  # whether half of ``shown`` and above is the object, whatever the values
+    of: str = ""  # what keeps its values from being numbers to choose from; empty where they are
+    turned: bool = False  # whether an EXIF orientation of its own was applied
 
 
 def read_mask_values(source: ImageSource, what: str, page: int | None = None) -> MaskValues:

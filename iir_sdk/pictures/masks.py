@@ -22,10 +22,10 @@ __all__ = ["UNKNOWN", "Value", "load_mask", "mask_labels"]
 
 
 class MaskLabels(NamedTuple):
-    """``(H, W)`` uint8 of any size, 0 background, 1 the object, 255 unknown; and whether its own EXIF turned it."""
+    """A mask by itself."""
 
-    labels: NDArray[np.uint8]
-    turned: bool
+    labels: NDArray[np.uint8]  # ``(H, W)``: 0 background, 1 the object, 255 unknown; of any size, empty or not
+    turned: bool  # whether an EXIF orientation of its own was applied, so that it is as shown
 
 
 def mask_labels(

@@ -15,11 +15,11 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 class SupportInput(NamedTuple):
-    """What the network takes of a support, float32: the image, shares in [0, 1] of the object and of what is known."""
+    """What the network takes of a support."""
 
-    image: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    known: NDArray[np.float32]
+    image: NDArray[np.float32]  # ``(3, side, side)``, normalised
+    mask: NDArray[np.float32]  # ``(side, side)``, share of foreground in [0, 1]
+    known: NDArray[np.float32]  # ``(side, side)``, share that the mask speaks of, in [0, 1]
 
 
 _Side = Annotated[int, within(64, 2048)]

@@ -284,15 +284,10 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where probabilities become masks.
+    """Where probabilities become masks."""
 
-    Attributes:
-        threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
-        absent_below: labels with a score below this get an empty mask, in [0, 1].
-    """
-
-    threshold: float = 0.5
-    absent_below: float = 0.0
+    threshold: float = 0.5  # a pixel belongs to a mask where its probability exceeds this, in [0, 1]
+    absent_below: float = 0.0  # labels with a score below this get an empty mask, in [0, 1]
 
     def __post_init__(self) -> None:
         """Check the ranges; a ConfigError names the value."""

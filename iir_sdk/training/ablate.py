@@ -23,25 +23,15 @@ _SCORES_FILE = "score.json"
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of an ablation.
+    """One row of an ablation."""
 
-    Attributes:
-        title: of the row.
-        settings: those of the recipe that differ, by their dotted names.
-        output: what is scored; ``prior`` needs no training.
-        leave_out: sets that are not trained on.
-        of_bank: only for recipes whose source is a bank of several sets.
-        of_regions: only for recipes that ask for regions.
-        without: name of a setting that is turned off; only for recipes that have it on.
-    """
-
-    title: str
-    settings: dict[str, Any]
-    output: Output = "mask"
-    leave_out: tuple[str, ...] = ()
-    of_bank: bool = False
-    of_regions: bool = False
-    without: str = ""
+    title: str  # of the row
+    settings: dict[str, Any]  # those of the recipe that differ, by their dotted names
+    output: Output = "mask"  # what is scored; ``prior`` needs no training
+    leave_out: tuple[str, ...] = ()  # sets that are not trained on
+    of_bank: bool = False  # only for recipes whose source is a bank of several sets
+    of_regions: bool = False  # only for recipes that ask for regions
+    without: str = ""  # name of a setting that is turned off; only for recipes that have it on
 
     def lacking(self, config: TrainingConfig) -> str:
         """What the variant leaves out and a recipe does not have; "" where it has all."""
@@ -83,10 +73,10 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Classes that a row's run does not train on, sets to score on, and its folder in the row's (empty: the row's)."""
+    """Classes that a row's run does not train on, and the sets that it is scored on."""
 
-    name: str
-    novel: tuple[str, ...]
+    name: str  # of the run's folder within its row's, such as ``fold3``; empty where no fold is left out
+    novel: tuple[str, ...]  # classes
     sets: Sequence[FewShotDataset]
 
 
@@ -96,23 +86,14 @@ Build = Callable[[TrainingConfig, Path, Sequence[str], Sequence[str]], Trainer]
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A variant's scores, in [0, 1].
+    """A variant's scores, in [0, 1]."""
 
-    Attributes:
-        variant: its name.
-        title: of the row.
-        miou: mean over its runs, of each the mean over the sets.
-        fb_iou: likewise.
-        miou_of_runs: by name of the :class:`HeldOut`.
-        settings: those of architecture and recipe that the variant changes, and ``leave_out``.
-    """
-
-    variant: str
-    title: str
-    miou: float
-    fb_iou: float
-    miou_of_runs: dict[str, float]
-    settings: dict[str, Any]
+    variant: str  # its name
+    title: str  # of the row
+    miou: float  # mean over its runs, of each the mean over the sets
+    fb_iou: float  # likewise
+    miou_of_runs: dict[str, float]  # by name of the :class:`HeldOut`
+    settings: dict[str, Any]  # those of architecture and recipe that the variant changes, and ``leave_out``
 
 
 def variants_of(config: TrainingConfig, *, cutouts: bool) -> tuple[str, ...]:

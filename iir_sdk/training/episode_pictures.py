@@ -17,13 +17,13 @@ from iir_sdk.training.object_crop import ObjectCrop
 
 
 class EpisodePictures(NamedTuple):
-    """Supports ``(K, 3, S, S)`` with masks ``(K, S, S)``, a query with its own, uint8, and the number of the class."""
+    """One episode's pictures."""
 
-    support: Tensor
-    support_mask: Tensor
-    query: Tensor
-    target: Tensor
-    own_class: int
+    support: Tensor  # ``(K, 3, S, S)`` uint8
+    support_mask: Tensor  # ``(K, S, S)`` uint8 in {0, 1, 255}, with some foreground
+    query: Tensor  # ``(3, S, S)`` uint8
+    target: Tensor  # ``(S, S)`` uint8 in {0, 1, 255}
+    own_class: int  # number of the class among the dataset's
 
 
 class EpisodeStream(Dataset[EpisodePictures]):

@@ -45,12 +45,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified network in evaluation mode, float32, without gradients; what is known of it, and what was verified."""
+    """A verified network in evaluation mode, float32, without gradients, with what is known of it."""
 
     entry: WeightsEntry
     model: IIR
     file: Path
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...]  # what was verified before the first tensor was used
 
     @property
     def name(self) -> str:

@@ -50,23 +50,14 @@ _Version = Annotated[str, Rule(_is_version, "a version number")]
 
 @dataclass(frozen=True)
 class EvaluationProtocol(CheckedRecord, error=WeightsError):
-    """How a metric was measured.
+    """How a metric was measured."""
 
-    Attributes:
-        episodes: of each set.
-        shots: supports of an episode.
-        seeds: of the episodes; scores are their mean.
-        min_share: smallest share of its picture that an object covers.
-        input_pixels: side of the network's input.
-        scored_at: at which size masks are compared.
-    """
-
-    episodes: Annotated[int, within(1, 10**9)]
-    shots: Annotated[int, within(1, 10**4)]
-    seeds: tuple[Annotated[int, within(0, 2**63)], ...]
-    min_share: _Share
-    input_pixels: Annotated[int, within(1, 10**5)]
-    scored_at: _Line
+    episodes: Annotated[int, within(1, 10**9)]  # of each set
+    shots: Annotated[int, within(1, 10**4)]  # supports of an episode
+    seeds: tuple[Annotated[int, within(0, 2**63)], ...]  # of the episodes; scores are their mean
+    min_share: _Share  # smallest share of its picture that an object covers
+    input_pixels: Annotated[int, within(1, 10**5)]  # side of the network's input
+    scored_at: _Line  # at which size masks are compared
 
 
 @dataclass(frozen=True)
@@ -80,22 +71,13 @@ class SetMetric(CheckedRecord, error=WeightsError):
 
 @dataclass(frozen=True)
 class Metric(CheckedRecord, error=WeightsError):
-    """One measurement.
+    """One measurement."""
 
-    Attributes:
-        title: what was measured.
-        mean_miou: mean over the sets of their mIoU, in [0, 1].
-        sets: score of each set.
-        protocol: how.
-        sha256: of the checkpoint that was measured; another one than the entry's where a recipe was measured with
-            classes held out.
-    """
-
-    title: _Line
-    mean_miou: _Share
-    sets: tuple[SetMetric, ...]
-    protocol: EvaluationProtocol
-    sha256: _Sha256
+    title: _Line  # what was measured
+    mean_miou: _Share  # mean over the sets of their mIoU, in [0, 1]
+    sets: tuple[SetMetric, ...]  # score of each set
+    protocol: EvaluationProtocol  # how
+    sha256: _Sha256  # of what was measured, not the entry's where a recipe was, with classes held out
 
 
 @dataclass(frozen=True)

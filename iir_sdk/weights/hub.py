@@ -58,21 +58,13 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to ask the Hub; the client's own settings (its cache, token, endpoint, offline switch) are the defaults.
+    """How to ask the Hub; the client's own settings (its cache, token, endpoint, offline switch) are the defaults."""
 
-    Attributes:
-        revision: branch, tag or commit; None for the pinned one, or ``main`` where nothing is pinned.
-        cache_dir: folder of the cache.
-        token: access token; True for the one that was logged in with.
-        local_files_only: never ask the network.
-        force_download: fetch again what the cache holds.
-    """
-
-    revision: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    token: str | bool | None = None
-    local_files_only: bool = False
-    force_download: bool = False
+    revision: str | None = None  # branch, tag or commit; None for the pinned one, or ``main`` where nothing is pinned
+    cache_dir: str | os.PathLike[str] | None = None  # folder of the cache
+    token: str | bool | None = None  # access token; True for the one that was logged in with
+    local_files_only: bool = False  # never ask the network
+    force_download: bool = False  # fetch again what the cache holds
 
     @property
     def ask_for_the_hub(self) -> bool:

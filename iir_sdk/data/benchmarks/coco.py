@@ -35,11 +35,11 @@ _USED = ("id", "category_id", "iscrowd", "bbox", "obj_ann_id", "segmentation")
 
 @dataclass(frozen=True)
 class Annotations:
-    """One annotation file: records by picture id, category names by id (sorted by it), annotations by picture id."""
+    """One annotation file."""
 
-    images: Mapping[int, Record]
-    categories: Mapping[int, str]
-    of_image: Mapping[int, Sequence[Record]]
+    images: Mapping[int, Record]  # by id
+    categories: Mapping[int, str]  # names by id, sorted by it
+    of_image: Mapping[int, Sequence[Record]]  # annotations by picture's id
 
     def category(self, name: str) -> int:
         """The id of a category."""

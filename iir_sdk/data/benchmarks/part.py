@@ -33,8 +33,8 @@ class BenchmarkPart:
 
     name: str
     classes: Mapping[str, tuple[str, ...]]
-    picture: Callable[[str], NDArray[np.uint8]]
-    mask: Callable[[str, str], NDArray[np.uint8]]
+    picture: Callable[[str], NDArray[np.uint8]]  # of a key, ``(H, W, 3)`` uint8 RGB
+    mask: Callable[[str, str], NDArray[np.uint8]]  # of a class and a key, ``(H, W)``: 0, 1, 255 to ignore
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,12 @@ _UNSURE = (0.3, 0.7)
 
 
 class BankEpisode(NamedTuple):
-    """Slots of supports and query, the mask of a slot, ``(L, L)`` uint8 in {0, 1, 255}, and perhaps a counterexample.
+    """One episode from a bank."""
 
-    That is a slot, and ``(L, L)`` bool of what is not the object there.
-    """
-
-    supports: list[int]
-    query: int
-    mask: Callable[[int], NDArray[np.uint8]]
-    counterexample: tuple[int, NDArray[np.bool_]] | None = None
+    supports: list[int]  # slots
+    query: int  # slot
+    mask: Callable[[int], NDArray[np.uint8]]  # of a slot, ``(L, L)`` in {0, 1, 255}
+    counterexample: tuple[int, NDArray[np.bool_]] | None = None  # a slot, and what is not the object there
 
 
 _PhotoRegions = dict[str, dict[str, list[tuple[int, list[int]]]]]

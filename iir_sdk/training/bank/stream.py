@@ -23,35 +23,24 @@ Look = Callable[[Tensor], Taps]
 
 @dataclass(frozen=True)
 class PackedView:
-    """What a view shows, its masks at label size, packed eight pixels a byte.
+    """What a view shows, its masks at label size, packed eight pixels a byte."""
 
-    Attributes:
-        keys: (set, class) of each object.
-        sources: the pictures that each object's mask shows objects of.
-        masks: ``(M, L * L / 8)`` uint8.
-        ignores: the same of pixels that count nowhere, by object; only of objects that have some.
-        present: (set, class) of everything labelled that is seen at all.
-        made_of: (set, class) of the masks that the view was made with.
-        photo: the picture that it is a crop of, as ``set/stem``.
-        pasted: the pictures and cut-outs that objects were pasted from, seen or not.
-    """
-
-    keys: tuple[ClassKey, ...]
-    sources: tuple[frozenset[str], ...]
-    masks: NDArray[np.uint8]
-    ignores: dict[int, NDArray[np.uint8]]
-    present: frozenset[ClassKey]
-    made_of: frozenset[ClassKey]
-    photo: str
-    pasted: frozenset[str] = frozenset()
+    keys: tuple[ClassKey, ...]  # (set, class) of each object
+    sources: tuple[frozenset[str], ...]  # the pictures that each object's mask shows objects of
+    masks: NDArray[np.uint8]  # ``(M, L * L / 8)`` uint8
+    ignores: dict[int, NDArray[np.uint8]]  # the same of what counts nowhere, by object; of those that have some
+    present: frozenset[ClassKey]  # (set, class) of everything labelled that is seen at all
+    made_of: frozenset[ClassKey]  # (set, class) of the masks that the view was made with
+    photo: str  # the picture that it is a crop of, as ``set/stem``
+    pasted: frozenset[str] = frozenset()  # the pictures and cut-outs that objects were pasted from, seen or not
 
 
 class ViewBatch(NamedTuple):
-    """Views that follow one another, with their pictures ``(B, 3, S, S)`` uint8, or with their features instead."""
+    """Some views that follow one another."""
 
     views: list[PackedView]
-    images: Tensor
-    taps: Taps | None
+    images: Tensor  # ``(B, 3, S, S)`` uint8; empty where ``taps`` are given
+    taps: Taps | None  # their features ``(B, C, h, w)``; None where they are still to be computed
 
 
 def stream_views(

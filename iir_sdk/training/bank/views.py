@@ -33,42 +33,25 @@ _KEPT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One class seen in a view.
+    """One class seen in a view."""
 
-    Attributes:
-        set_name: the set whose class it is.
-        name: the class.
-        sources: pictures that its mask shows objects of; an episode never pairs an object with itself.
-        mask: ``(S, S)`` bool.
-        ignore: ``(S, S)`` bool of pixels that count nowhere; None for none.
-    """
-
-    set_name: str
-    name: str
-    sources: frozenset[str]
-    mask: Tensor
-    ignore: Tensor | None = None
+    set_name: str  # the set whose class it is
+    name: str  # the class
+    sources: frozenset[str]  # pictures that its mask shows objects of; an episode never pairs an object with itself
+    mask: Tensor  # ``(S, S)`` bool
+    ignore: Tensor | None = None  # ``(S, S)`` bool of pixels that count nowhere; None for none
 
 
 @dataclass(frozen=True)
 class View:
-    """An augmented picture.
+    """An augmented picture."""
 
-    Attributes:
-        image: ``(3, S, S)`` uint8.
-        objects: those large enough to learn from.
-        present: (set, class) of everything labelled that is seen at all.
-        made_of: (set, class) of the masks that decided its crop, and of those pasted into it.
-        photo: the picture that it is a crop of, as ``set/stem``.
-        pasted: the pictures and cut-outs that objects were pasted from, seen or not.
-    """
-
-    image: Tensor
-    objects: tuple[LabelledObject, ...]
-    present: frozenset[ClassKey]
-    made_of: frozenset[ClassKey]
-    photo: str
-    pasted: frozenset[str]
+    image: Tensor  # ``(3, S, S)`` uint8
+    objects: tuple[LabelledObject, ...]  # those large enough to learn from
+    present: frozenset[ClassKey]  # (set, class) of everything labelled that is seen at all
+    made_of: frozenset[ClassKey]  # (set, class) of the masks that decided its crop, and of those pasted into it
+    photo: str  # the picture that it is a crop of, as ``set/stem``
+    pasted: frozenset[str]  # the pictures and cut-outs that objects were pasted from, seen or not
 
 
 class _Label(NamedTuple):

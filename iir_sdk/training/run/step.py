@@ -19,27 +19,16 @@ from iir_sdk.training.run.optimisation import autocast
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """Episodes of one step.
+    """Episodes of one step."""
 
-    Attributes:
-        support: taps of ``B * K`` supports.
-        support_target: ``(B * K, L, L)`` int64 in {0, 1, 255}.
-        query: taps of ``B`` queries.
-        target: ``(B, L, L)`` int64 in {0, 1, 255}.
-        shots: ``K``.
-        own_class: ``(B,)`` int64, each episode's class among the base learner's; None without one.
-        counterexample: taps of ``B`` pictures, of which a part is not the object; None without any.
-        counterexample_known: ``(B, L, L)`` bool, that part, empty of an episode that has none.
-    """
-
-    support: Taps
-    support_target: Tensor
-    query: Taps
-    target: Tensor
-    shots: int
-    own_class: Tensor | None = None
-    counterexample: Taps | None = None
-    counterexample_known: Tensor | None = None
+    support: Taps  # taps of ``B * K`` supports
+    support_target: Tensor  # ``(B * K, L, L)`` int64 in {0, 1, 255}
+    query: Taps  # taps of ``B`` queries
+    target: Tensor  # ``(B, L, L)`` int64 in {0, 1, 255}
+    shots: int  # ``K``
+    own_class: Tensor | None = None  # ``(B,)`` int64, each episode's class among the base learner's; None without one
+    counterexample: Taps | None = None  # taps of ``B`` pictures, of which a part is not the object; None without any
+    counterexample_known: Tensor | None = None  # ``(B, L, L)`` bool, that part, empty of an episode that has none
 
     def tensors(self) -> Mapping[str, object]:
         """All of it as plain tensors by name, to be saved."""
