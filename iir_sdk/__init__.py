@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from iir_sdk.model.config import ModelConfig as ModelConfig
     from iir_sdk.results.segmentation import Segmentation as Segmentation
     from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
+    from iir_sdk.supports.bank import Counterexample as Counterexample
     from iir_sdk.supports.bank import Support as Support
     from iir_sdk.supports.bank import SupportBank as SupportBank
     from iir_sdk.weights.entry import WeightsEntry as WeightsEntry
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 # The public names. Imported when first asked for, so that ``import iir_sdk`` does not wait for torch.
 _HOMES = {
+    "Counterexample": "iir_sdk.supports.bank",
     "FewShotSegmenter": "iir_sdk.segmenter",
     "IirError": "iir_sdk.errors",
     "ModelConfig": "iir_sdk.model.config",

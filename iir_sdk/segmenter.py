@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,17 @@ import numpy as np
 from iir_sdk.engines.base import Backend, Engine, TaskGroup
 from iir_sdk.engines.engine_weights import EngineWeights
 from iir_sdk.engines.open import open_engine
-from iir_sdk.errors import ConfigError, IirError, LabelError, NoSupportError, PrecisionError
+from iir_sdk.errors import ConfigError, IirError, LabelError, MaskError, NoSupportError, PrecisionError
 from iir_sdk.pictures.load import Picture, load_picture
-from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask
+from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask, load_region
 from iir_sdk.pictures.orientation import Exif
 from iir_sdk.pictures.source import ImageSource
 from iir_sdk.process import ProcessLock
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
-from iir_sdk.supports.bank import Support, SupportBank, SupportFile, named, read_supports
+from iir_sdk.supports.bank import Counterexample, Example, Support, SupportBank, SupportFile, named, read_supports
 from iir_sdk.supports.cache import ReadySupports, as_task
-from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.supports.encoded import EncodedSupport, check_tokens
 from iir_sdk.supports.object_size import warn_of_small_object
 from iir_sdk.weights.hub import HubOptions
 
@@ -105,10 +106,12 @@ class FewShotSegmenter(EngineWeights):
         self._hold(state["supports"])
 
     def __repr__(self) -> str:
-        engine, shots = self.engine.identity, {n: len(s) for n, s in self.supports.by_label().items()}
+        engine, bank = self.engine.identity, self.supports
+        shots, others = (Counter(e.label for e in kind) for kind in (bank.supports, bank.counterexamples))
+        beside = f", counterexamples={reprlib.repr(dict(others))}" if others else ""
         return (
             f"FewShotSegmenter({engine.name!r}, backend={engine.backend!r}, device={engine.place!r}, "
-            f"dtype={engine.precision!r}, shots={reprlib.repr(shots)})"
+            f"dtype={engine.precision!r}, shots={reprlib.repr(dict(shots))}{beside})"
         )
 
     @classmethod
@@ -151,7 +154,7 @@ class FewShotSegmenter(EngineWeights):
 
     @property
     def supports(self) -> SupportBank:
-        """All supports, an immutable collection."""
+        """All supports, and what is not their object: an immutable collection."""
         return self._ready.bank
 
     def add_support(
@@ -184,8 +187,7 @@ class FewShotSegmenter(EngineWeights):
             ImageError, MaskError, PictureNotFoundError: the picture or mask cannot be used.
             LabelError: the label is not a non-empty string.
         """
-        if not isinstance(label, str) or not label:
-            raise LabelError(f"label={label!r} must be a non-empty string.")
+        _check_label(label)
         picture = load_picture(image, page=page)
         labels = load_mask(mask, picture, value=value, exif=exif, page=page)
         mask_of_object, known = labels == 1, labels != UNKNOWN
@@ -195,16 +197,53 @@ class FewShotSegmenter(EngineWeights):
         self._add(support)
         return support
 
+    def add_counterexample(
+        self,
+        image: ImageSource,
+        region: ImageSource | None = None,
+        label: str = "object",
+        *,
+        value: Value | None = None,
+        exif: Exif = "auto",
+        page: int | None = None,
+    ) -> Counterexample:
+        """Encode a picture that does not show a label's object, though its masks may say so, and keep it.
+
+        All counterexamples of a label together count as much as one picture's background does, and need a support
+        beside them, which may be added later.
+
+        Args:
+            image: see :meth:`add_support`, likewise ``exif`` and ``page``.
+            region: the part of it that is not the object, marked as an object is in a mask; None for all of it.
+            label: what it is not.
+            value: which number of a region of several classes is meant.
+
+        Raises:
+            ImageError, MaskError, PictureNotFoundError: the picture or region cannot be used.
+            LabelError: the label is not a non-empty string.
+        """
+        _check_label(label)
+        picture = load_picture(image, page=page)
+        not_object = np.ones(picture.size, np.bool_)
+        if region is not None:
+            not_object = load_region(region, picture, value=value, exif=exif, page=page)
+        tokens = self.engine.encode_counterexample(picture.pixels, not_object)
+        if not tokens.count:
+            raise MaskError("region is too small: nothing is left of it at the network's size. Mark more of it.")
+        counterexample = Counterexample(label, tokens, picture.size)
+        self._add(counterexample)
+        return counterexample
+
     def task(self, states: Sequence[EncodedSupport]) -> EncodedSupport:
         """What a label is compared by: all its supports together, within the token budget."""
         return as_task(states, self.token_budget)
 
-    def _add(self, *supports: Support) -> None:
+    def _add(self, *examples: Example) -> None:
         with self._changing:
-            self._ready = self._ready.holding(self._ready.bank.adding(*supports))
+            self._ready = self._ready.holding(self._ready.bank.adding(*examples))
 
-    def remove_support(self, which: Support | str) -> None:
-        """Forget one support, or all supports of a label.
+    def remove_support(self, which: Support | Counterexample | str) -> None:
+        """Forget one support or counterexample, or all of a label.
 
         Raises:
             LabelError: nothing fits.
@@ -213,30 +252,30 @@ class FewShotSegmenter(EngineWeights):
             self._ready = self._ready.holding(self._ready.bank.removing(which))
 
     def clear_supports(self) -> None:
-        """Forget all supports."""
+        """Forget all supports and counterexamples."""
         with self._changing:
             self._ready = self._ready.holding(SupportBank())
 
     def save_supports(self, target: SupportFile) -> None:
-        """Write all supports as safetensors, bound to this checkpoint, to a path or an open binary file.
+        """Write supports and counterexamples as safetensors, bound to this checkpoint, to a path or an open file.
 
         Raises:
             OutputError: it cannot be written.
             NoSupportError: there is none.
         """
         bank = self.supports
-        if not len(bank):
+        if not (bank.supports or bank.counterexamples):
             raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
         bank.save(target, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
 
     def load_supports(self, source: SupportFile) -> tuple[Support, ...]:
-        """Add the supports that this checkpoint wrote to a file; those already here are not added twice.
+        """Add what :meth:`save_supports` wrote with this checkpoint; what is already here is not added twice.
 
         Args:
             source: a path, an open binary file, or the file's bytes.
 
         Returns:
-            The file's supports.
+            The file's supports; its counterexamples are among those of :attr:`supports`.
 
         Raises:
             SupportError: not such a file, damaged, or made with another checkpoint.
@@ -246,8 +285,11 @@ class FewShotSegmenter(EngineWeights):
         expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
         for support in loaded:
             support.state.check_like(expected, f"{named(source)}, support {support.id}")
-        self._add(*loaded)
-        return loaded
+        for counterexample in loaded.counterexamples:
+            what = f"{named(source)}, counterexample {counterexample.id}"
+            check_tokens(counterexample.tokens, expected.tokens, what)
+        self._add(*loaded, *loaded.counterexamples)
+        return loaded.supports
 
     def predict(
         self,
@@ -338,3 +380,8 @@ class FewShotSegmenter(EngineWeights):
             segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if np.isfinite(s.leads).all() else overflow
             for p, s in zip(pictures, segmented, strict=True)
         ]
+
+
+def _check_label(label: object) -> None:
+    if not isinstance(label, str) or not label:
+        raise LabelError(f"label={label!r} must be a non-empty string.")

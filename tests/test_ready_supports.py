@@ -19,11 +19,11 @@ def made(monkeypatch) -> list[int]:
     shots: list[int] = []
     original = cache.as_task
 
-    def counted(states, budget):
+    def counted(states, budget, counterexamples):
         shots.append(len(states))
         # Long enough for a second thread to come.
         time.sleep(0.05)
-        return original(states, budget)
+        return original(states, budget, counterexamples)
 
     monkeypatch.setattr(cache, "as_task", counted)
     return shots

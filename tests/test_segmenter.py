@@ -236,7 +236,7 @@ def test_supports_of_other_shapes_are_refused(small_segmenter, scene, tmp_path):
         metadata = stored.metadata()
     for change in (lambda t: t[..., :3].contiguous(), lambda t: t.float(), lambda t: t * torch.nan):
         tensors = load_file(path)
-        tensors["0.fused_core"] = change(tensors["0.fused_core"])
+        tensors["supports.0.fused_core"] = change(tensors["supports.0.fused_core"])
         save_file(tensors, tmp_path / "changed.safetensors", metadata)
         with pytest.raises(SupportError, match="fused_core"):
             small_segmenter.load_supports(tmp_path / "changed.safetensors")

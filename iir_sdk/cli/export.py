@@ -18,15 +18,15 @@ def export() -> None:
 @WEIGHTS
 @click.option("--out", type=PATH, required=True, help="Folder of the graphs.")
 def onnx(weights: str | None, out: Path) -> None:
-    """Write two ONNX graphs, support encoder and query predictor, and compare them with PyTorch."""
+    """Write three ONNX graphs, both encoders and the query predictor, and compare them with PyTorch."""
     from iir_sdk.engines.onnx.export import export_onnx
-    from iir_sdk.engines.onnx.export_folder import ENCODER, OPSET, PREDICTOR
+    from iir_sdk.engines.onnx.export_folder import GRAPHS, OPSET
     from iir_sdk.weights.entry import EXPORT_RECORD
     from iir_sdk.weights.manifest import read_json
     from iir_sdk.weights.resolve import load_checkpoint
 
     export_onnx(load_checkpoint(weights), out)
-    for name in (ENCODER, PREDICTOR):
+    for name in GRAPHS:
         click.echo(f"{out / name}: {(out / name).stat().st_size / 1e6:.1f} MB, opset {OPSET}")
     difference = read_json(out / EXPORT_RECORD)["against_torch"]
     click.echo(

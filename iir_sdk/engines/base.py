@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_sdk.model.support_state import Tokens
 from iir_sdk.pictures.preprocess import Preprocessing, SupportInput
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.supports.encoded import EncodedSupport, join_tasks
+from iir_sdk.supports.encoded import EncodedSupport, join_tasks, with_mass
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 
@@ -77,10 +78,17 @@ class Engine(ABC):
         throughout.
         """
         arrays = self._encoded(self.identity.preprocessing.support(pixels, mask, known))
-        # Halves the memory; the difference is far below what bfloat16 makes of the same numbers.
-        with np.errstate(over="ignore"):
-            halved = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in arrays.items()}
-        return EncodedSupport.from_arrays(halved).with_mass()
+        return EncodedSupport.from_arrays({name: halved(array) for name, array in arrays.items()}).with_mass()
+
+    def encode_counterexample(self, pixels: NDArray[np.uint8], region: NDArray[np.bool_]) -> Tokens[NDArray[Any]]:
+        """What is not the object: the ``region (H, W)`` of a picture ``(H, W, 3)``, checked before.
+
+        It is cut out as a support's object is. Tokens of one shot, in float16; none where the region is too small to
+        leave any.
+        """
+        shown = self.identity.preprocessing.support(pixels, region)
+        tokens = self._encoded_counterexample(shown.image, shown.mask).along(lambda array, _: halved(array))
+        return with_mass(tokens)
 
     def prepare(self, states: Sequence[EncodedSupport]) -> list[TaskGroup]:
         """Tasks, one a label, in the engine's own form: those with equally many shots together."""
@@ -103,8 +111,18 @@ class Engine(ABC):
         """The network's answer to a support, floats in float32."""
 
     @abstractmethod
+    def _encoded_counterexample(self, image: NDArray[np.float32], known: NDArray[np.float32]) -> Tokens[NDArray[Any]]:
+        """The network's answer to a picture ``(3, side, side)`` that, where ``known``, is not of the object."""
+
+    @abstractmethod
     def _loaded(self, arrays: Arrays) -> Any:
         """Such arrays of several tasks in the engine's own form, floats in float32."""
+
+
+def halved(array: NDArray[Any]) -> NDArray[Any]:
+    """Float32 as float16: half the memory, and far less of a difference than bfloat16 makes of the same numbers."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16) if array.dtype == np.float32 else array
 
 
 def in_order(outcomes: Sequence[Segmented], tasks: Sequence[TaskGroup]) -> Segmented:

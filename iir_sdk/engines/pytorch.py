@@ -25,6 +25,7 @@ from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
 from iir_sdk.model.backbone import Taps, taps_of
 from iir_sdk.model.encodings import SupportState
 from iir_sdk.model.iir import IIR, Prediction
+from iir_sdk.model.support_state import Tokens
 from iir_sdk.pictures.preprocess import SupportInput
 from iir_sdk.process import computing_with, keep_forks_alive
 from iir_sdk.results.full_size import Segmented
@@ -118,6 +119,11 @@ class TorchEngine(Engine):
     def _encoded(self, support: SupportInput) -> Arrays:
         state = self.network.encode_support(*(torch.from_numpy(a).to(self.device)[None, None] for a in support))
         return {name: tensor.numpy() for name, tensor in state.to("cpu", torch.float32).arrays().items()}
+
+    @_inferring
+    def _encoded_counterexample(self, image: NDArray[np.float32], known: NDArray[np.float32]) -> Tokens[NDArray[Any]]:
+        inputs = (torch.from_numpy(array).to(self.device)[None] for array in (image, known))
+        return Tokens(*(_numpy(tensor) for _, tensor in self.network.encode_counterexample(*inputs).parts()))
 
     @_inferring
     def _loaded(self, arrays: Arrays) -> SupportState:

@@ -18,7 +18,7 @@ from iir_sdk.pictures.source import ImageSource
 Value: TypeAlias = "int | tuple[int, ...]"
 """Which number of a mask of several classes is the object; several for several."""
 
-__all__ = ["UNKNOWN", "Value", "load_mask", "mask_labels"]
+__all__ = ["UNKNOWN", "Value", "load_mask", "load_region", "mask_labels"]
 
 
 class MaskLabels(NamedTuple):
@@ -78,9 +78,7 @@ def load_mask(
         PictureNotFoundError: the path does not exist.
         MaskError: wrong size, empty, all foreground, or not a mask.
     """
-    check_exif(exif)
-    mask = mask_labels(source, value=value, page=page)
-    labels = in_shown_frame(mask.labels, picture.frame, exif="shown" if mask.turned else exif, what="mask")
+    labels = _in_frame_of(picture, source, "mask", value, exif, page)
     if not (labels == 1).any():
         raise MaskError(
             "mask is empty: no pixel is nonzero (of soft edges or a lossy file: half the scale or more). "
@@ -99,6 +97,43 @@ def load_mask(
             stacklevel=2,
         )
     return labels
+
+
+def load_region(
+    source: ImageSource,
+    picture: Picture,
+    *,
+    what: str = "region",
+    value: Value | None = None,
+    exif: Exif = "auto",
+    page: int | None = None,
+) -> NDArray[np.bool_]:
+    """Read which part of a picture is marked, by the rule of :func:`mask_labels`; all of it may be.
+
+    Args:
+        source: see :func:`load_mask`; likewise ``picture``, ``value``, ``exif`` and ``page``.
+        what: its name in messages.
+
+    Returns:
+        ``(H, W)`` bool at the picture's size, some of it True; what is unknown is not.
+
+    Raises:
+        PictureNotFoundError: the path does not exist.
+        MaskError: wrong size, empty, or not a mask.
+    """
+    marked: NDArray[np.bool_] = _in_frame_of(picture, source, what, value, exif, page) == 1
+    if not marked.any():
+        raise MaskError(f"{what} is empty: no pixel is nonzero. Mark it with any nonzero value, and save as PNG.")
+    return marked
+
+
+def _in_frame_of(
+    picture: Picture, source: ImageSource, what: str, value: Value | None, exif: Exif, page: int | None
+) -> NDArray[np.uint8]:
+    """Labels 0, 1 and 255 of a mask as its picture is shown."""
+    check_exif(exif)
+    mask = mask_labels(source, what=what, value=value, page=page)
+    return in_shown_frame(mask.labels, picture.frame, exif="shown" if mask.turned else exif, what=what)
 
 
 def _labels_of(read: MaskValues, what: str) -> NDArray[np.uint8]:

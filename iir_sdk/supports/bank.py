@@ -1,4 +1,4 @@
-"""Supports: encoded examples of a label, kept together, saved and loaded."""
+"""Supports and counterexamples: encoded pictures of what a label is and is not, kept together, saved and loaded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.files import is_file, write_atomically
+from iir_sdk.model.support_state import TOKEN_AXES, Tokens
 from iir_sdk.supports.encoded import EncodedSupport
 
-FORMAT = "iir_sdk.supports/7"
+FORMAT = "iir_sdk.supports/8"
 
 SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
 """A path, an open binary file, or a file's bytes."""
@@ -47,10 +49,43 @@ class Support:
 
 
 @dataclass(frozen=True)
+class Counterexample:
+    """One encoded picture, or part of one, that does not show a label's object.
+
+    Attributes:
+        label: what it is no example of.
+        tokens: all that prediction needs of it, of one task with one shot.
+        image_size: ``(height, width)`` of its picture in pixels.
+        id: random name, unique in its bank.
+    """
+
+    label: str
+    tokens: Tokens[NDArray[Any]] = field(repr=False)
+    image_size: tuple[int, int]
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it holds."""
+        return sum(int(array.nbytes) for _, array in self.tokens.parts())
+
+
+Example: TypeAlias = "Support | Counterexample"
+
+
+@dataclass(frozen=True)
 class SupportBank:
-    """An immutable, ordered collection of supports; adding and removing give a new one."""
+    """An immutable, ordered collection of supports; adding and removing give a new one.
+
+    Its length, its labels and what it iterates over are those of the supports; counterexamples lie beside them.
+
+    Attributes:
+        supports: what labels are.
+        counterexamples: what they are not; of a label without supports as well.
+    """
 
     supports: tuple[Support, ...] = ()
+    counterexamples: tuple[Counterexample, ...] = ()
 
     def __len__(self) -> int:
         return len(self.supports)
@@ -84,36 +119,50 @@ class SupportBank:
             raise LabelError(f"no support has label {label!r}; labels: {', '.join(map(repr, self.labels)) or 'none'}.")
         return supports
 
-    def adding(self, *supports: Support) -> SupportBank:
-        """A bank with further supports; those it holds already are not added twice."""
-        ids = {s.id for s in self.supports}
-        return SupportBank((*self.supports, *(s for s in supports if s.id not in ids)))
+    def counterexamples_of(self, label: str) -> tuple[Counterexample, ...]:
+        """All counterexamples of a label, which may have none."""
+        return tuple(c for c in self.counterexamples if c.label == label)
 
-    def removing(self, which: Support | str) -> SupportBank:
-        """A bank without one support, or without all of a label.
+    def adding(self, *examples: Example) -> SupportBank:
+        """A bank with further supports and counterexamples; those it holds already are not added twice."""
+        ids = {s.id for s in self.supports} | {c.id for c in self.counterexamples}
+        new: list[Example] = [e for e in examples if e.id not in ids]
+        return SupportBank(
+            (*self.supports, *(e for e in new if isinstance(e, Support))),
+            (*self.counterexamples, *(e for e in new if isinstance(e, Counterexample))),
+        )
+
+    def removing(self, which: Example | str) -> SupportBank:
+        """A bank without one support or counterexample, or without all of a label.
 
         Raises:
             LabelError: nothing fits.
         """
-        if isinstance(which, Support):
-            if which.id not in {s.id for s in self.supports}:
-                raise LabelError(f"support {which.id} ({which.label!r}) is not in this bank.")
-            return SupportBank(tuple(s for s in self.supports if s.id != which.id))
-        self.of_label(which)
-        return SupportBank(tuple(s for s in self.supports if s.label != which))
+        examples: tuple[Example, ...] = (*self.supports, *self.counterexamples)
+        if isinstance(which, (Support, Counterexample)):
+            remaining = [e for e in examples if e.id != which.id]
+            if len(remaining) == len(examples):
+                kind = type(which).__name__.lower()
+                raise LabelError(f"{kind} {which.id} ({which.label!r}) is not in this bank.")
+        else:
+            remaining = [e for e in examples if e.label != which]
+            if len(remaining) == len(examples):
+                self.of_label(which)
+        return SupportBank().adding(*remaining)
 
     def save(self, target: SupportFile, *, checkpoint: str, sha256: str) -> None:
-        """Write all supports as safetensors that name the checkpoint they were made with, to a path or binary file.
+        """Write it all as safetensors that name the checkpoint they were made with, to a path or binary file.
 
         Raises:
             OutputError: it cannot be written.
         """
-        arrays, records = {}, []
-        for i, support in enumerate(self.supports):
-            records.append({"id": support.id, "label": support.label, "image_size": list(support.image_size)})
-            for name, array in support.state.arrays().items():
-                arrays[f"{i}.{name}"] = np.ascontiguousarray(array)
-        metadata = {"format": FORMAT, "checkpoint": checkpoint, "sha256": sha256, "supports": json.dumps(records)}
+        arrays: dict[str, NDArray[Any]] = {}
+        metadata = {"format": FORMAT, "checkpoint": checkpoint, "sha256": sha256}
+        kinds: dict[str, tuple[Example, ...]] = {"supports": self.supports, "counterexamples": self.counterexamples}
+        for kind, examples in kinds.items():
+            metadata[kind] = json.dumps([_record(example) for example in examples])
+            for i, example in enumerate(examples):
+                arrays |= {f"{kind}.{i}.{n}": np.ascontiguousarray(a) for n, a in _arrays(example).items()}
         # As bytes: the library's own file writing raises an error of its own on a full disk.
         content = save(arrays, metadata)
         if isinstance(target, (str, os.PathLike)):
@@ -130,7 +179,17 @@ class SupportBank:
                 ) from error
 
 
-def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> tuple[Support, ...]:
+def _record(example: Example) -> dict[str, Any]:
+    return {"id": example.id, "label": example.label, "image_size": list(example.image_size)}
+
+
+def _arrays(example: Example) -> dict[str, NDArray[Any]]:
+    if isinstance(example, Support):
+        return example.state.arrays()
+    return dict(zip(TOKEN_AXES, (array for _, array in example.tokens.parts()), strict=True))
+
+
+def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> SupportBank:
     """Read what :meth:`SupportBank.save` wrote, for the checkpoint in use.
 
     Args:
@@ -149,8 +208,14 @@ def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> tuple
         _check_origin(what, metadata, checkpoint, sha256)
         # The library's arrays are views of read-only bytes, which torch warns of.
         tensors = {name: array.copy() for name, array in load(content).items()}
-        records = json.loads(metadata["supports"])
-        return tuple(_support(i, record, tensors) for i, record in enumerate(records))
+        supports, counterexamples = (json.loads(metadata[kind]) for kind in ("supports", "counterexamples"))
+        return SupportBank(
+            tuple(_support(record, _part(tensors, f"supports.{i}.")) for i, record in enumerate(supports)),
+            tuple(
+                _counterexample(record, _part(tensors, f"counterexamples.{i}."))
+                for i, record in enumerate(counterexamples)
+            ),
+        )
     except SupportError:
         raise
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -199,9 +264,19 @@ def _check_origin(what: str, metadata: Mapping[str, str], checkpoint: str, sha25
         )
 
 
-def _support(index: int, record: Mapping[str, Any], tensors: Mapping[str, Any]) -> Support:
-    prefix = f"{index}."
-    arrays = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+def _part(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _size(record: Mapping[str, Any]) -> tuple[int, int]:
     height, width = record["image_size"]
-    state = EncodedSupport.from_arrays(arrays)
-    return Support(str(record["label"]), state, (int(height), int(width)), str(record["id"]))
+    return int(height), int(width)
+
+
+def _support(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Support:
+    return Support(str(record["label"]), EncodedSupport.from_arrays(arrays), _size(record), id=str(record["id"]))
+
+
+def _counterexample(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Counterexample:
+    tokens = Tokens(*(arrays[name] for name in TOKEN_AXES))
+    return Counterexample(str(record["label"]), tokens, _size(record), id=str(record["id"]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from numpy.typing import NDArray
 
 from iir_sdk.errors import LabelError, NoSupportError
+from iir_sdk.model.support_state import Tokens
 from iir_sdk.process import ProcessLock
-from iir_sdk.supports.bank import SupportBank
+from iir_sdk.supports.bank import Example, SupportBank
 from iir_sdk.supports.encoded import EncodedSupport, join_shots
 
 Prepared = TypeVar("Prepared")
@@ -42,19 +45,28 @@ class ReadySupports(Generic[Prepared]):
     def holding(self, bank: SupportBank) -> ReadySupports[Prepared]:
         """The same with another bank; labels whose supports did not change stay ready."""
         # A copy in one step, since a prediction may make further ones ready meanwhile.
-        ready, before, after = dict(self._tasks), self.bank.by_label(), bank.by_label()
-        unchanged = {label: task for label, task in ready.items() if after.get(label) == before[label]}
+        ready = dict(self._tasks)
+        unchanged = {
+            label: task for label, task in ready.items() if _of_label(bank, label) == _of_label(self.bank, label)
+        }
         return ReadySupports(self._prepare, self._token_budget, bank, unchanged)
 
     def names(self, labels: Sequence[str] | None) -> tuple[str, ...]:
         """The labels that a prediction asks for, checked; all of them for None.
 
         Raises:
-            NoSupportError: there are no supports.
+            NoSupportError: there are no supports, or a label has counterexamples alone.
             LabelError: not a list of different labels that have supports.
         """
         if isinstance(labels, str) or not isinstance(labels, Iterable | None):
             raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
+        asked = {c.label for c in self.bank.counterexamples} if labels is None else labels
+        for label in asked:
+            if label not in self._labels and self.bank.counterexamples_of(label):
+                raise NoSupportError(
+                    f"label {label!r} has counterexamples and no support: show what it is, too, by add_support(image, "
+                    f"mask, label={label!r}), or forget them by remove_support({label!r})."
+                )
         if not self._labels:
             raise NoSupportError("no support was added; call add_support(image, mask) first.")
         names = self._labels if labels is None else tuple(labels)
@@ -76,10 +88,22 @@ class ReadySupports(Generic[Prepared]):
 
     def _task(self, label: str) -> EncodedSupport:
         if label not in self._tasks:
-            self._tasks[label] = as_task([s.state for s in self.bank.of_label(label)], self._token_budget)
+            states = [support.state for support in self.bank.of_label(label)]
+            counterexamples = [c.tokens for c in self.bank.counterexamples_of(label)]
+            self._tasks[label] = as_task(states, self._token_budget, counterexamples)
         return self._tasks[label]
 
 
-def as_task(states: Sequence[EncodedSupport], token_budget: int) -> EncodedSupport:
-    """What a label is compared by: all its supports together, within a budget that leaves a single one whole."""
-    return join_shots(states).within(max(token_budget, max(state.tokens.count for state in states)))
+def _of_label(bank: SupportBank, label: str) -> tuple[Example, ...]:
+    return (*(s for s in bank if s.label == label), *bank.counterexamples_of(label))
+
+
+def as_task(
+    states: Sequence[EncodedSupport], token_budget: int, counterexamples: Sequence[Tokens[NDArray[Any]]] = ()
+) -> EncodedSupport:
+    """What a label is compared by: all its supports together, and as background what does not show its object.
+
+    They are merged to a number of tokens within a budget that leaves a single support whole.
+    """
+    largest = max(state.tokens.count for state in states)
+    return join_shots(states).beside(counterexamples).within(max(token_budget, largest))

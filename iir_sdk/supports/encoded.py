@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.errors import SupportError
-from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord
+from iir_sdk.model.support_state import TOKEN_AXES, SupportRecord, Tokens
 
 Numbers: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]
@@ -28,27 +28,30 @@ class EncodedSupport(SupportRecord[Numbers]):
         Raises:
             SupportError: naming ``what`` and the array.
         """
-        side, mass = self.tokens.side, self.tokens.mass
-        if side.ndim != 2 or not side.shape[1] or not (mass > 0).any() or (mass < 0).any():
-            raise SupportError(
-                f"{what}: tokens_side {side.shape} must list tokens; tokens_mass must be >= 0, not all 0."
-            )
         arrays = self.arrays()
         for name, like in expected.arrays().items():
-            array, shape = arrays[name], list(like.shape)
-            if name in TOKEN_AXES:
-                shape[TOKEN_AXES[name]] = self.tokens.count
-            if (list(array.shape), array.dtype) != (shape, like.dtype):
-                raise SupportError(
-                    f"{what}: {name} is {array.shape} {array.dtype}, expected {tuple(shape)} {like.dtype}."
-                )
-            if not np.isfinite(array).all():
-                raise SupportError(f"{what}: {name} holds NaN or infinite values.")
+            if name not in TOKEN_AXES:
+                _check_array(arrays[name], list(like.shape), like.dtype, f"{what}: {name}")
+        check_tokens(self.tokens, expected.tokens, what)
 
     def with_mass(self) -> EncodedSupport:
         """One task without the tokens that stand for nothing."""
-        heavy = np.flatnonzero(self.tokens.mass[0].sum(0) > 0)
-        return self.with_tokens(self.tokens.along(lambda array, axis: array.take(heavy, axis)))
+        return self.with_tokens(with_mass(self.tokens))
+
+    def beside(self, counterexamples: Sequence[Tokens[Numbers]]) -> EncodedSupport:
+        """One task with the tokens of pictures that do not show the object: background, whatever the shots weigh.
+
+        However many they are, together they count as one picture does, since they are the mean of theirs.
+        """
+        if not counterexamples:
+            return self
+        joined = self.tokens
+        for tokens in counterexamples:
+            share = tokens.mass.astype(np.float32) / len(counterexamples)
+            tokens = replace(tokens, mass=np.repeat(share, self.shots, 1).astype(np.float16))
+            pairs = zip(joined.parts(), tokens.parts(), strict=True)
+            joined = Tokens(*(np.concatenate([a, b], axis) for (axis, a), (_, b) in pairs))
+        return self.with_tokens(joined)
 
     def within(self, budget: int) -> EncodedSupport:
         """One task with at most ``budget`` tokens: similar ones of the same side are merged into their mean."""
@@ -69,6 +72,34 @@ class EncodedSupport(SupportRecord[Numbers]):
         total = merge_sum(tokens.mass[..., None], assigned)[..., 0]
         merged = replace(means, mass=total, mid=unit(means.mid), high=unit(means.high))
         return self.with_tokens(merged.along(lambda array, _: array.astype(np.float16)))
+
+
+def with_mass(tokens: Tokens[Numbers]) -> Tokens[Numbers]:
+    """Those of one task that stand for anything."""
+    heavy = np.flatnonzero(tokens.mass[0].sum(0) > 0)
+    return tokens.along(lambda array, axis: array.take(heavy, axis))
+
+
+def check_tokens(tokens: Tokens[Numbers], expected: Tokens[Numbers], what: str) -> None:
+    """Refuse tokens, however many, whose shapes or dtypes differ from those of ``expected``, or that are not finite.
+
+    Raises:
+        SupportError: naming ``what`` and the array.
+    """
+    side, mass = tokens.side, tokens.mass
+    if side.ndim != 2 or not side.shape[1] or not (mass > 0).any() or (mass < 0).any():
+        raise SupportError(f"{what}: tokens_side {side.shape} must list tokens; tokens_mass must be >= 0, not all 0.")
+    for name, (axis, array), (_, like) in zip(TOKEN_AXES, tokens.parts(), expected.parts(), strict=True):
+        shape = list(like.shape)
+        shape[axis] = tokens.count
+        _check_array(array, shape, like.dtype, f"{what}: {name}")
+
+
+def _check_array(array: Numbers, shape: list[int], dtype: np.dtype[Any], what: str) -> None:
+    if (list(array.shape), array.dtype) != (shape, dtype):
+        raise SupportError(f"{what} is {array.shape} {array.dtype}, expected {tuple(shape)} {dtype}.")
+    if not np.isfinite(array).all():
+        raise SupportError(f"{what} holds NaN or infinite values.")
 
 
 def join_shots(states: Sequence[EncodedSupport]) -> EncodedSupport:

@@ -7,13 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order
-from iir_sdk.engines.onnx.export_folder import ENCODER, PREDICTOR, SCORES_OUTPUT, OnnxExport
+from iir_sdk.engines.onnx.export_folder import (
+    COUNTEREXAMPLE_ENCODER,
+    ENCODER,
+    PREDICTOR,
+    SCORES_OUTPUT,
+    OnnxExport,
+)
 from iir_sdk.engines.onnx.runtime import Graph, GraphRuntime, never_closed_in_forks, processors
+from iir_sdk.model.support_state import TOKEN_AXES, Tokens
 from iir_sdk.pictures.preprocess import SupportInput
 from iir_sdk.process import ProcessLock
 from iir_sdk.results.full_size import Segmented, sigmoid
@@ -50,6 +58,8 @@ class OnnxEngine(Engine):
         )
         # Opened when several pictures come, by each process for itself: a runtime's threads do not live on in a fork.
         self._side_by_side: dict[int, Graph] = {}
+        # Opened with the first counterexample: most users have none.
+        self._counterexample_encoder: Graph | None = None
         self._opening = ProcessLock()
 
     def __reduce__(self) -> tuple[Callable[[], OnnxEngine], tuple[()]]:
@@ -61,6 +71,14 @@ class OnnxEngine(Engine):
         inputs = {"image": np.ascontiguousarray(support.image)[None]}
         inputs |= {"mask": support.mask[None, None], "known": support.known[None, None]}
         return dict(zip(encoder.outputs, encoder.run(encoder.outputs, inputs), strict=True))
+
+    def _encoded_counterexample(self, image: NDArray[np.float32], known: NDArray[np.float32]) -> Tokens[NDArray[Any]]:
+        with self._opening:
+            if self._counterexample_encoder is None:
+                side = self.identity.preprocessing.support_size
+                self._counterexample_encoder = self._opened(COUNTEREXAMPLE_ENCODER, side)
+        inputs = {"image": np.ascontiguousarray(image)[None], "known": known[None, None]}
+        return Tokens(*self._counterexample_encoder.run(tuple(TOKEN_AXES), inputs))
 
     def _loaded(self, arrays: Arrays) -> Arrays:
         return {name: arrays[name].astype(np.float32) for name in self._predictor.inputs if name != "image"}

@@ -1,4 +1,4 @@
-"""From a checkpoint to two ONNX graphs, checked against PyTorch on the demo's pictures."""
+"""From a checkpoint to ONNX graphs, checked against PyTorch on the demo's pictures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iir_sdk.demo.job import read_jobs
+from iir_sdk.demo.job import Job, read_jobs
 from iir_sdk.engines.agreement import compared_leads
 from iir_sdk.engines.base import Engine
 from iir_sdk.engines.onnx.engine import OnnxEngine
 from iir_sdk.engines.onnx.export_folder import (
+    COUNTEREXAMPLE_ENCODER,
     ENCODER,
+    GRAPHS,
     OPSET,
     PREDICTOR,
     SCORES_OUTPUT,
@@ -37,13 +39,14 @@ from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process import unset_default_device
-from iir_sdk.results.full_size import probability_map
+from iir_sdk.results.full_size import Segmented, probability_map
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.entry import EXPORT_RECORD
 
 LEAST_IOU = 0.995
 LARGEST_DIFFERENCE = 1e-2
 _READ = tuple(name for name in NAMES if name != "proxy_index")
+_TOKENS = tuple(TOKEN_AXES)
 _SHOTS = 2
 # Torch keeps what it is exporting for the whole process.
 _ONE_EXPORT = Lock()
@@ -57,6 +60,16 @@ class _SupportEncoder(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, known: Tensor) -> tuple[Tensor, ...]:
         """Pictures ``(B, 3, H, W)``, masks and where they are known ``(B, 1, H, W)`` -> all tensors of their states."""
         return tuple(self.model.encode_support(image[:, None], mask, known).arrays().values())
+
+
+class _CounterexampleEncoder(nn.Module):
+    def __init__(self, model: IIR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+        """Pictures ``(B, 3, H, W)`` and where they do not show the object ``(B, 1, H, W)`` -> their tokens."""
+        return tuple(tensor for _, tensor in self.model.encode_counterexample(image, known[:, 0]).parts())
 
 
 class _QueryPredictor(nn.Module):
@@ -86,7 +99,7 @@ def _for_each(maps: Tensor, of_tasks: Tensor) -> Tensor:
 
 @unset_default_device()
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
-    """Write the graphs of the support encoder and the query predictor, and a record of what they are.
+    """Write the graphs of both encoders and of the query predictor, and a record of what they are.
 
     Batch, height and width are dynamic (sides in steps of 32 pixels), and so are labels, shots and tokens.
 
@@ -109,7 +122,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
                 export = _export(checkpoint, Path(beside))
             # Without a record it is no export, until all of the new one is there.
             (folder / EXPORT_RECORD).unlink(missing_ok=True)
-            for name in (ENCODER, PREDICTOR, EXPORT_RECORD):
+            for name in (*GRAPHS, EXPORT_RECORD):
                 (Path(beside) / name).replace(folder / name)
     except OSError as error:
         if isinstance(error, IirError):
@@ -127,6 +140,7 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
     with torch.inference_mode():
         state = model.encode_support(image[:, None], *support[1:])
     _write(folder / ENCODER, _SupportEncoder(model), support, ("image", "mask", "known"), NAMES)
+    _write(folder / COUNTEREXAMPLE_ENCODER, _CounterexampleEncoder(model), (image, mask), ("image", "known"), _TOKENS)
     query = torch.rand(2, 3, side.size, side.size)
     outs = ("logits", "prior", SCORES_OUTPUT) if model.config.presence else ("logits", "prior")
     _write(folder / PREDICTOR, _QueryPredictor(model), (query, *_example(state)), ("image", *_READ), outs)
@@ -138,27 +152,37 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
 def compare(first: Engine, second: Engine) -> dict[str, float]:
     """Least mask IoU and largest difference of the probability between two engines, over the demo's pictures.
 
+    Each by its support alone, and by that with the job before's support as a counterexample.
+
     Raises:
         WeightsError: they differ by more than rounding: IoU below 0.995, or a difference above 0.01.
     """
     least, largest = 1.0, 0.0
-    for job in read_jobs():
-        support, query = load_picture(job.support), load_picture(job.query)
-        mask = load_mask(job.support_mask, support) == 1
-        tasks = (engine.prepare([engine.encode(support.pixels, mask)]) for engine in (first, second))
-        (a,), (b,) = (e.segment([query.pixels], t)[0] for e, t in zip((first, second), tasks, strict=True))
-        one, other = (probability_map(segmented.leads[0], query.size) for segmented in (a, b))
-        union = ((one > 0.5) | (other > 0.5)).sum()
-        least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
-        largest = max(largest, float(np.abs(one - other).max()))
-        if a.scores is not None and b.scores is not None:
-            largest = max(largest, float(np.abs(a.scores - b.scores).max()))
+    jobs = read_jobs()
+    for before, job in zip((jobs[-1], *jobs), jobs, strict=False):
+        size = load_picture(job.query).size
+        for a, b in zip(_segmented_twice(first, job, before), _segmented_twice(second, job, before), strict=True):
+            one, other = (probability_map(segmented.leads[0], size) for segmented in (a, b))
+            union = ((one > 0.5) | (other > 0.5)).sum()
+            least = min(least, float(((one > 0.5) & (other > 0.5)).sum() / union) if union else 1.0)
+            largest = max(largest, float(np.abs(one - other).max()))
+            if a.scores is not None and b.scores is not None:
+                largest = max(largest, float(np.abs(a.scores - b.scores).max()))
     if least < LEAST_IOU or largest > LARGEST_DIFFERENCE:
         raise WeightsError(
             f"the exported graphs differ from PyTorch: mask IoU {least:.4f} (at least {LEAST_IOU} expected), "
             f"probability by {largest:.4f} (at most {LARGEST_DIFFERENCE}). Nothing was kept of them."
         )
     return {"mask_iou": round(least, 5), "probability_difference": round(largest, 6)}
+
+
+def _segmented_twice(engine: Engine, job: Job, counterexample: Job) -> list[Segmented]:
+    """A job's query by its support, and by that beside another job's picture as a counterexample."""
+    support, other = load_picture(job.support), load_picture(counterexample.support)
+    state = engine.encode(support.pixels, load_mask(job.support_mask, support) == 1)
+    tokens = engine.encode_counterexample(other.pixels, np.ones(other.size, np.bool_))
+    query = load_picture(job.query).pixels
+    return [engine.segment([query], engine.prepare([task]))[0][0] for task in (state, state.beside([tokens]))]
 
 
 def _write(

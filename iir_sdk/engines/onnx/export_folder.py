@@ -1,4 +1,4 @@
-"""The folder that an export is: two graphs and what they are, in one checked file."""
+"""The folder that an export is: its graphs and what they are, in one checked file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from iir_sdk.files import is_file, write_text_atomically
 from iir_sdk.weights.entry import EXPORT_RECORD, WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/11"
+FORMAT = "iir_sdk.onnx/12"
 ENCODER = "support_encoder.onnx"
+COUNTEREXAMPLE_ENCODER = "counterexample_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
+GRAPHS = (ENCODER, COUNTEREXAMPLE_ENCODER, PREDICTOR)
+"""Names of the graphs' files."""
 SCORES_OUTPUT = "scores"
 """The predictor's output that networks without such a head do not have."""
 OPSET = 17
@@ -29,7 +32,7 @@ OPSET = 17
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """Two graphs and the checkpoint that they were made from.
+    """The graphs and the checkpoint that they were made from.
 
     Attributes:
         entry: of the checkpoint; kept supports are bound to its sha256.
@@ -98,15 +101,15 @@ def _expected(path: Path, record: Mapping[str, Any]) -> dict[str, NDArray[np.flo
 
 
 def read_graphs(folder: Path) -> dict[str, bytes]:
-    """Both graphs' files by name.
+    """The graphs' files by name.
 
     Raises:
         WeightsNotFoundError: one is missing.
     """
-    for name in (ENCODER, PREDICTOR):
+    for name in GRAPHS:
         if not is_file(folder / name):
             raise WeightsNotFoundError(f"{folder / name} is missing; export again: iir-sdk export onnx --out FOLDER")
-    return {name: (folder / name).read_bytes() for name in (ENCODER, PREDICTOR)}
+    return {name: (folder / name).read_bytes() for name in GRAPHS}
 
 
 def is_export(folder: Path) -> bool:
