@@ -28,12 +28,7 @@ class Labels(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are computed apart, so that they can be kept.
-
-    Args:
-        width: channels ``d`` of tokens.
-        heads: number of heads; divides ``width``.
-    """
+    """Multi-head attention of tokens whose keys and values are computed apart, so that they can be kept."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -68,17 +63,10 @@ class Attention(nn.Module):
 def inconsistent_pairs(affinity: Tensor, query_labels: Tensor, support_labels: Tensor) -> Tensor:
     """Directional dropout's pairs: each support position with its best match in the query, where labels disagree.
 
-    For support position ``j`` the match is ``i*(j) = argmax_i A_ij``; the pair ``(i*, j)`` is marked when
-    ``support_labels[j] != query_labels[i*]`` and neither is 255. Only this direction is checked. A query position
-    all of whose pairs would be marked keeps them, since a row without keys has no softmax (method, section 5).
-
-    Args:
-        affinity: ``(B, T, S)`` attention logits.
-        query_labels: ``(B, T)`` in {0, 1, 255}.
-        support_labels: ``(B, S)`` in {0, 1, 255}.
-
-    Returns:
-        ``(B, T, S)`` bool, True at pairs to drop.
+    Of an affinity ``(B, T, S)`` and labels ``(B, T)`` and ``(B, S)`` in {0, 1, 255}: bool ``(B, T, S)``, True at pairs
+    to drop. For support position ``j`` the match is ``i*(j) = argmax_i A_ij``; the pair ``(i*, j)`` is marked when
+    ``support_labels[j] != query_labels[i*]`` and neither is 255. Only this direction is checked. A query position all
+    of whose pairs would be marked keeps them, since a row without keys has no softmax (method, section 5).
     """
     match = affinity.argmax(1)
     matched_labels = query_labels.gather(1, match)
@@ -126,13 +114,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Query tokens attend to support tokens; keys and values come from :meth:`keys_values` and may be kept.
-
-    Args:
-        width: channels ``d`` of tokens.
-        heads: number of heads; divides ``width``.
-        perceptron: follow the attention by one.
-    """
+    """Query tokens attend to support tokens; keys and values come from :meth:`keys_values` and may be kept."""
 
     def __init__(self, width: int, heads: int, *, perceptron: bool = True) -> None:
         super().__init__()
@@ -148,14 +130,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, tokens: Tensor, support: KeysValues, bias: Tensor | None = None, labels: Labels | None = None
     ) -> Tensor:
-        """``tokens (B, T, d)`` refined by ``support``.
-
-        Args:
-            tokens: of the queries.
-            support: what they attend to.
-            bias: ``(B, T or 1, S)``, added to the attention logits.
-            labels: turn directional dropout on.
-        """
+        """``tokens (B, T, d)`` refined by ``support``, with ``bias (B, T or 1, S)``; labels turn dropout on."""
         normed = self.query_norm(tokens)
         if labels is not None:
             # Detached, not under no_grad: autocast would keep the low-precision weights it casts there, without their
@@ -171,13 +146,7 @@ def support_labels(tokens: Tokens[Tensor]) -> Tensor:
 
 
 def directional_dropout(affinity: Tensor, bias: Tensor | None, labels: Labels) -> Tensor:
-    """A cross attention's ``bias (N, 1, T)`` as ``(N, P, T)``, ``-inf`` at similar but inconsistent pairs.
-
-    Args:
-        affinity: ``(N, P, T)`` of query and support tokens.
-        bias: of the support's tokens; None for zeros.
-        labels: of both.
-    """
+    """A cross attention's ``bias (N, 1, T)`` as ``(N, P, T)``, ``-inf`` at similar but inconsistent pairs."""
     bias = torch.zeros_like(affinity[:, :1]) if bias is None else bias
     cut = bias.expand(affinity.shape).masked_fill(inconsistent_pairs(affinity, *labels), -torch.inf)
     # A row left without any token has no softmax; it keeps what it had.

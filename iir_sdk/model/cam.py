@@ -15,31 +15,16 @@ THRESHOLDS = tuple(i / 50 for i in range(51))
 
 
 def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
-    """Classify ``N`` supports, each a task of one shot, by their masked ``mid`` (method, section 2, step 1).
-
-    Args:
-        backbone: the network that made the taps.
-        mid: ``(N, C_mid, h, w)``.
-        high: ``(N, C_high, h', w')``.
-        mask: ``(N, 1, H, W)`` in [0, 1].
-    """
+    """Classify ``N`` supports, tasks of one shot, by ``mid`` inside ``mask (N, 1, H, W)`` (method, section 2, step 1)."""
     index = backbone.logits(backbone.object_map(mid, high, mask)).argmax(1, keepdim=True)
     return ProxyClass(index, backbone.class_weight[index].float())
 
 
 def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None, proxy: ProxyClass[Tensor]) -> Tensor:
-    """Class activation map of each image for each of ``K`` proxy classes (method, section 2, step 2).
+    """Class activation map of each image for each of ``K`` proxy classes, >= 0 (method, section 2, step 2).
 
-    In closed form at the pooled map; without one, Grad-CAM at ``mid``.
-
-    Args:
-        backbone: the network that made the taps.
-        mid: ``(N, C_mid, h, w)``.
-        pooled_map: ``(N, C, h', w')``, what the classifier pools; None for Grad-CAM.
-        proxy: ``index (N, K)`` and ``weight (N, K, C)``.
-
-    Returns:
-        ``(N, K, h', w')`` or ``(N, K, h, w)``, >= 0; :func:`normalised_at` brings each map to [0, 1].
+    In closed form at the pooled map, ``(N, K, h', w')``; without one, Grad-CAM at ``mid``, ``(N, K, h, w)``.
+    :func:`normalised_at` brings each map to [0, 1].
     """
     if pooled_map is not None:
         return closed_form_cam(pooled_map, proxy.weight)
@@ -50,12 +35,8 @@ def class_activation(backbone: Backbone, mid: Tensor, pooled_map: Tensor | None,
 def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
     """``W_c . h(x, y)``, ReLU: exact Grad-CAM of a global-average-pool + linear head, up to scale.
 
-    Args:
-        pooled_map: ``(N, C, h, w)``, the map the classifier pools.
-        weight: ``(N, K, C)``, the classifier's rows of each image's classes.
-
-    Returns:
-        ``(N, K, h, w)``, >= 0.
+    Of the pooled map ``(N, C, h, w)`` and the classifier's rows ``(N, K, C)`` of each image's classes: ``(N, K, h,
+    w)``.
     """
     activation = weight.float() @ pooled_map.float().flatten(2)
     return activation.reshape(*activation.shape[:2], *pooled_map.shape[2:]).relu()
@@ -64,15 +45,8 @@ def closed_form_cam(pooled_map: Tensor, weight: Tensor) -> Tensor:
 def grad_cam(backbone: Backbone, mid: Tensor, index: Tensor) -> Tensor:
     """Grad-CAM at ``mid``, channels weighed by the pooled gradient of the class logit (Selvaraju et al., 2017).
 
-    Works inside ``torch.inference_mode`` as well; parameters get no gradient.
-
-    Args:
-        backbone: the network that made the taps.
-        mid: ``(N, C_mid, h, w)``.
-        index: ``(N, K)`` int64 classes of each image; one backward pass each.
-
-    Returns:
-        ``(N, K, h, w)``, >= 0.
+    ``(N, K, h, w)`` >= 0, a backward pass for each of the classes ``index (N, K)``. Works inside
+    ``torch.inference_mode`` as well; parameters get no gradient.
     """
     with torch.inference_mode(False), torch.enable_grad():
         # Clones, since tensors made under inference mode cannot enter a graph.
@@ -106,16 +80,8 @@ def resize_map(cam: Tensor, size: tuple[int, int]) -> Tensor:
 def adaptive_threshold(cam: Tensor, mask: Tensor, known: Tensor) -> Tensor:
     """``argmax_t IoU(cam > t, mask)`` over :data:`THRESHOLDS`, the lowest of equals (method, section 2, step 3).
 
-    The mask may be soft: intersection and union are sums of shares, so small objects count. What is unknown counts in
-    neither.
-
-    Args:
-        cam: ``(N, 1, h, w)`` in [0, 1].
-        mask: ``(N, 1, h, w)`` in [0, 1].
-        known: ``(N, 1, h, w)`` in [0, 1], at least ``mask``.
-
-    Returns:
-        ``(N,)`` float32 in [0, 1].
+    Float32 ``(N,)`` of maps ``(N, 1, h, w)`` in [0, 1]. The mask may be soft: intersection and union are sums of
+    shares, so small objects count. What is unknown counts in neither.
     """
     steps = torch.tensor(THRESHOLDS, device=cam.device)
     above = (cam.float().flatten(1)[:, None] > steps[:, None]).float()

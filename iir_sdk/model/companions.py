@@ -27,15 +27,10 @@ _SMALLEST = 1e-4
 
 
 class PriorMaps(NamedTuple):
-    """Channels of each prior map by its name, in the order in which the decoder reads them.
+    """Channels of each prior map by its name, in the order in which the decoder reads them."""
 
-    Attributes:
-        at_mid: at ``mid``'s grid, for the query's fusion.
-        at_low: at ``low``'s grid, for the mask head.
-    """
-
-    at_mid: dict[str, int]
-    at_low: dict[str, int]
+    at_mid: dict[str, int]  # at ``mid``'s grid, for the query's fusion
+    at_low: dict[str, int]  # at ``low``'s grid, for the mask head
 
 
 def prior_maps(config: ModelConfig) -> PriorMaps:
@@ -125,15 +120,9 @@ def similarity_prior(similarity: Tensor) -> Tensor:
 
 @full_precision
 def token_affinity(query: Vectors, tokens: Tensor, temperature: Tensor) -> Tensor:
-    """Cosine over temperature of each query position with each support token.
+    """Cosine over temperature of each query position with each of ``tokens (N, T, C)``, unit vectors.
 
-    Args:
-        query: of ``N`` queries, or of one for all.
-        tokens: ``(N, T, C)`` unit vectors.
-        temperature: scalar > 0.
-
-    Returns:
-        ``(N, T, h, w)`` float32, channels last in memory: a softmax over the tokens reads them in a row.
+    Float32 ``(N, T, h, w)``, channels last in memory: a softmax over the tokens reads them in a row.
     """
     affinity = map_to_tokens(query.map.float()) @ (tokens.float() / temperature).transpose(1, 2)
     return tokens_to_map(affinity / map_to_tokens(query.lengths), grid_size(query.map))
@@ -141,18 +130,10 @@ def token_affinity(query: Vectors, tokens: Tensor, temperature: Tensor) -> Tenso
 
 @full_precision
 def dense_prior(affinity: Tensor, side: Tensor, bias: Tensor) -> Tensor:
-    """Share of foreground among the support tokens that each query position resembles.
+    """Share of foreground among the support tokens that each query position resembles: ``(N, 1, h, w)`` in [0, 1].
 
-    A softmax over the tokens of their affinity, summed over their sides (the dense attention of DCAMA, Shi et al.,
-    ECCV 2022, without learned projections).
-
-    Args:
-        affinity: ``(N, T, h, w)``, of :func:`token_affinity` or the sum of several.
-        side: ``(N, T)`` foreground share of each token, in [0, 1].
-        bias: ``(N, 1, T)``, from :func:`iir_sdk.model.tokens.token_bias`.
-
-    Returns:
-        ``(N, 1, h, w)`` float32 in [0, 1].
+    A softmax over the tokens of their affinity ``(N, T, h, w)``, summed over their sides ``(N, T)`` (the dense
+    attention of DCAMA, Shi et al., ECCV 2022, without learned projections).
     """
     attention = (map_to_tokens(affinity) + bias).softmax(2)
     return tokens_to_map(attention @ side.float()[:, :, None], grid_size(affinity))
@@ -164,11 +145,6 @@ class Dictionary(nn.Module):
     A support's background is what is beside its object; of a query's other things it says nothing. Words, means of
     clusters of many pictures' features, stand in for them, each a unit vector of ``mid`` and one of ``high``: whatever
     resembles a word more than the object is background, and words that resemble the object itself hardly count.
-
-    Args:
-        words: ``M``.
-        mid: channels of ``mid``.
-        high: channels of ``high``.
     """
 
     mid: Tensor
@@ -184,17 +160,11 @@ class Dictionary(nn.Module):
 
 
 class DictionaryPriors(NamedTuple):
-    """Maps ``(N, 1, h, w)`` float32.
+    """Maps ``(N, 1, h, w)`` float32."""
 
-    Attributes:
-        among_tokens: in [0, 1], by the support's tokens alone: :func:`dense_prior`.
-        among_words: in [0, 1], with the words as further background.
-        odds: an eighth of the logarithm of the latter's odds, its ends cut off at one in ten thousand.
-    """
-
-    among_tokens: Tensor
-    among_words: Tensor
-    odds: Tensor
+    among_tokens: Tensor  # in [0, 1], by the support's tokens alone: :func:`dense_prior`
+    among_words: Tensor  # in [0, 1], with the words as further background
+    odds: Tensor  # an eighth of the logarithm of the latter's odds, its ends cut off at one in ten thousand
 
 
 @full_precision
@@ -203,13 +173,8 @@ def dictionary_prior(
 ) -> DictionaryPriors:
     """Share of foreground among the support's tokens alone, and among them and the words.
 
-    Args:
-        affinity: ``(N, T, h, w)`` of each query position with each support token.
-        of_words: ``(N, M, h, w)`` of each query position with each word, or of one query for all.
-        near: ``(N, M, T)`` of each word with each support token.
-        side: ``(N, T)`` share of foreground in each token.
-        bias: ``(N, 1, T)`` of the tokens' masses.
-        dictionary: how much words count.
+    Of affinities: of each query position with each token ``(N, T, h, w)`` and with each word ``of_words (N, M, h, w)``,
+    and of each word with each token ``near (N, M, T)``; and of the tokens' shares of foreground ``side (N, T)``.
     """
     foreground = side.float()[:, :, None]
     resembles = (near + bias).softmax(2) @ foreground

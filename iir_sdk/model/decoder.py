@@ -22,13 +22,7 @@ from iir_sdk.model.tokens import TokenLayout, laid_out_like, map_to_tokens, toke
 
 
 class FeatureProjection(nn.Module):
-    """``low`` (averaged), ``mid`` and ``high`` (enlarged) at ``mid``'s grid, each normalised, 1x1 conv, ReLU, dropout.
-
-    Args:
-        channels: of the three taps.
-        width: output channels ``d``.
-        dropout: spatial dropout rate.
-    """
+    """``low`` (averaged), ``mid``, ``high`` (enlarged) at ``mid``'s grid, each normalised, 1x1 conv, ReLU, dropout."""
 
     def __init__(self, channels: tuple[int, int, int], width: int, dropout: float) -> None:
         super().__init__()
@@ -68,14 +62,7 @@ class RefinementBlock(nn.Module):
         return tokens_to_map(self.self_attention(map_to_tokens(x)), (x.shape[2], x.shape[3]))
 
     def cross_step(self, x: Tensor, support: KeysValues | None, bias: Tensor, labels: Labels | None) -> Tensor:
-        """Refine the query map.
-
-        Args:
-            x: ``(N, d, h, w)``.
-            support: keys and values ``(N, T, d)``, None in a block without cross attention.
-            bias: ``(N, 1, T)`` of the tokens.
-            labels: turn directional dropout on.
-        """
+        """Refine the query map ``(N, d, h, w)`` by itself and, with cross attention, by a support's keys and values."""
         size = (x.shape[2], x.shape[3])
         tokens = self.self_attention(map_to_tokens(x))
         if self.cross_attention is not None and support is not None:
@@ -85,14 +72,7 @@ class RefinementBlock(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Refined map, ``low`` features and priors at stride 8 -> 2-way logits.
-
-    Args:
-        width: channels of the refined map.
-        low: channels of ``low``.
-        priors: number of prior channels.
-        hidden: channels inside.
-    """
+    """Refined map, ``low`` features and priors at stride 8 -> 2-way logits."""
 
     def __init__(self, width: int, low: int, priors: int, hidden: int) -> None:
         super().__init__()
@@ -137,11 +117,8 @@ class SupportBranch(NamedTuple):
 class Decoder(nn.Module):
     """All trained modules of IIR, wired by :class:`iir_sdk.model.iir.IIR`.
 
-    Args:
-        config: the architecture.
-        channels: of the backbone's three taps.
-        priors: prior channels of the query at ``mid``'s grid.
-        head_priors: prior channels at ``low``'s grid.
+    ``channels`` are those of the backbone's three taps, ``priors`` a query's at ``mid``'s grid, ``head_priors`` at
+    ``low``'s.
     """
 
     def __init__(self, config: ModelConfig, channels: tuple[int, int, int], priors: int, head_priors: int) -> None:
@@ -198,14 +175,7 @@ class Decoder(nn.Module):
     def query_branch(
         self, x: Tensor, tokens: Tokens[Tensor], bias: Tensor, labels: Labels | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Refine queries ``(N, d, h, w)`` by themselves and a support's tokens; with labels, auxiliary logits as well.
-
-        Args:
-            x: fused.
-            tokens: of the supports.
-            bias: ``(N, 1, T)`` of the tokens.
-            labels: turn directional dropout on.
-        """
+        """Refine queries ``(N, d, h, w)`` by themselves and support tokens; with labels, auxiliary logits as well."""
         auxiliary = [self.query_start(x)] if labels else []
         for i, block in enumerate(cast(Iterable[Any], self.blocks)):
             crossing = block.cross_attention is not None
@@ -230,12 +200,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """The same of queries as the sum of what each group of inputs adds, since the convolution is linear in them.
 
-        Args:
-            features: ``(N, d, h, w)``, what they add.
-            prototypes: ``(N, K, d)`` each, of :meth:`fused_prototypes`.
-            weights: ``(N, K)`` of the shots.
-            activated: ``(N, K, h, w)`` bool.
-            maps: ``(N, P, h, w)``, the priors.
+        Of what features add ``(N, d, h, w)``, what prototypes add ``(N, K, d)`` (:meth:`fused_prototypes`), weights
+        ``(N, K)`` of the shots, bool ``(N, K, h, w)`` where activated, and the priors ``(N, P, h, w)``.
         """
         whole = (weights[:, None] @ prototypes.whole.float())[:, 0, :, None, None]
         x = features + whole + core_or_local(activated, prototypes.core, prototypes.local, weights)
@@ -249,12 +215,7 @@ class Decoder(nn.Module):
         return DualPrototypes(*(maps.flatten(1)[:, None] for maps in added))
 
     def fuse_query_part(self, part: str, inputs: Tensor) -> Tensor:
-        """What one group of the query fusion's inputs adds to its outcome: the convolution is linear in them.
-
-        Args:
-            part: ``features``, ``whole``, ``chosen`` or ``priors``.
-            inputs: ``(N, C, h, w)`` with that group's channels.
-        """
+        """What a group of the query fusion's inputs, ``(N, C, h, w)``, adds to it: the convolution is linear in them."""
         width = self.fuse_query.out_channels
         at = {"features": 0, "whole": width, "chosen": 2 * width, "priors": 3 * width}[part]
         stop = None if part == "priors" else at + width

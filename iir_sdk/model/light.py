@@ -42,13 +42,7 @@ def conv_feed_forward(width: int) -> Residual:
 
 
 class LightBlock(nn.Module):
-    """Halved self attention on both sides, cross attention query <- support, depthwise convolutions on both.
-
-    Args:
-        width: channels ``d``.
-        heads: attention heads.
-        cross: with cross attention, and heads for the auxiliary losses.
-    """
+    """Halved self attention on both sides, cross attention query <- support, depthwise convolutions on both."""
 
     def __init__(self, width: int, heads: int, *, cross: bool) -> None:
         super().__init__()
@@ -74,14 +68,7 @@ class LightBlock(nn.Module):
 
 
 class LightHead(nn.Module):
-    """Refined map, ``low`` features and priors, each projected and summed at stride 8 -> 2-way logits.
-
-    Args:
-        width: channels of the refined map.
-        low: channels of ``low``.
-        priors: number of prior channels.
-        hidden: channels inside, a multiple of 8.
-    """
+    """Refined map, ``low`` features and priors, each projected and summed at stride 8 -> 2-way logits."""
 
     def __init__(self, width: int, low: int, priors: int, hidden: int) -> None:
         super().__init__()

@@ -69,16 +69,10 @@ def prediction_evidence(
 
 @full_precision
 def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike two pooled vectors are in the classifier's own vocabulary.
+    """How alike unit vectors ``(N, 1, C)`` and ``(N, K, C)`` are in the classifier's vocabulary, its ``(1000, C)`` rows.
 
-    Args:
-        predicted: ``(N, 1, C)`` unit vectors.
-        objects: ``(N, K, C)`` unit vectors.
-        class_weight: ``(1000, C)``, rows of the classifier.
-
-    Returns:
-        Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
-        vectors of length 4, each ``(N, K)`` float32.
+    Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
+    vectors of length 4, each ``(N, K)`` float32.
     """
     scores = torch.cat([predicted.float(), objects.float()], 1) @ class_weight.float().T
     centred = F.normalize(scores - scores.mean(2, keepdim=True), dim=2)

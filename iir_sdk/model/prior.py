@@ -16,11 +16,7 @@ from iir_sdk.model.tokens import Vectors, full_precision
 def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, weights: Tensor) -> Tensor:
     """IIR's prior of a query, mean over the shots: ``(N, 1, h, w)`` float32 in [0, 1].
 
-    Args:
-        query: of ``N`` queries, or of one that all tasks ask for.
-        state: of ``N`` tasks.
-        activated: ``(N, K, h, w)`` bool, at the grid of the outcome.
-        weights: ``(N, K)`` of the shots.
+    Of ``N`` queries, or one that all tasks ask for; ``activated`` is bool ``(N, K, h, w)`` at the grid of the outcome.
     """
     cosines = similarities(query.high, torch.cat([state.core_high, state.local_high], 1))
     core, local = resize_map(cosines, grid_size(activated)).chunk(2, 1)
@@ -28,13 +24,7 @@ def query_prior(query: QueryFeatures, state: SupportState, activated: Tensor, we
 
 
 def support_prior(high: Tensor, prototypes: DualPrototypes[Tensor], activated: Tensor) -> Tensor:
-    """The same of supports by their own prototypes: ``(N, 1, h, w)`` float32 in [0, 1].
-
-    Args:
-        high: ``(N, C, h', w')``.
-        prototypes: in these features, each ``(N, C)``.
-        activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
-    """
+    """The same of supports' ``high`` by their own prototypes ``(N, C)`` in it: ``(N, 1, h, w)`` float32 in [0, 1]."""
     # As the query's: compared at the grid of high, and the similarities are enlarged, not the features.
     both = F.normalize(torch.stack([prototypes.core, prototypes.local], 1).float(), dim=2)
     cosines = similarities(Vectors.measured(high), both)
@@ -44,11 +34,7 @@ def support_prior(high: Tensor, prototypes: DualPrototypes[Tensor], activated: T
 
 @full_precision
 def similarities(query: Vectors, prototypes: Tensor) -> Tensor:
-    """Cosines of a map, of ``N`` queries or of one for all, with unit prototypes ``(N, M, C)``.
-
-    Returns:
-        ``(N, M, h, w)`` float32 in [-1, 1].
-    """
+    """Cosines, ``(N, M, h, w)`` float32, of a map, of ``N`` queries or of one, with unit prototypes ``(N, M, C)``."""
     asked = for_queries(prototypes, len(query.map)).float()
     products = asked @ query.map.float().flatten(2)
     cosines = products.reshape(*products.shape[:2], *query.map.shape[2:]) / query.lengths
@@ -70,15 +56,9 @@ def min_max(values: Tensor, region: Tensor) -> Tensor:
 
 
 def region_prior(core_similarity: Tensor, local_similarity: Tensor, activated: Tensor) -> Tensor:
-    """IIR's prior: similarity to core where activated and to local elsewhere, min-max in each of the two regions.
+    """IIR's prior, ``(N, K, h, w)`` float32 in [0, 1]: the cosine with core where activated and with local elsewhere.
 
-    Args:
-        core_similarity: ``(N, K, h, w)`` cosine with the core prototype.
-        local_similarity: ``(N, K, h, w)`` cosine with the local prototype.
-        activated: ``(N, K, h, w)`` bool, the class activation above its threshold.
-
-    Returns:
-        ``(N, K, h, w)`` float32 in [0, 1].
+    Min-max in each of the two regions.
     """
     regions = torch.cat([activated, ~activated], 1)
     core, local = min_max(torch.cat([core_similarity, local_similarity], 1), regions).chunk(2, 1)
@@ -100,15 +80,8 @@ def gram(features: Tensor) -> Tensor:
 def shot_weights(query_gram: Tensor, support_grams: Tensor, scale: Tensor) -> Tensor:
     """Softmax over shots of the negative Gram distance, so that any K works (method, section 3).
 
-    The distance is the Frobenius norm of the difference over ``C``.
-
-    Args:
-        query_gram: ``(N, C, C)``.
-        support_grams: ``(N, K, C, C)``.
-        scale: learned scalar >= 0.
-
-    Returns:
-        ``(N, K)`` float32, each row sums to 1.
+    The distance is the Frobenius norm of the difference of ``(N, C, C)`` and ``(N, K, C, C)``, over ``C``, times a
+    learned scale >= 0; gives ``(N, K)`` float32, each row sums to 1.
     """
     distance = (query_gram[:, None] - support_grams.float()).flatten(2).norm(dim=2) / query_gram.shape[1]
     weights: Tensor = (-scale * distance).softmax(1)

@@ -57,15 +57,10 @@ def masked_average(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPrototypes[Tensor]:
-    """Core, local and whole prototypes by masked average pooling.
+    """Core, local and whole prototypes by masked average pooling; mask and activated are ``(N, 1, h, w)``.
 
-    A region that holds nothing (a class activation over all of the mask, or none of it) takes the whole-mask
-    prototype, so none is ever NaN or zero.
-
-    Args:
-        features: ``(N, C, h, w)``.
-        mask: ``(N, 1, h, w)`` in [0, 1], not all zero.
-        activated: ``(N, 1, h, w)``, 1 where the class activation exceeds its threshold, else 0.
+    A region that holds nothing (a class activation over all of the mask, or none of it) takes the whole-mask prototype,
+    so none is ever NaN or zero.
     """
     whole = masked_average(features, mask)
     prototypes = []
@@ -77,12 +72,9 @@ def dual_prototypes(features: Tensor, mask: Tensor, activated: Tensor) -> DualPr
 
 
 def sides_prototypes(features: Tensor, masks: Tensor, known: Tensor) -> Prototypes[Tensor]:
-    """Unit prototypes ``(N, 1, C)`` inside and outside the mask, of ``N`` supports, each a task of one shot.
+    """Unit prototypes ``(N, 1, C)`` in and beside ``masks (N, 1, H, W)``, of ``N`` supports, each a task of one shot.
 
-    Args:
-        features: ``(N, C, h, w)``.
-        masks: ``(N, 1, H, W)`` in [0, 1].
-        known: the same shape, 0 where it is neither inside nor outside.
+    What is not ``known`` (0) is neither inside nor outside.
     """
     mask, whole = (resize_mask(shares, grid_size(features)) for shares in (masks, known))
     sides = (masked_average(features, shares) for shares in (mask, (whole - mask).clamp_min(0)))

@@ -50,15 +50,10 @@ def vector_lengths(maps: Tensor) -> Tensor:
 
 
 class Vectors(NamedTuple):
-    """A map of vectors to compare with others.
+    """A map of vectors to compare with others."""
 
-    Attributes:
-        map: ``(N, C, h, w)``.
-        lengths: ``(N, 1, h, w)`` float32, of :func:`vector_lengths`.
-    """
-
-    map: Tensor
-    lengths: Tensor
+    map: Tensor  # ``(N, C, h, w)``
+    lengths: Tensor  # ``(N, 1, h, w)`` float32, of :func:`vector_lengths`
 
     @classmethod
     def measured(cls, maps: Tensor) -> Vectors:
@@ -77,17 +72,11 @@ def laid_out_like(other: Tensor, maps: Tensor) -> Tensor:
 
 
 class TokenLayout(NamedTuple):
-    """How the positions of ``N`` supports become ``T`` tokens each.
+    """How the positions of ``N`` supports become ``T`` tokens each."""
 
-    Attributes:
-        side: ``(N, T)`` float32, share of foreground in each token, in [0, 1].
-        mass: ``(N, T)`` float32 >= 0, how many positions each stands for; 0 where it stands for none.
-        pool: ``(N, C, h, w)`` -> ``(N, T, C)``, the mean of each token's positions.
-    """
-
-    side: Tensor
-    mass: Tensor
-    pool: Callable[[Tensor], Tensor]
+    side: Tensor  # ``(N, T)`` float32, share of foreground in each token, in [0, 1]
+    mass: Tensor  # ``(N, T)`` float32 >= 0, how many positions each stands for; 0 where it stands for none
+    pool: Callable[[Tensor], Tensor]  # ``(N, C, h, w)`` -> ``(N, T, C)``, the mean of each token's positions
 
 
 def mean_unit_vectors(layout: TokenLayout, maps: Tensor) -> Tensor:
@@ -124,14 +113,9 @@ def sides_of_cells(mask: Tensor | None, known: Tensor) -> TokenLayout:
 
 @full_precision
 def token_bias(weights: Tensor, mass: Tensor) -> Tensor:
-    """What the tokens' masses add to attention logits, so that each counts in the softmax by its weight.
+    """What the tokens' masses ``(N, K, T)`` add to attention logits, so that each counts in the softmax by its weight.
 
-    Args:
-        weights: ``(N, K)`` of the shots, each row sums to 1.
-        mass: ``(N, K, T)`` >= 0.
-
-    Returns:
-        ``(N, 1, T)`` float32, ``-inf`` at tokens without mass.
+    Float32 ``(N, 1, T)``, ``-inf`` at tokens without mass; weights ``(N, K)`` of the shots, each row sums to 1.
     """
     total = weights.float()[:, None] @ mass.float()
     return total.clamp_min(1e-12).log().masked_fill(total <= 0, -torch.inf)
