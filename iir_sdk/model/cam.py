@@ -15,7 +15,7 @@ THRESHOLDS = tuple(i / 50 for i in range(51))
 
 
 def proxy_class(backbone: Backbone, mid: Tensor, high: Tensor, mask: Tensor) -> ProxyClass[Tensor]:
-    """Classify ``N`` supports, tasks of one shot, by ``mid`` inside ``mask (N, 1, H, W)`` (method, section 2, step 1)."""
+    """Classify ``N`` supports, tasks of one shot, by ``mid`` in ``mask (N, 1, H, W)`` (method, section 2, step 1)."""
     index = backbone.logits(backbone.object_map(mid, high, mask)).argmax(1, keepdim=True)
     return ProxyClass(index, backbone.class_weight[index].float())
 

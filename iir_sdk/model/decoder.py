@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         return DualPrototypes(*(maps.flatten(1)[:, None] for maps in added))
 
     def fuse_query_part(self, part: str, inputs: Tensor) -> Tensor:
-        """What a group of the query fusion's inputs, ``(N, C, h, w)``, adds to it: the convolution is linear in them."""
+        """What a group of the query fusion's inputs, ``(N, C, h, w)``, adds to it: the convolution is linear."""
         width = self.fuse_query.out_channels
         at = {"features": 0, "whole": width, "chosen": 2 * width, "priors": 3 * width}[part]
         stop = None if part == "priors" else at + width

@@ -69,7 +69,7 @@ def prediction_evidence(
 
 @full_precision
 def class_agreement(predicted: Tensor, objects: Tensor, class_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike unit vectors ``(N, 1, C)`` and ``(N, K, C)`` are in the classifier's vocabulary, its ``(1000, C)`` rows.
+    """How alike unit vectors ``(N, 1, C)`` and ``(N, K, C)`` are in the classifier's vocabulary, ``(1000, C)`` rows.
 
     Cosine of the class logits without their mean, and overlap of the class probabilities (Bhattacharyya, 1943) of
     vectors of length 4, each ``(N, K)`` float32.
