@@ -15,9 +15,9 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.evaluation.absence import absent_episodes
 from iir_sdk.evaluation.calibration import (
     Observed,
-    absent_episodes,
     auroc,
     calibration_error,
     fit_scores,

@@ -38,7 +38,7 @@ def names_class(name: str, classes: Iterable[str]) -> bool:
 
 def without_classes(sets: Sequence[PictureSet], novel: Sequence[str]) -> list[PictureSet]:
     """The sets without masks of the novel classes; pictures that show them stay (the unfiltered convention)."""
-    left = [s.only([name for name in s.classes if not _shows_any(s.name, name, novel)]) for s in sets]
+    left = [s.only([name for name in s.classes if not shows_any(s.name, name, novel)]) for s in sets]
     return [s for s in left if s.classes]
 
 
@@ -89,9 +89,15 @@ def cutouts_without(files: Sequence[Path], novel: Sequence[str]) -> list[Path]:
     return [f for f in files if not novel or (_TELLING.search(f.stem) and not names_class(f.stem, novel))]
 
 
-def _shows_any(set_name: str, name: str, novel: Sequence[str]) -> bool:
+def shows_any(set_name: str, name: str, classes: Sequence[str]) -> bool:
+    """Whether a set's class takes in one of COCO's ``classes``: by what is known of the set, else by its name."""
     shown = HOLDS.get(f"{set_name}/{name}", PARTS_OF.get(set_name))
-    return names_class(name, novel) if shown is None else any(c in novel for c in shown)
+    return names_class(name, classes) if shown is None else any(c in classes for c in shown)
+
+
+def name_words(name: str) -> tuple[str, ...]:
+    """The words of a class's or a set's name, without a plural's ``s``."""
+    return tuple(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in _spaced(name).split())
 
 
 def _spaced(name: str) -> str:

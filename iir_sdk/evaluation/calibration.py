@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
+from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode
-from iir_sdk.errors import ConfigError, DatasetError, NoAbsenceError
+from iir_sdk.errors import ConfigError, DatasetError
+from iir_sdk.evaluation.absence import absent_episodes
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
 from iir_sdk.model.iir import IIR
 from iir_sdk.model.presence import score_logits
@@ -46,26 +45,6 @@ class PresenceScore:
     confidence_ece: float
     right: float
     episodes: int
-
-
-def absent_episodes(pictures: FewShotDataset, episodes: Sequence[Episode], seed: int) -> list[Episode]:
-    """The same supports, each with a query that does not show their class: a picture of another one.
-
-    Raises:
-        NoAbsenceError: every picture shows the class.
-    """
-    rng = random.Random(seed)
-    shows = {name: {source_of(key) for key in keys} for name, keys in pictures.classes.items()}
-    # Where the dataset knows them, also the pictures that show a class too small for an episode.
-    for key, seen in pictures.seen.items() if isinstance(pictures, DenseDataset) else ():
-        for name in shows.keys() & set(seen):
-            shows[name].add(source_of(key))
-    every = sorted({key for keys in pictures.classes.values() for key in keys})
-    without = {name: [key for key in every if source_of(key) not in shows[name]] for name in shows}
-    for name in {e.name for e in episodes}:
-        if not without[name]:
-            raise NoAbsenceError(f"{pictures.name}: every picture shows {name!r}; absence needs some that do not.")
-    return [replace(e, query=rng.choice(without[e.name])) for e in episodes]
 
 
 class Observed(NamedTuple):
