@@ -2,8 +2,8 @@
 
 Of two classes of a set, one is looked for by one support: in pictures of it, and in pictures of the other alone, its
 look-alikes, which hold nothing of it. Then one picture of the other class is given as what it is not, and both are
-asked again. A lower probability everywhere would take away false positives as well, so they are also counted at the threshold
-at which as much of the object is found as before.
+asked again. A lower probability everywhere would take away false positives as well, so they are also counted at the
+threshold at which as much of the object is found as before.
 """
 
 from __future__ import annotations
