@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,8 @@ PATH = click.Path(path_type=Path)
 
 
 def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        """Give a command all of the options."""
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    """Several options as one."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 WEIGHTS = click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")

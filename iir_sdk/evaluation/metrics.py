@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.data.dataset import IGNORE
-
-
-class Score(ABC):
-    """Intersections and unions, summed over episodes."""
-
-    @property
-    @abstractmethod
-    def per_class(self) -> dict[str, float]:
-        """IoU of each class or label, in [0, 1]."""
-
-    @property
-    @abstractmethod
-    def miou(self) -> float:
-        """Their mean, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +26,7 @@ class SeedMeans:
     protocol: dict[str, Any]  # shots, seeds, smallest object, what was predicted by
 
 
-def seed_means(scores: Sequence[Score]) -> dict[str, Any]:
+def seed_means(scores: Sequence[SegmentationScore | WaysScore]) -> dict[str, Any]:
     """The fields of :class:`SeedMeans` that come of the scores of each seed."""
     mious = tuple(score.miou for score in scores)
     names = sorted({name for score in scores for name in score.per_class})
@@ -53,7 +38,7 @@ def seed_means(scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-class SegmentationScore(Score):
+class SegmentationScore:
     """Intersections and unions, summed per class over all episodes.
 
     mIoU is the mean over classes of foreground IoU; FB-IoU the mean of foreground and background IoU pooled over
@@ -90,7 +75,7 @@ class SegmentationScore(Score):
         return float(np.mean([_ratio(pooled[0]), _ratio(pooled[1])]))
 
 
-class WaysScore(Score):
+class WaysScore:
     """Intersections and unions of labels and background, summed over episodes."""
 
     def __init__(self) -> None:

@@ -61,7 +61,7 @@ def markdown_table(scores: Sequence[SetScore], left_out: Mapping[str, str] | Non
     if len(scores) > 1:
         miou, fb_iou = np.mean([s.miou for s in scores]), np.mean([s.fb_iou for s in scores])
         lines.append(f"| **mean** | | **{100 * miou:.1f}** | | **{100 * fb_iou:.1f}** |")
-    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+    return _document(lines, scores, left_out)
 
 
 def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | None = None) -> str:
@@ -78,7 +78,7 @@ def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | Non
         )
     if len(scores) > 1:
         lines.append(f"| **mean** | | | **{100 * np.mean([s.miou for s in scores]):.1f}** | | |")
-    return "\n".join([*lines, *_left_out(left_out), *_by_class(scores)]) + "\n"
+    return _document(lines, scores, left_out)
 
 
 def _how(score: SeedMeans) -> str:
@@ -99,16 +99,14 @@ def _std(score: SeedMeans) -> str:
     return f"{100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else "-"
 
 
-def _left_out(sets: Mapping[str, str] | None) -> list[str]:
-    return ["", *(f"Left out: {reason}" for reason in sets.values())] if sets else []
-
-
-def _by_class(scores: Sequence[SeedMeans]) -> list[str]:
-    lines = []
+def _document(lines: list[str], scores: Sequence[SeedMeans], left_out: Mapping[str, str] | None) -> str:
+    """With what was left out, and scores by class."""
+    if left_out:
+        lines += ["", *(f"Left out: {reason}" for reason in left_out.values())]
     for s in scores:
         lines += ["", f"## {s.name}", "", "| class | IoU |", "|---|---|"]
         lines += [f"| {name} | {100 * iou:.1f} |" for name, iou in s.per_class.items()]
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def telling_episodes(scored: Sequence[EpisodeScore], count: int) -> dict[str, list[EpisodeScore]]:

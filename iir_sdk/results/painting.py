@@ -46,18 +46,15 @@ def _paint(
     highest: int,
     opacity: float,
 ) -> None:
+    values = np.arange(256)
     for value in range(1, highest + 1):
         region = labels == value
         if region.any():
             colour = COLOURS[(value - 1) % len(COLOURS)]
-            strip.paste(strip.point(_tint(colour, opacity)), mask=Image.fromarray(region))
+            # What each 8-bit value becomes under the colour, for red, green and blue.
+            tint = [round(v) for channel in colour for v in values + opacity * (channel - values)]
+            strip.paste(strip.point(tint), mask=Image.fromarray(region))
             strip.paste(colour, mask=Image.fromarray(region & outline))
-
-
-def _tint(colour: tuple[int, int, int], opacity: float) -> list[int]:
-    """What each 8-bit value becomes under the colour, for red, green and blue."""
-    values = np.arange(256)
-    return [round(v) for channel in colour for v in values + opacity * (channel - values)]
 
 
 def _outline(labels: NDArray[np.integer[Any]], rows: slice) -> NDArray[np.bool_]:

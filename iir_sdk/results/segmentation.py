@@ -269,9 +269,8 @@ class Segmentation:
         return save_picture(self._image(what), path)
 
     def _image(self, what: str) -> Image.Image:
-        return self.overlay() if what == "overlay" else self._mask_image()
-
-    def _mask_image(self) -> Image.Image:
+        if what == "overlay":
+            return self.overlay()
         if len(self.labels) == 1:
             return Image.fromarray(self._places() * np.uint8(255))
         if len(self.labels) > 255:

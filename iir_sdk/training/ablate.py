@@ -147,7 +147,10 @@ def ablate(
             scores.append(_scores(segmenter, part.sets, replace(protocol, output=variant.output), run / _SCORES_FILE))
         miou, fb_iou = (fmean(values) for values in zip(*scores, strict=True))
         of_runs = {part.name: score[0] for part, score in zip(held_out, scores, strict=True)}
-        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, _differing(variant, recipe, config)))
+        before = config.settings() | {"leave_out": []}
+        settings = {"leave_out": list(variant.leave_out)} | recipe.settings()
+        differing = {key: value for key, value in settings.items() if value != before[key]}
+        rows.append(AblationRow(name, variant.title, miou, fb_iou, of_runs, differing))
         write_rows(folder, rows, config, protocol)
     return rows
 
@@ -156,13 +159,12 @@ def _scores(
     segmenter: FewShotSegmenter, sets: Sequence[FewShotDataset], protocol: Protocol, file: Path
 ) -> tuple[float, float]:
     """MIoU and FB-IoU over the sets: as kept, where checkpoint, protocol and number of pictures are the same."""
-    counts = {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets}
     of = {
         "sha256": segmenter.engine.identity.sha256,
         "precision": segmenter.engine.identity.precision,
-        "pictures": counts,
+        "pictures": {s.name: {name: len(keys) for name, keys in s.classes.items()} for s in sets},
+        "protocol": json.loads(json.dumps(asdict(protocol))),
     }
-    of["protocol"] = json.loads(json.dumps(asdict(protocol)))
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if document.get("of") != of:
         scores = [evaluate_set(segmenter, pictures, protocol) for pictures in sets]
@@ -172,35 +174,24 @@ def _scores(
     return document["miou"], document["fb_iou"]
 
 
-def _differing(variant: Variant, recipe: TrainingConfig, config: TrainingConfig) -> dict[str, Any]:
-    before = config.settings()
-    changed = {key: value for key, value in recipe.settings().items() if value != before[key]}
-    return ({"leave_out": list(variant.leave_out)} if variant.leave_out else {}) | changed
-
-
 def write_rows(folder: Path, rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> None:
     """Write the table as JSON and Markdown."""
     document = {"rows": [asdict(r) for r in rows], "recipe": config.to_dict(), "protocol": asdict(protocol)}
-    text = json.dumps(document, indent=1) + "\n"
-    write_text_atomically(folder / "ablation.json", text)
-    table = ablation_table(rows, config, protocol)
-    write_text_atomically(folder / "ablation.md", table)
+    write_text_atomically(folder / "ablation.json", json.dumps(document, indent=1) + "\n")
+    write_text_atomically(folder / "ablation.md", ablation_table(rows, config, protocol))
 
 
 def ablation_table(rows: Sequence[AblationRow], config: TrainingConfig, protocol: Protocol) -> str:
     """The rows in Markdown, with budget and protocol."""
     budget = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
     runs = list(rows[0].miou_of_runs) if len(rows[0].miou_of_runs) > 1 else []
+    shares = [(r.title, [r.miou, r.fb_iou, *(r.miou_of_runs[run] for run in runs)]) for r in rows]
     lines = [
         f"{budget} of batch {config.episodes.batch}, seed {config.seed}; {protocol.shots}-shot, "
         f"{protocol.episodes} episodes a set, seeds {', '.join(map(str, protocol.seeds))}, scored at own size.",
         "",
         f"| {' | '.join(['variant', 'mIoU', 'FB-IoU', *(f'mIoU, {run}' for run in runs)])} |",
         "|---" * (3 + len(runs)) + "|",
-        *(_table_row(r.title, [r.miou, r.fb_iou, *(r.miou_of_runs[run] for run in runs)]) for r in rows),
+        *(f"| {title} | {' | '.join(f'{100 * share:.1f}' for share in of_row)} |" for title, of_row in shares),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _table_row(title: str, shares: Sequence[float]) -> str:
-    return f"| {title} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"

@@ -72,13 +72,9 @@ class LabelledPictures(Dataset[LabelledPicture]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
             crop, of_crop = self._augment(image, torch.from_numpy(labels))
-        return LabelledPicture(crop, _class_numbers(of_crop))
-
-
-def _class_numbers(labels: Tensor) -> Tensor:
-    """Without the gap at 255, which augmentation fills edges with: int64, there -1."""
-    plain = labels.long()
-    return torch.where(plain == IGNORE, UNKNOWN, torch.where(plain > IGNORE, plain - 1, plain))
+        # Without the gap at 255, which augmentation fills edges with.
+        plain = of_crop.long()
+        return LabelledPicture(crop, torch.where(plain == IGNORE, UNKNOWN, plain - (plain > IGNORE).long()))
 
 
 def pretrain_base_learner(

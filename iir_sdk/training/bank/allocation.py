@@ -35,18 +35,17 @@ def set_weights(sizes: Mapping[str, SetSize], config: TrainingConfig) -> dict[st
     if config.bank.cutout_weight and config.bank.main_set != CUTOUT_SET:
         fixed[CUTOUT_SET] = config.bank.cutout_weight
     fixed = {name: weight for name, weight in fixed.items() if name in sizes}
-    others = {name: _weight(name, size, config) for name, size in sizes.items() if name not in fixed}
+    full = config.bank.enough_pictures
+    others = {
+        name: 1.0 if name == CUTOUT_SET else math.sqrt(size.classes) * min(1.0, size.pictures / full)
+        for name, size in sizes.items()
+        if name not in fixed
+    }
     if not others:
         total = sum(fixed.values())
         return {name: weight / total if total else 1 / len(fixed) for name, weight in fixed.items()}
     left, total = 1 - sum(fixed.values()), sum(others.values())
     return fixed | {name: left * weight / total for name, weight in others.items()}
-
-
-def _weight(name: str, size: SetSize, config: TrainingConfig) -> float:
-    if name == CUTOUT_SET:
-        return 1.0
-    return math.sqrt(size.classes) * min(1.0, size.pictures / config.bank.enough_pictures)
 
 
 def draw_set(weights: Mapping[str, float], rng: random.Random) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from iir_sdk.errors import ConfigError
+from iir_sdk.errors import ConfigError, MissingDependencyError
 from iir_sdk.files import made_folder, write_atomically, write_text_atomically
 from iir_sdk.training.config import TrainingConfig
 
@@ -38,16 +38,14 @@ class RunFolder:
         return state
 
     def _check_same(self) -> None:
-        for name, same in (("recipe", self.config.is_kept_as), ("data", self._are_contents)):
+        # Through JSON, which has lists where the records have tuples.
+        contents = json.loads(json.dumps(self.contents))
+        for name, same in (("recipe", self.config.is_kept_as), ("data", lambda written: written == contents)):
             file = self.path / f"{name}.json"
             if file.exists() and not same(json.loads(file.read_text(encoding="utf-8"))):
                 raise ConfigError(
                     f"{file} differs from the given {name}; resume with the same, or name another folder."
                 )
-
-    def _are_contents(self, written: dict[str, Any]) -> bool:
-        # Through JSON, which has lists where the records have tuples.
-        return bool(written == json.loads(json.dumps(self.contents)))
 
     def save(self, name: str, state: Mapping[str, Any], *, always: bool = False) -> None:
         """Write tensors and numbers to a file of the folder in one step; ``always``: from any process."""
@@ -56,10 +54,9 @@ class RunFolder:
 
     def log(self, line: Mapping[str, float | int]) -> None:
         """Add a line to ``log.jsonl``."""
-        if not self.writes:
-            return
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        if self.writes:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
 
     def lines(self) -> list[dict[str, float]]:
         """The log; of a step that was logged twice, as after a stop, the later line."""
@@ -74,3 +71,40 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         write_text_atomically(self.path / name, text + "\n")
+
+
+def require_matplotlib() -> Any:
+    """Matplotlib's figures, drawn without a screen; a MissingDependencyError without it."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("curves are drawn by matplotlib; run: pip install 'iir-sdk[train]'") from error
+
+    def figure(**settings: Any) -> Any:
+        made = Figure(**settings)
+        FigureCanvasAgg(made)
+        return made
+
+    return figure
+
+
+def draw_curve(lines: Sequence[dict[str, float]], path: Path) -> Path:
+    """Loss, IoU and learning rate over the steps of ``log.jsonl``, and the validations if there were any, as a PNG."""
+    figure = require_matplotlib()(figsize=(9, 4.5), layout="constrained")
+    loss, iou = figure.subplots(1, 2)
+    training = [line for line in lines if "loss" in line]
+    steps = [line["step"] for line in training]
+    loss.plot(steps, [line["loss"] for line in training], color="tab:blue")
+    loss.set(xlabel="step", ylabel="loss", title="loss")
+    rate = loss.twinx()
+    rate.plot(steps, [line["lr"] for line in training], color="tab:grey", linestyle=":")
+    rate.set_ylabel("learning rate (dotted)")
+    iou.plot(steps, [line["iou"] for line in training], color="tab:orange", label="training batches")
+    validations = [line for line in lines if "validation_miou" in line]
+    if validations:
+        places = [line["step"] for line in validations]
+        iou.plot(places, [line["validation_miou"] for line in validations], "o-", color="tab:green", label="validation")
+    iou.set(xlabel="step", ylabel="IoU", title="foreground IoU")
+    iou.legend()
+    return write_atomically(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))

@@ -85,8 +85,12 @@ def _marked(
     for side, count in ((1, counts[0]), (0, counts[1])):
         area = labels == side
         canvas = Image.new("1", labels.shape[::-1])
+        draw = ImageDraw.Draw(canvas)
         for _ in range(rng.randint(*count) if area.any() else 0):
-            _draw_mark(canvas, _points_along(area, rng.randint(*points), rng), rng.uniform(*radius) * len(labels))
+            marks, size = _points_along(area, rng.randint(*points), rng), rng.uniform(*radius) * len(labels)
+            draw.line(marks, fill=1, width=max(1, round(2 * size)), joint="curve")
+            for x, y in marks:
+                draw.ellipse((x - size, y - size, x + size, y + size), fill=1)
         drawn[np.asarray(canvas) & area] = side
     return drawn
 
@@ -103,10 +107,3 @@ def _points_along(area: NDArray[np.bool_], count: int, rng: random.Random) -> li
         at = int(near[rng.randrange(len(near))])
         points.append((int(columns[at]), int(rows[at])))
     return points
-
-
-def _draw_mark(canvas: Image.Image, points: list[tuple[int, int]], radius: float) -> None:
-    draw = ImageDraw.Draw(canvas)
-    draw.line(points, fill=1, width=max(1, round(2 * radius)), joint="curve")
-    for x, y in points:
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)

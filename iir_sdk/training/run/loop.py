@@ -18,8 +18,7 @@ from iir_sdk.errors import TrainingError
 from iir_sdk.model.iir import IIR
 from iir_sdk.training.config import TrainingConfig
 from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary, require_clustering
-from iir_sdk.training.run.curve import draw_curve, require_matplotlib
-from iir_sdk.training.run.folder import BEST, LAST, RunFolder
+from iir_sdk.training.run.folder import BEST, LAST, RunFolder, draw_curve, require_matplotlib
 from iir_sdk.training.run.optimisation import autocast, build_average, build_optimizer, build_schedule
 from iir_sdk.training.run.processes import Processes
 from iir_sdk.training.run.step import EpisodeBatch, TrainingStep, batch_iou

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,12 @@ _Weights = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
-    """AdamW or SGD over every parameter that learns."""
-    groups = parameter_groups(module, config.optimiser.weight_decay)
+    """AdamW or SGD over every parameter that learns; matrices and kernels decay, not biases, norms and scales."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.optimiser.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     if config.optimiser.name == "sgd":
         return SGD(groups, lr=config.optimiser.learning_rate, momentum=MOMENTUM)
     return AdamW(groups, lr=config.optimiser.learning_rate)
@@ -55,14 +58,6 @@ def build_average(module: nn.Module, config: TrainingConfig) -> AveragedModel:
 def _move_average(ema: float, averaged: _Weights, current: _Weights, updates: Tensor | int) -> None:
     done = int(updates)
     get_ema_multi_avg_fn(min(ema, done / (done + 3)))(averaged, current, done)
-
-
-def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels only, not biases, norms and scales."""
-    learning = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in learning if p.ndim > 1]
-    rest = [p for p in learning if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
