@@ -17,7 +17,7 @@ import torch
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import PICTURES
 from iir_sdk.errors import IntegrityError
-from iir_sdk.weights.pickling import packed
+from iir_sdk.weights.saving import packed
 
 QUERY = PICTURES / "coins_query.jpg"
 

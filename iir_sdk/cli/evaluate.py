@@ -182,10 +182,7 @@ def sets_of(data: Path, name: str | None, fold: int | None, exif: Exif = "auto")
 def _of_usable_sets(
     sets: Sequence[Any], each: Callable[[Any], Any], keep: Callable[[list[Any], dict[str, str]], None] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Of every set that has what it takes, by its name; of the others, which are named at once, the reasons.
-
-    After each set ``keep`` is given what there is so far.
-    """
+    """Of every set that has what it takes, by its name, kept after each; why others, named at once, have not."""
     from iir_sdk.errors import NoAbsenceError, TooFewPicturesError
 
     of_sets: dict[str, Any] = {}

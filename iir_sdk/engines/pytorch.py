@@ -30,7 +30,7 @@ from iir_sdk.pictures.preprocess import SupportInput
 from iir_sdk.process import computing_with, keep_forks_alive
 from iir_sdk.results.full_size import Segmented
 from iir_sdk.weights.checkpoint_file import Checkpoint
-from iir_sdk.weights.pickling import EmbeddedWeights, PackedWeights, packed
+from iir_sdk.weights.saving import EmbeddedWeights, PackedWeights, packed
 
 _FEW = 8
 

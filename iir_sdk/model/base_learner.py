@@ -60,10 +60,7 @@ class BaseLearner(nn.Module):
     def base_probability(self, taps: Taps, own_class: Tensor | None = None) -> Tensor:
         """Summed probability of the base classes, ``(N, 1, h, w)`` float32 in [0, 1].
 
-        Args:
-            taps: of ``N`` queries.
-            own_class: ``(N,)`` int64, a base class of each to leave out: in training the episode asks for one of them,
-                and that one must not be suppressed.
+        But for ``own_class (N,)``: in training the episode asks for one of them, and that one must not be suppressed.
         """
         probability: Tensor = self(taps).float().softmax(1)[:, 1:]
         total = probability.sum(1, keepdim=True)

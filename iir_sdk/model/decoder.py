@@ -101,17 +101,11 @@ class MaskHead(nn.Module):
 
 
 class SupportBranch(NamedTuple):
-    """What the support's side of the decoder gives.
+    """What the support's side of the decoder gives."""
 
-    Attributes:
-        keys: ``(N, L, T, d)`` of each cross attention.
-        values: likewise.
-        auxiliary: 2-way logits ``(N, 2, h, w)`` after fusion and after each block with cross attention.
-    """
-
-    keys: Tensor
+    keys: Tensor  # ``(N, L, T, d)`` of each cross attention; so are values
     values: Tensor
-    auxiliary: tuple[Tensor, ...]
+    auxiliary: tuple[Tensor, ...]  # logits ``(N, 2, h, w)`` after fusion and each block with cross attention
 
 
 class Decoder(nn.Module):

@@ -69,10 +69,7 @@ def holds_values(tensor: Any) -> bool:
 
 
 def _channels_last(maps: Any, named: str) -> Any:
-    """``(H, W)``, and one or three channels that lie first or last, as ``(H, W, C)``.
-
-    Where both axes are that short, one of them is a side, and the picture too small either way.
-    """
+    """``(H, W)``, and one or three channels that lie first or last, as ``(H, W, C)``."""
     shape = tuple(maps.shape)
     if len(shape) == 2:
         return maps[..., None]
@@ -81,6 +78,7 @@ def _channels_last(maps: Any, named: str) -> Any:
         raise ImageError(f"{named}: a batch of {'one' if shape[0] == 1 else shape[0]}; {cure}.")
     if len(shape) != 3:
         raise ImageError(f"{named}; expected {EXPECTED}.")
+    # Where both axes are that short, one of them is a side, and the picture too small either way.
     if shape[2] in (1, 3):
         return maps
     if shape[0] in (1, 3):

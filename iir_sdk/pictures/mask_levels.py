@@ -142,13 +142,11 @@ def _are_soft(values: NDArray[Any], levels: Levels) -> bool:
 
 
 def _rises_slowly(values: NDArray[Any], greatest: float) -> bool:
-    """Whether neighbours that differ do so by little, as far from a blurred edge, in rows and in columns.
-
-    Classes differ by anything, and objects that are numbered row by row by much in one of the two.
-    """
+    """Whether neighbours that differ do so by little, as far from a blurred edge, in rows and in columns."""
     step = max(1, len(values) // _ROWS)
     across = np.abs(np.diff(values[::step].astype(np.float32), axis=1))
     down = np.abs(values[1::step].astype(np.float32) - values[:-1:step])
+    # Classes differ by anything, and objects that are numbered row by row by much in one of the two.
     small = [float((steps[steps > 0] <= 0.02 * greatest).mean()) for steps in (across, down) if steps.any()]
     return min(small, default=0) > 0.5
 

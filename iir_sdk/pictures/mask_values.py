@@ -124,10 +124,7 @@ def _of_pixels(image: Image.Image, lossy: bool, what: str) -> MaskValues:
 
 
 def _is_lossy(image: Image.Image) -> bool:
-    """Whether the file that ``image`` was opened from is lossy: JPEG, AVIF, WebP or TIFF where they are.
-
-    A WebP whose file is out of reach counts as lossy.
-    """
+    """Whether the file that ``image`` was opened from is lossy; a WebP whose file is out of reach counts as that."""
     if image.format == "TIFF":
         return image.info.get("compression") in _LOSSY_IN_TIFF
     if image.format == "WEBP":

@@ -62,10 +62,7 @@ class Preprocessing(CheckedRecord, prefix="preprocessing: "):
     ) -> SupportInput:
         """A support and its mask, cut to the object's surroundings and resized to ``support_size``.
 
-        Args:
-            pixels: ``(H, W, 3)`` uint8 RGB.
-            mask: ``(H, W)`` bool, neither empty nor all of what is known.
-            known: ``(H, W)`` bool, False where the mask says nothing; None for known throughout.
+        The mask is bool ``(H, W)``, neither empty nor all of what is ``known``; None is known throughout.
         """
         known = np.ones_like(mask) if known is None else known
         rows, columns = self.support_cut(mask, known)

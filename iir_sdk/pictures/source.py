@@ -80,12 +80,8 @@ def opened(
 ) -> Iterator[Image.Image]:
     """An opened picture at its page; whatever fails while it is read in the block becomes an error of ``kind``.
 
-    Args:
-        source: a path, a file's bytes, an open binary file, or a PIL image.
-        what: its name in messages.
-        kind: of the errors.
-        page: which one of several; None is the first, with a warning, and of a PIL image the one it is at.
-        any_single: a file of one page serves for any ``page``.
+    ``page`` None is the first of several, with a warning, and of a PIL image the one it is at; with ``any_single`` a
+    file of one page serves for any.
     """
     given = source if isinstance(source, Image.Image) else None
     try:

@@ -18,17 +18,12 @@ from iir_sdk.process import ProcessLock
 
 @dataclass(frozen=True)
 class Segmented:
-    """What an engine makes of one picture, for ``L`` labels, at the network's own grid.
+    """What an engine makes of one picture, for ``L`` labels, at the network's own grid."""
 
-    Attributes:
-        leads: float32 ``(L, h, w)``, the foreground's logit minus the background's: log-odds of the foreground.
-        priors: float32 ``(L, h', w')`` in [0, 1].
-        scores: float32 ``(L, 2)`` in [0, 1], how probable it is that the picture shows each label's object, and what
-            share of its mask is right if so; None of a network without a head for them.
-    """
-
-    leads: NDArray[np.float32]
-    priors: NDArray[np.float32]
+    leads: NDArray[np.float32]  # ``(L, h, w)``, the foreground's logit minus the background's: its log-odds
+    priors: NDArray[np.float32]  # ``(L, h', w')`` in [0, 1]
+    # ``(L, 2)`` in [0, 1], how probable it is that the picture shows each label's object, and what share of its mask is
+    # right if so; None of a network without a head for them.
     scores: NDArray[np.float32] | None = None
 
     def apart(self) -> list[Segmented]:

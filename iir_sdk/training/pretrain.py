@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -32,6 +32,7 @@ TEMPERATURE = 3.0
 UNKNOWN = -1
 """Label of pixels that count nowhere; there may be more classes than 255."""
 _SHOWN = 0.5
+Descent = Callable[[Tensor], float]
 
 
 class LabelledPicture(NamedTuple):
@@ -88,12 +89,9 @@ def pretrain_base_learner(
     workers: int = 0,
 ) -> tuple[BaseLearner, list[float]]:
     """Train PSPNet's head on the base classes, by cross entropy, SGD and poly; gives it, and the loss of each step."""
-    _check_schedule(steps, learning_rate)
     torch.manual_seed(config.seed)
     learner = BaseLearner(backbone.channels, len(dataset.classes)).to(device).train()
-    optimizer = torch.optim.SGD(learner.parameters(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
-    losses = []
+    descend, losses = _descent(learner.parameters(), steps, learning_rate, 1e-4), []
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         taps = frozen_taps(backbone, images, config, device)
         with autocast(config, device):
@@ -101,7 +99,7 @@ def pretrain_base_learner(
         full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
         known = (labels != UNKNOWN).sum().clamp_min(1)
         loss = F.cross_entropy(full, labels, ignore_index=UNKNOWN, reduction="sum") / known
-        losses.append(_descend(loss, optimizer, schedule))
+        losses.append(descend(loss))
     return learner.eval(), losses
 
 
@@ -122,13 +120,10 @@ def adapt_classifier(
     masked map by half are left out: the copy would answer to next to nothing. Gives the loss of each step that had a
     picture to learn from; a DatasetError where none had.
     """
-    _check_schedule(steps, learning_rate)
     student = backbone.classifier
+    descend, losses = _descent(student.parameters(), steps, learning_rate, 0.0), []
     frozen_weight, frozen_bias = student.weight.detach().clone(), student.bias.detach().clone()
     student.requires_grad_(True)
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
-    losses = []
     for images, labels in _batches(LabelledPictures(dataset, config), config, steps, device, workers):
         with torch.no_grad(), autocast(config, device):
             taps = backbone(network_input(images, config, device))
@@ -139,7 +134,7 @@ def adapt_classifier(
             teacher = F.linear(seen, frozen_weight, frozen_bias)
         if shown.any():
             loss = adaptation_loss(F.linear(whole[shown], student.weight, student.bias), teacher[shown])
-            losses.append(_descend(loss, optimizer, schedule))
+            losses.append(descend(loss))
     student.requires_grad_(False)
     if not losses:
         raise DatasetError(
@@ -174,20 +169,23 @@ def part_classes(path: Path) -> tuple[str, ...]:
         raise WeightsError(f"{path} cannot be read as a pretrained part: {error}.") from error
 
 
-def _check_schedule(steps: int, learning_rate: float) -> None:
+def _descent(parameters: Iterator[nn.Parameter], steps: int, learning_rate: float, decay: float) -> Descent:
+    """SGD by a poly schedule: each loss that it is given is one step; it gives the loss as a number."""
     if steps < 1:
         raise ConfigError(f"steps={steps} must be at least 1.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ConfigError(f"learning_rate={learning_rate} must be a finite number above 0.")
+    optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
 
+    def descend(loss: Tensor) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        return float(loss.detach())
 
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> float:
-    """One optimiser step; the loss as a number."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    schedule.step()
-    return float(loss.detach())
+    return descend
 
 
 def _batches(

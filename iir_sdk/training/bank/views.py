@@ -67,13 +67,10 @@ class _Label(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """A picture ``(3, H, W)`` uint8, planes ``(M, H, W)`` bool of its masks, and the classes of the last ones.
+    """A picture with planes of its masks."""
 
-    Those say, of the classes ``ignored``, what is to be ignored.
-    """
-
-    image: Tensor
-    masks: Tensor
+    image: Tensor  # ``(3, H, W)`` uint8
+    masks: Tensor  # ``(M, H, W)`` bool; the last ones say, of the classes ``ignored``, what is to be ignored
     ignored: tuple[str, ...]
 
 
