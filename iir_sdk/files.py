@@ -16,17 +16,9 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a temporary file next to ``path`` and move it there.
+    """Let ``write`` fill a file of the same suffix next to ``path``, and move it there in one step.
 
-    Args:
-        path: where the file shall be; an existing one is replaced in one step.
-        write: gets the temporary path, which has the same suffix.
-
-    Returns:
-        The final path.
-
-    Raises:
-        OutputError: the folder is missing, or the file cannot be written.
+    An OutputError where the folder is missing, or the file cannot be written.
     """
     final = Path(path)
     check_writable_place(final)
@@ -46,11 +38,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
 
 def check_writable_place(path: Path) -> None:
-    """Refuse a place where no file can be, before anything is made that shall go there.
-
-    Raises:
-        OutputError: the folder is missing, the path is a folder itself, or no path.
-    """
+    """Refuse, by an OutputError, a place where no file can be, before anything is made that shall go there."""
     if "\0" in str(path):
         raise OutputError(f"cannot write {str(path)!r}: no path holds a null character.")
     if not is_folder(path.parent):
@@ -62,11 +50,7 @@ def check_writable_place(path: Path) -> None:
 
 
 def made_folder(path: str | os.PathLike[str]) -> Path:
-    """A folder, with those that it lies in; made where it is missing.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """A folder, with those that it lies in, made where it is missing; an OutputError if it cannot be."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,11 +65,7 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write tensors, moved to the CPU, with text beside them.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write tensors, moved to the CPU, with text beside them; an OutputError if the file cannot be."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}

@@ -19,15 +19,10 @@ R = TypeVar("R", bound="CheckedRecord")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field's value must be beside its type, as in ``size: Annotated[int, within(64, 2048)] = 384``.
+    """What a field's value must be beside its type, as in ``size: Annotated[int, within(64, 2048)] = 384``."""
 
-    Attributes:
-        holds: whether a value keeps the rule.
-        expected: the rule in words, after "must be a number" or "an integer"; of text, after "must be".
-    """
-
-    holds: Callable[[Any], bool]
-    expected: str
+    holds: Callable[[Any], bool]  # whether a value keeps the rule
+    expected: str  # the rule in words, after "must be a number" or "an integer"; of text, after "must be"
 
 
 def within(low: float, high: float) -> Rule:
@@ -78,11 +73,7 @@ class CheckedRecord:
         cls.prefix, cls.error = prefix, error
 
     def __post_init__(self) -> None:
-        """Hold every field to its annotation.
-
-        Raises:
-            IirError: of the record's kind, naming the key, its value and what was expected.
-        """
+        """Hold every field to its annotation; an error of the record's kind names key, value and what was expected."""
         kind: Any = type(self)
         for name, hint in _hints(kind).items():
             value, rule = getattr(self, name), _rule_of(hint)
@@ -93,12 +84,8 @@ class CheckedRecord:
     def from_dict(cls: type[R], values: object, where: str = "") -> R:
         """Build from plain values; lists become tuples, tables the records that they are of.
 
-        Args:
-            values: the fields by name.
-            where: what the values are, put before messages.
-
-        Raises:
-            IirError: of the record's kind, naming the key that is unknown, missing or does not fit.
+        ``where`` is put before messages, of the record's kind of error, which name a key that is unknown, missing or
+        does not fit.
         """
         try:
             if not isinstance(values, Mapping):

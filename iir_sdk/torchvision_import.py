@@ -23,11 +23,7 @@ _IMPORTING = RLock()
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision, declaring its missing operator schemas first where the import fails for them.
-
-    Raises:
-        RuntimeError, ImportError: any import failure other than the missing operators, unchanged.
-    """
+    """Import torchvision, declaring its missing operator schemas first where the import fails for them."""
     # Another thread would find the package that a failed import leaves half made, and lose it while it is forgotten.
     with _IMPORTING:
         try:

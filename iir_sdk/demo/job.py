@@ -19,23 +19,14 @@ FAILURES = Path(__file__).parent / "failures"
 
 @dataclass(frozen=True)
 class Job:
-    """One few-shot job on pictures that travel with the package.
+    """One few-shot job on pictures that travel with the package."""
 
-    Attributes:
-        name: short, also the prefix of its files.
-        title: one line.
-        source: who made the pictures.
-        license: of the pictures.
-        masks: how the true masks were made.
-        folder: where they lie.
-    """
-
-    name: str
-    title: str
-    source: str
-    license: str
-    masks: str
-    folder: Path = PICTURES
+    name: str  # short, also the prefix of its files
+    title: str  # one line
+    source: str  # who made the pictures
+    license: str  # of the pictures
+    masks: str  # how the true masks were made
+    folder: Path = PICTURES  # where they lie
 
     @property
     def support(self) -> Path:

@@ -26,38 +26,23 @@ _LARGEST_DECODE = 32
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What an engine is.
+    """What an engine is."""
 
-    Attributes:
-        name: of the checkpoint.
-        sha256: of the checkpoint: supports in files are bound to it.
-        preprocessing: what the pictures go through.
-        precision: what it computes in, as ``float32``.
-        backend: what runs it, as ``torch``.
-        place: the device that it runs on, as ``cpu``.
-        calibrated: whether its scores tell how probable it is that a picture shows the object.
-    """
-
-    name: str
-    sha256: str
-    preprocessing: Preprocessing
-    precision: str
-    backend: str
-    place: str
-    calibrated: bool
+    name: str  # of the checkpoint
+    sha256: str  # of the checkpoint: supports in files are bound to it
+    preprocessing: Preprocessing  # what the pictures go through
+    precision: str  # what it computes in, as ``float32``
+    backend: str  # what runs it, as ``torch``
+    place: str  # the device that it runs on, as ``cpu``
+    calibrated: bool  # whether its scores tell how probable it is that a picture shows the object
 
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """Labels with equally many shots, decoded together.
+    """Labels with equally many shots, decoded together."""
 
-    Attributes:
-        columns: their places among all labels asked for.
-        state: of as many tasks, in the engine's own form.
-    """
-
-    columns: tuple[int, ...]
-    state: Any
+    columns: tuple[int, ...]  # their places among all labels asked for
+    state: Any  # of as many tasks, in the engine's own form
 
 
 class Engine(ABC):

@@ -15,11 +15,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """``auto`` is CUDA, else MPS, else the CPU; anything else must name a device that works here.
-
-    Raises:
-        DeviceError: this machine or this torch build does not offer it.
-    """
+    """``auto`` is CUDA, else MPS, else the CPU; anything else must name a device that works here (DeviceError)."""
     if isinstance(device, str) and device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -34,11 +30,7 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def pick_dtype(dtype: Precision, device: torch.device) -> torch.dtype:
-    """None is float32, ``auto`` bfloat16 where it is fast, else float32; warns of bfloat16 that is emulated.
-
-    Raises:
-        ConfigError: it is none of these, nor ``float32``, ``bfloat16`` or ``float16``, as names or torch's own.
-    """
+    """None is float32, ``auto`` bfloat16 where it is fast, else float32; warns of bfloat16 that is emulated."""
     if dtype == "auto":
         return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 class EngineWeights:
-    """What a segmenter offers of its weights.
-
-    Attributes:
-        engine: runs them.
-    """
+    """What a segmenter offers of the weights that its engine runs."""
 
     engine: Engine
 

@@ -18,15 +18,12 @@ _TOLERANCE = 2e-2
 
 
 def with_folded_norms(model: IIR) -> IIR:
-    """The same network, decoder shared, with a backbone of its own that takes fewer steps.
+    """The same network, decoder shared, with a backbone of its own that takes fewer steps; the model is left as it is.
 
-    A convolution listed right before a batch norm takes up its scale and shift. That the listed order is the order
-    of running is not certain for every network, so the outcome is compared with the original's on a random picture;
-    where they differ, the network does not take that picture, or there is nothing to fold, the model itself is
-    returned: slower, and right.
-
-    Args:
-        model: in evaluation mode; left as it is.
+    A convolution listed right before a batch norm takes up its scale and shift. That the listed order is the order of
+    running is not certain for every network, so the outcome is compared with the original's on a random picture; where
+    they differ, the network does not take that picture, or there is nothing to fold, the model itself is returned:
+    slower, and right.
     """
     if not any(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules()):
         return model

@@ -55,15 +55,7 @@ def _inferring(
 class TorchEngine(Engine):
     """Runs a checkpoint's network on a torch device.
 
-    Args:
-        checkpoint: verified weights.
-        device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
-        dtype: see :class:`iir_sdk.FewShotSegmenter`.
-        threads: how many to compute with; None for torch's own number.
-
-    Raises:
-        DeviceError: the device is not there.
-        ConfigError: the dtype does not fit.
+    ``device``, ``dtype`` and ``threads`` as of :class:`iir_sdk.FewShotSegmenter`.
     """
 
     def __init__(
@@ -185,11 +177,7 @@ class TorchEngine(Engine):
 
 
 class _LapClock:
-    """Milliseconds between laps.
-
-    Args:
-        wait: called before each reading, on devices that run ahead of the program; None where none does.
-    """
+    """Milliseconds between laps; ``wait`` is called before each, on devices that run ahead of the program."""
 
     def __init__(self, wait: Callable[[], None] | None = None) -> None:
         self.laps: dict[str, float] = {}
@@ -220,13 +208,10 @@ def _numpy(tensor: Tensor) -> NDArray[np.float32]:
 def open_torch(
     checkpoint: Checkpoint, *, device: str | torch.device, dtype: Precision, threads: int | None, just_loaded: bool
 ) -> TorchEngine:
-    """An engine that gives the masks of float32, to within rounding; arguments as :class:`TorchEngine`'s.
+    """An engine that gives the masks of float32, to within rounding, as :class:`TorchEngine`'s; or a PrecisionError.
 
     Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
     with a warning. ``just_loaded`` says that nobody can have changed the weights since they were read.
-
-    Raises:
-        PrecisionError: they differ; further as :class:`TorchEngine` raises.
     """
     engine = TorchEngine(checkpoint, device=device, dtype=dtype, threads=threads)
     if engine.dtype == torch.float32:
@@ -268,11 +253,7 @@ def _compared_by(engine: TorchEngine, weights: str) -> dict[str, str]:
 
 
 def _check_unchanged(engine: TorchEngine) -> None:
-    """Refuse a network that its owner has put into training mode, whose dropout spoils masks, or into other numbers.
-
-    Raises:
-        ConfigError: naming what was changed and what changes it back.
-    """
+    """Refuse a network that its owner has put into training mode, whose dropout spoils masks, or into other numbers."""
     if any(part.training for part in engine.parts):
         raise ConfigError("the network is in training mode, whose dropout spoils masks: call segmenter.model.eval().")
     numbers = next(engine.network.decoder.parameters()).dtype

@@ -190,16 +190,7 @@ def _arrays(example: Example) -> dict[str, NDArray[Any]]:
 
 
 def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> SupportBank:
-    """Read what :meth:`SupportBank.save` wrote, for the checkpoint in use.
-
-    Args:
-        source: a path, an open binary file, or the file's bytes.
-        checkpoint: its name.
-        sha256: of the checkpoint.
-
-    Raises:
-        SupportError: no such file, not a support file, damaged, or made with another checkpoint.
-    """
+    """Read what :meth:`SupportBank.save` wrote, for the checkpoint in use; else a SupportError says why not."""
     what = named(source)
     content = _content(source)
     try:

@@ -52,12 +52,7 @@ class ReadySupports(Generic[Prepared]):
         return ReadySupports(self._prepare, self._token_budget, bank, unchanged)
 
     def names(self, labels: Sequence[str] | None) -> tuple[str, ...]:
-        """The labels that a prediction asks for, checked; all of them for None.
-
-        Raises:
-            NoSupportError: there are no supports, or a label has counterexamples alone.
-            LabelError: not a list of different labels that have supports.
-        """
+        """The labels that a prediction asks for, checked; all of them for None."""
         if isinstance(labels, str) or not isinstance(labels, Iterable | None):
             raise LabelError(f"labels={labels!r} is no list; pass one, as in labels=[{labels!r}].")
         asked = {c.label for c in self.bank.counterexamples} if labels is None else labels

@@ -21,12 +21,9 @@ class EncodedSupport(SupportRecord[Numbers]):
     """One task with ``K`` shots and ``T`` tokens, or several tasks, with floats in float16."""
 
     def check_like(self, expected: EncodedSupport, what: str) -> None:
-        """Refuse arrays whose shapes or dtypes differ from those of ``expected``, or that are not finite.
+        """Refuse arrays whose shapes or dtypes are not those of ``expected``, or not finite, by a SupportError.
 
         The number of tokens may differ, since empty ones are not kept.
-
-        Raises:
-            SupportError: naming ``what`` and the array.
         """
         arrays = self.arrays()
         for name, like in expected.arrays().items():
@@ -81,11 +78,7 @@ def with_mass(tokens: Tokens[Numbers]) -> Tokens[Numbers]:
 
 
 def check_tokens(tokens: Tokens[Numbers], expected: Tokens[Numbers], what: str) -> None:
-    """Refuse tokens, however many, whose shapes or dtypes differ from those of ``expected``, or that are not finite.
-
-    Raises:
-        SupportError: naming ``what`` and the array.
-    """
+    """Refuse tokens, however many, whose shapes or dtypes are not those of ``expected``, or that are not finite."""
     side, mass = tokens.side, tokens.mass
     if side.ndim != 2 or not side.shape[1] or not (mass > 0).any() or (mass < 0).any():
         raise SupportError(f"{what}: tokens_side {side.shape} must list tokens; tokens_mass must be >= 0, not all 0.")
@@ -137,18 +130,10 @@ def join_tasks(states: Sequence[EncodedSupport]) -> EncodedSupport:
 
 
 def merge_assignment(features: Floats, side: Floats, mass: Floats, budget: int) -> Indices:
-    """Which of at most ``budget`` merged tokens each token joins; foreground and background never mix.
+    """Which of at most ``budget`` merged tokens each joins, ``(T,)`` from 0; foreground and background never mix.
 
-    Each side gets half of the budget, and what the other leaves over.
-
-    Args:
-        features: ``(T, C)`` unit vectors.
-        side: ``(T,)`` share of foreground in [0, 1].
-        mass: ``(T,)`` > 0.
-        budget: at least 2.
-
-    Returns:
-        ``(T,)`` int64, numbered from 0 without gaps.
+    Of unit vectors ``(T, C)``, shares of foreground and masses > 0, ``(T,)``. Each side gets half of the budget, and
+    what the other leaves over.
     """
     foreground = side > 0.5
     inside = int(foreground.sum())
@@ -161,15 +146,9 @@ def merge_assignment(features: Floats, side: Floats, mass: Floats, budget: int) 
 
 
 def cluster(features: Floats, mass: Floats, count: int) -> Indices:
-    """Spherical k-means, begun with tokens evenly spaced in their order, so that equal input gives equal output.
+    """Spherical k-means of unit vectors ``(T, C)`` with masses > 0: ``(T,)`` below ``count``, some perhaps unused.
 
-    Args:
-        features: ``(T, C)`` unit vectors.
-        mass: ``(T,)`` > 0.
-        count: of clusters, at least 1.
-
-    Returns:
-        ``(T,)`` int64 below ``count``; some numbers may go unused.
+    Begun with tokens evenly spaced in their order, so that equal input gives equal output.
     """
     if count >= len(features):
         return np.arange(len(features))

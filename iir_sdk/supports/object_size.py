@@ -25,13 +25,7 @@ _USUAL_SIDE = 384
 
 
 def warn_of_small_object(mask: NDArray[np.bool_], known: NDArray[np.bool_], preprocessing: Preprocessing) -> None:
-    """Warn of a support whose object is too small, or too thin, to be told from others by.
-
-    Args:
-        mask: ``(H, W)``, the object.
-        known: ``(H, W)``, where the mask speaks.
-        preprocessing: what cuts the support to its object.
-    """
+    """Warn of a support whose object ``(H, W)`` is too small, or too thin, to be told from others by."""
     pixels = np.count_nonzero(mask)
     rows, columns = preprocessing.support_cut(mask, known)
     share = float(mask[rows, columns].mean())

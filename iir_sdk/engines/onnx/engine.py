@@ -28,15 +28,9 @@ from iir_sdk.results.full_size import Segmented, sigmoid
 
 
 class OnnxEngine(Engine):
-    """Runs an export on the CPU.
+    """Runs an export on the CPU; a WeightsError where the runtime cannot.
 
-    Args:
-        export: verified graphs.
-        runtime: what executes them.
-        opened_again: what a pickle calls for it, by a name; None for pickles that carry the graphs.
-
-    Raises:
-        WeightsError: it cannot run the graphs.
+    ``opened_again`` is what a pickle calls for it, by a name; None for pickles that carry the graphs.
     """
 
     def __init__(

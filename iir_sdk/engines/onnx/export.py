@@ -152,10 +152,8 @@ def _export(checkpoint: Checkpoint, folder: Path) -> OnnxExport:
 def compare(first: Engine, second: Engine) -> dict[str, float]:
     """Least mask IoU and largest difference of the probability between two engines, over the demo's pictures.
 
-    Each by its support alone, and by that with the job before's support as a counterexample.
-
-    Raises:
-        WeightsError: they differ by more than rounding: IoU below 0.995, or a difference above 0.01.
+    Each by its support alone, and by that with the job before's support as a counterexample. A WeightsError where they
+    differ by more than rounding: IoU below 0.995, or a difference above 0.01.
     """
     least, largest = 1.0, 0.0
     jobs = read_jobs()

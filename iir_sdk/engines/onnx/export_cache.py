@@ -33,11 +33,6 @@ def open_onnx(
     """An engine for a folder that ``iir-sdk export onnx`` wrote, or for a checkpoint, exported at its first use.
 
     Exports are kept among the Hub client's cached assets; torch is imported only to make one.
-
-    Raises:
-        MissingDependencyError: onnx or onnxruntime is not installed, where an export is to be made.
-        IntegrityError, WeightsError: the graphs are not what they should be.
-        OutputError: an export cannot be kept.
     """
     name = DEFAULT if weights is None else weights
     entry = known_weights().get(name) if isinstance(name, str) else None
@@ -72,13 +67,10 @@ def _named(export: OnnxExport, runtime: GraphRuntime) -> OnnxEngine:
 
 
 def opened(export: OnnxExport, runtime: GraphRuntime, again: Callable[[], OnnxEngine] | None = None) -> OnnxEngine:
-    """An engine that gives the masks PyTorch gave when the graphs were made, to within rounding.
+    """An engine that gives the masks PyTorch gave when the graphs were made, to within rounding; or a PrecisionError.
 
     Compared when first opened on a machine. Where they differ and the precision was left to choose, float32 is taken,
     with a warning. ``again`` is what a pickle calls; None for pickles that carry the graphs.
-
-    Raises:
-        PrecisionError: they differ.
     """
     again = again or partial(opened, export, runtime)
     compared: list[OnnxEngine] = []
@@ -110,11 +102,7 @@ def _compared_by(export: OnnxExport, runtime: GraphRuntime) -> dict[str, str]:
 
 
 def embedded_again(name: str, sha256: str, runtime: GraphRuntime) -> OnnxEngine:
-    """An engine for embedded weights, in another process.
-
-    Raises:
-        IntegrityError: this version of the package embeds others under that name; further as :func:`open_onnx`.
-    """
+    """An engine for embedded weights, in another process; an IntegrityError where that embeds others by the name."""
     engine = open_onnx(name, HubOptions(), runtime)
     check_same(name, sha256, engine.identity.sha256)
     return engine

@@ -47,11 +47,7 @@ class OnnxExport:
 
 
 def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]) -> None:
-    """Write what the graphs beside it are; last, so that a folder without it is not an export.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write what the graphs beside it are; last, so that a folder without it is not an export."""
     record = {
         "format": FORMAT,
         "opset": OPSET,
@@ -66,13 +62,7 @@ def write_record(folder: Path, export: OnnxExport, measured: Mapping[str, float]
 
 
 def read_export(folder: Path) -> OnnxExport:
-    """A verified export.
-
-    Raises:
-        WeightsNotFoundError: a graph is missing.
-        IntegrityError: a graph is not the one that was written.
-        WeightsError: the record is broken or of another version.
-    """
+    """A verified export; a WeightsError (or its kinds) where it is not whole, or not the one that was written."""
     path = folder / EXPORT_RECORD
     record: Any = read_json(path)
     if not isinstance(record, Mapping) or record.get("format") != FORMAT:
@@ -101,11 +91,7 @@ def _expected(path: Path, record: Mapping[str, Any]) -> dict[str, NDArray[np.flo
 
 
 def read_graphs(folder: Path) -> dict[str, bytes]:
-    """The graphs' files by name.
-
-    Raises:
-        WeightsNotFoundError: one is missing.
-    """
+    """The graphs' files by name; a WeightsNotFoundError where one is missing."""
     for name in GRAPHS:
         if not is_file(folder / name):
             raise WeightsNotFoundError(f"{folder / name} is missing; export again: iir-sdk export onnx --out FOLDER")

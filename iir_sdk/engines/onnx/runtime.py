@@ -18,11 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Graph(Protocol):
-    """An opened graph; several threads may run it at once.
-
-    Attributes:
-        inputs: their names; likewise ``outputs``.
-    """
+    """An opened graph, by the names of its inputs and outputs; several threads may run it at once."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -33,19 +29,12 @@ class Graph(Protocol):
 
 
 class GraphRuntime(ABC):
-    """Opens graphs on the CPU.
+    """Opens graphs on the CPU."""
 
-    Attributes:
-        name: as ``backend=`` takes it.
-        version: of the library.
-        precision: what it computes in, as ``float32``.
-        threads: how many it computes with; None leaves that to it.
-    """
-
-    name: str
-    version: str
-    precision: str
-    threads: int | None
+    name: str  # as ``backend=`` takes it
+    version: str  # of the library
+    precision: str  # what it computes in, as ``float32``
+    threads: int | None  # how many it computes with; None leaves that to it
 
     def opens_here(self) -> bool:
         """Whether graphs can be opened in this process, which may be forked."""
@@ -72,14 +61,7 @@ class GraphRuntime(ABC):
 
 
 class OnnxRuntime(GraphRuntime):
-    """ONNX Runtime, in float32.
-
-    Args:
-        threads: how many it computes with; None leaves that to it.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """ONNX Runtime, in float32; None leaves the number of threads to it."""
 
     name = "onnxruntime"
     precision = "float32"
@@ -122,16 +104,7 @@ class _Session:
 
 
 class OpenVino(GraphRuntime):
-    """OpenVINO, in float32, or in bfloat16 where the CPU computes in it.
-
-    Args:
-        dtype: None or ``float32``; ``bfloat16``; ``auto`` for bfloat16 where the CPU has instructions for it.
-        threads: how many it computes with; None leaves that to it.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-        ConfigError: bfloat16 on a CPU without it.
-    """
+    """OpenVINO, in float32, or in bfloat16: by ``auto`` where the CPU computes in it, else a ConfigError."""
 
     name = "openvino"
 
@@ -220,10 +193,7 @@ class _Compiled:
 
 
 def _exported_names(port: Any) -> list[str]:
-    """The names that the export gave, several where outputs are equal.
-
-    A port also stands for steps inside the graph, whose names hold a slash.
-    """
+    """The names that the export gave, several where outputs are equal."""
     return sorted(str(name) for name in port.get_names() if "/" not in name)
 
 
