@@ -81,9 +81,7 @@ def build_trainer(
     """A trainer by a recipe.
 
     Args:
-        config: the recipe.
         data: one set, a folder of sets, or the root of the recipe's benchmark.
-        folder: where the run is kept.
         cutouts: folder of cut-outs with alpha, for the bank.
         bank: folder that :func:`fill_bank` filled, of all classes; None fills one for this run alone.
         novel: classes whose masks must not be seen, of sets of one's own.
@@ -92,9 +90,7 @@ def build_trainer(
             :func:`iir_sdk.data.exclusion.read_names`; none for all.
         validation: sets to validate on; benchmarks have their own.
         parts: what the network starts from.
-        device: ``auto`` or a torch device.
         workers: processes that read and augment pictures.
-        processes: those of the run.
 
     Raises:
         IirError: missing data, missing weights, or settings that do not fit.
