@@ -13,8 +13,11 @@ PATH = click.Path(path_type=Path)
 
 
 def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one."""
-    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+    def decorate(command: Any) -> Any:
+        """Give a command all of the options."""
+        return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+    return decorate
 
 
 WEIGHTS = click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
