@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -222,7 +222,7 @@ def _score_presence(
 def _keep(
     json_file: Path | None,
     markdown_file: Path | None,
-    scores: Collection[Any],
+    scores: Mapping[str, Any],
     left_out: Mapping[str, str],
     table: Callable[..., str],
 ) -> None:
@@ -231,9 +231,9 @@ def _keep(
     from iir_sdk.files import write_text_atomically
 
     if json_file:
-        write_scores(json_file, list(scores), left_out)
+        write_scores(json_file, list(scores.values()), left_out)
     if markdown_file:
-        write_text_atomically(markdown_file, table(list(scores), left_out))
+        write_text_atomically(markdown_file, table(list(scores.values()), left_out))
 
 
 def _score_ways(
@@ -243,17 +243,11 @@ def _score_ways(
     from iir_sdk.evaluation.ways import draw_ways, evaluate_ways
 
     drawn, left_out = _of_usable_sets(sets, lambda pictures: draw_ways(pictures, protocol, ways))
-    scores = []
-    for pictures in sets:
-        if pictures.name in drawn:
-            scores.append(evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name]))
-            keep(scores, left_out, ways_table)
-    for score in scores:
-        click.echo(
-            f"{score.name:20} {score.ways}-way mIoU {100 * score.miou:5.1f}{_spread(score)}   "
-            f"background {100 * score.background:5.1f}"
-        )
-    _print_mean(scores)
+    scores = {}
+    for pictures in (s for s in sets if s.name in drawn):
+        scores[pictures.name] = evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name])
+        keep(scores, left_out, ways_table)
+    _print_scores(scores, lambda s, miou: f"{s.ways}-way {miou}   background {100 * s.background:5.1f}")
     return left_out
 
 
@@ -280,24 +274,20 @@ def _score_masks(
     if file and listed is None:
         write_episodes(file, drawn)
     scores: dict[str, SetScore] = {}
-    for pictures in sets:
-        if pictures.name in drawn:
-            score = evaluate_set(segmenter, pictures, protocol, episodes=drawn[pictures.name])
-            if file and listed:
-                # What the list was drawn by is not known.
-                score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": file.name})
-            scores[pictures.name] = score
-            keep(scores.values(), left_out, markdown_table)
+    for pictures in (s for s in sets if s.name in drawn):
+        score = evaluate_set(segmenter, pictures, protocol, episodes=drawn[pictures.name])
+        if file and listed:
+            # What the list was drawn by is not known.
+            score = replace(score, protocol=score.protocol | {"min_share": None, "episodes_file": file.name})
+        scores[pictures.name] = score
+        keep(scores, left_out, markdown_table)
     # Only now, since a closed pipe may put an end to it.
-    for score in scores.values():
-        click.echo(f"{score.name:20} mIoU {100 * score.miou:5.1f}{_spread(score)}   FB-IoU {100 * score.fb_iou:5.1f}")
-    _print_mean(scores.values())
+    _print_scores(scores, lambda s, miou: f"{miou}   FB-IoU {100 * s.fb_iou:5.1f}")
     return scores, left_out
 
 
-def _spread(score: Any) -> str:
-    return f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
-
-
-def _print_mean(scores: Collection[Any]) -> None:
-    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores) / len(scores):5.1f}")
+def _print_scores(scores: Mapping[str, Any], line: Callable[[Any, str], str]) -> None:
+    for name, score in scores.items():
+        spread = f" +- {100 * score.miou_std:.1f}" if len(score.miou_of_seeds) > 1 else ""
+        click.echo(f"{name:20} {line(score, f'mIoU {100 * score.miou:5.1f}{spread}')}")
+    click.echo(f"{'mean':20} mIoU {100 * sum(s.miou for s in scores.values()) / len(scores):5.1f}")

@@ -32,12 +32,6 @@ class Skipped(NamedTuple):
     error: IirError
 
 
-class _Query(NamedTuple):
-    position: int
-    source: ImageSource
-    picture: Picture
-
-
 class Predictions(Iterator[Segmentation]):
     """Results of many pictures, in order; a batch of pictures is read when its first result is asked for.
 
@@ -80,7 +74,7 @@ class Predictions(Iterator[Segmentation]):
 
     def _take_batch(self) -> None:
         """Read and segment up to a batch of pictures; an error ends it early, and comes after their results."""
-        batch: list[_Query] = []
+        batch: list[tuple[int, ImageSource, Picture]] = []
         failure: Exception | None = None
         while len(batch) < self._batch_size and failure is None:
             try:
@@ -90,22 +84,17 @@ class Predictions(Iterator[Segmentation]):
                 break
             position, self._position = self._position, self._position + 1
             try:
-                batch.append(_Query(position, source, load_picture(source, what=f"query {position}", page=self._page)))
+                batch.append((position, source, load_picture(source, what=f"query {position}", page=self._page)))
             except IirError as error:
                 failure = self._raised_or_skipped(position, source, error)
-        self._segment_batch(batch)
-        if failure is not None:
-            self._outcomes.append(failure)
-
-    def _segment_batch(self, batch: list[_Query]) -> None:
-        outcomes = self._segment([query.picture for query in batch]) if batch else []
-        for query, outcome in zip(batch, outcomes, strict=True):
+        outcomes = self._segment([picture for _, _, picture in batch]) if batch else []
+        for (position, source, _), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Segmentation):
                 self._outcomes.append(outcome)
-            elif error := self._raised_or_skipped(
-                query.position, query.source, type(outcome)(f"query {query.position}: {outcome}")
-            ):
-                self._outcomes.append(error)
+            elif raised := self._raised_or_skipped(position, source, type(outcome)(f"query {position}: {outcome}")):
+                self._outcomes.append(raised)
+        if failure is not None:
+            self._outcomes.append(failure)
 
     def _raised_or_skipped(self, position: int, source: ImageSource, error: IirError) -> IirError | None:
         if not self._skips:

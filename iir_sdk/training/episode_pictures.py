@@ -65,7 +65,9 @@ class EpisodeStream(Dataset[EpisodePictures]):
         rng = random.Random(f"{self.config.seed}/{epoch}/{number}")
         query = self.queries[self._order(epoch)[place]]
         name = rng.choice(self.shown[query])
-        supports = self._supports(name, query, self._shots(number), rng)
+        # The same number of shots for all of a batch, whatever the number of processes that share it.
+        shots = random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.episodes.shots)
+        supports = self._supports(name, query, shots, rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(62))
             pairs = [self._pair(name, key) for key in supports]
@@ -90,10 +92,6 @@ class EpisodeStream(Dataset[EpisodePictures]):
                 taken.add(source_of(key))
                 chosen.append(key)
         return chosen
-
-    def _shots(self, number: int) -> int:
-        """Of an episode: the same for all of a batch, whatever the number of processes that share it."""
-        return random.Random(f"{self.config.seed}/shots/{number // self.group}").choice(self.config.episodes.shots)
 
     def _pair(self, name: str, key: str) -> tuple[Tensor, Tensor]:
         """An augmented picture and its mask, with some foreground."""

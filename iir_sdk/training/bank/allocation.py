@@ -66,8 +66,9 @@ def planned_views(sets: Sequence[PictureSet], config: TrainingConfig) -> list[tu
     Sets get views by :func:`set_weights`, but each picture at least and at most as many as ``views_of_picture`` says,
     where that many views allow it; the pictures of a set get the same number, or one more.
     """
-    stems = {s.name: _shown(s) for s in sets if _shown(s)}
-    weights = set_weights({s.name: SetSize(len(s.classes), len(_shown(s))) for s in sets if _shown(s)}, config)
+    stems = {s.name: shown for s in sets if (shown := _shown(s))}
+    sizes = {s.name: SetSize(len(s.classes), len(stems[s.name])) for s in sets if s.name in stems}
+    weights = set_weights(sizes, config)
     counts = _allotted({name: len(shown) for name, shown in stems.items()}, weights, config)
     rng, planned = random.Random(f"{config.seed}/views"), []
     for name, shown in stems.items():
