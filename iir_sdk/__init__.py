@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iir_sdk.errors import IirError as IirError
     from iir_sdk.model.config import ModelConfig as ModelConfig
+    from iir_sdk.results.rehearsal import Rehearsal as Rehearsal
     from iir_sdk.results.segmentation import Segmentation as Segmentation
     from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
     from iir_sdk.supports.bank import Counterexample as Counterexample
@@ -25,6 +26,7 @@ _HOMES = {
     "FewShotSegmenter": "iir_sdk.segmenter",
     "IirError": "iir_sdk.errors",
     "ModelConfig": "iir_sdk.model.config",
+    "Rehearsal": "iir_sdk.results.rehearsal",
     "Segmentation": "iir_sdk.results.segmentation",
     "Support": "iir_sdk.supports.bank",
     "SupportBank": "iir_sdk.supports.bank",

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iir_sdk.engines.base import Backend, Engine, TaskGroup
-from iir_sdk.engines.engine_weights import EngineWeights
 from iir_sdk.engines.open import open_engine
-from iir_sdk.errors import ConfigError, IirError, LabelError, MaskError, NoSupportError, PrecisionError
+from iir_sdk.engines.teaching import Taught
+from iir_sdk.errors import ConfigError, IirError, PrecisionError
 from iir_sdk.pictures.load import Picture, load_picture
-from iir_sdk.pictures.masks import UNKNOWN, Value, load_mask, load_region
-from iir_sdk.pictures.orientation import Exif
 from iir_sdk.pictures.source import ImageSource
-from iir_sdk.process import ProcessLock
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
-from iir_sdk.supports.bank import Counterexample, Example, Support, SupportBank, SupportFile, named, read_supports
-from iir_sdk.supports.cache import ReadySupports, as_task
-from iir_sdk.supports.encoded import EncodedSupport, check_tokens
-from iir_sdk.supports.object_size import warn_of_small_object
+from iir_sdk.supports.bank import SupportBank
 from iir_sdk.weights.hub import HubOptions
 
 if TYPE_CHECKING:
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
 
-class FewShotSegmenter(EngineWeights):
+class FewShotSegmenter(Taught):
     """Segments whatever its supports show, in any picture, without training.
 
     A support is encoded once, when it is added; ``predict`` runs on the kept encodings and writes nothing on the
@@ -92,10 +86,6 @@ class FewShotSegmenter(EngineWeights):
         self.token_budget = token_budget
         self._hold(SupportBank())
 
-    def _hold(self, bank: SupportBank) -> None:
-        self._ready = ReadySupports(self.engine.prepare, self.token_budget, bank)
-        self._changing = ProcessLock()
-
     def __getstate__(self) -> dict[str, object]:
         """Without the lock, and without what can be made ready again."""
         return {"engine": self.engine, "token_budget": self.token_budget, "supports": self.supports}
@@ -151,145 +141,6 @@ class FewShotSegmenter(EngineWeights):
         options = HubOptions(revision, cache_dir, token, local_files_only, force_download)
         engine = open_engine(name_or_path, options, device=device, dtype=dtype, backend=backend, threads=threads)
         return cls(engine, token_budget=token_budget)
-
-    @property
-    def supports(self) -> SupportBank:
-        """All supports, and what is not their object: an immutable collection."""
-        return self._ready.bank
-
-    def add_support(
-        self,
-        image: ImageSource,
-        mask: ImageSource,
-        label: str = "object",
-        *,
-        value: Value | None = None,
-        exif: Exif = "auto",
-        page: int | None = None,
-    ) -> Support:
-        """Encode one example of a label and keep it; further ones of the same label are further shots.
-
-        Args:
-            image: a path, a file's bytes, an open binary file, a PIL image, a uint8 array ``(H, W, 3)`` or a float
-                tensor ``(3, H, W)`` in [0, 1]; RGB.
-            mask: the same kinds, one channel, the image's size. One number beside 0 is the object, 255 beside another
-                is unknown and counts nowhere, of soft edges half and above is the object.
-            label: its name.
-            value: which number of a mask of several classes is the object, as ``3`` or ``(3, 5)``.
-            exif: whether the mask was drawn on the picture as ``shown``, or as ``stored`` by a tool that ignores EXIF;
-                ``auto`` goes by its size, and where that fits both is ``shown``, with a warning.
-            page: which one of files of several pages or frames, from 0; None is the first, with a warning.
-
-        Warns:
-            IirWarning: the object is too small or too thin for good masks; the message names the cure.
-
-        Raises:
-            ImageError, MaskError, PictureNotFoundError: the picture or mask cannot be used.
-            LabelError: the label is not a non-empty string.
-        """
-        _check_label(label)
-        picture = load_picture(image, page=page)
-        labels = load_mask(mask, picture, value=value, exif=exif, page=page)
-        mask_of_object, known = labels == 1, labels != UNKNOWN
-        warn_of_small_object(mask_of_object, known, self.preprocessing)
-        state = self.engine.encode(picture.pixels, mask_of_object, known)
-        support = Support(label, state, picture.size)
-        self._add(support)
-        return support
-
-    def add_counterexample(
-        self,
-        image: ImageSource,
-        region: ImageSource | None = None,
-        label: str = "object",
-        *,
-        value: Value | None = None,
-        exif: Exif = "auto",
-        page: int | None = None,
-    ) -> Counterexample:
-        """Encode a picture that does not show a label's object, though its masks may say so, and keep it.
-
-        All counterexamples of a label together count as much as one picture's background does, and need a support
-        beside them, which may be added later.
-
-        Args:
-            image: see :meth:`add_support`, likewise ``exif`` and ``page``.
-            region: the part of it that is not the object, marked as an object is in a mask; None for all of it.
-            label: what it is not.
-            value: which number of a region of several classes is meant.
-
-        Raises:
-            ImageError, MaskError, PictureNotFoundError: the picture or region cannot be used.
-            LabelError: the label is not a non-empty string.
-        """
-        _check_label(label)
-        picture = load_picture(image, page=page)
-        not_object = np.ones(picture.size, np.bool_)
-        if region is not None:
-            not_object = load_region(region, picture, value=value, exif=exif, page=page)
-        tokens = self.engine.encode_counterexample(picture.pixels, not_object)
-        if not tokens.count:
-            raise MaskError("region is too small: nothing is left of it at the network's size. Mark more of it.")
-        counterexample = Counterexample(label, tokens, picture.size)
-        self._add(counterexample)
-        return counterexample
-
-    def task(self, states: Sequence[EncodedSupport]) -> EncodedSupport:
-        """What a label is compared by: all its supports together, within the token budget."""
-        return as_task(states, self.token_budget)
-
-    def _add(self, *examples: Example) -> None:
-        with self._changing:
-            self._ready = self._ready.holding(self._ready.bank.adding(*examples))
-
-    def remove_support(self, which: Support | Counterexample | str) -> None:
-        """Forget one support or counterexample, or all of a label.
-
-        Raises:
-            LabelError: nothing fits.
-        """
-        with self._changing:
-            self._ready = self._ready.holding(self._ready.bank.removing(which))
-
-    def clear_supports(self) -> None:
-        """Forget all supports and counterexamples."""
-        with self._changing:
-            self._ready = self._ready.holding(SupportBank())
-
-    def save_supports(self, target: SupportFile) -> None:
-        """Write supports and counterexamples as safetensors, bound to this checkpoint, to a path or an open file.
-
-        Raises:
-            OutputError: it cannot be written.
-            NoSupportError: there is none.
-        """
-        bank = self.supports
-        if not (bank.supports or bank.counterexamples):
-            raise NoSupportError("there are no supports to save; call add_support(image, mask) first.")
-        bank.save(target, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
-
-    def load_supports(self, source: SupportFile) -> tuple[Support, ...]:
-        """Add what :meth:`save_supports` wrote with this checkpoint; what is already here is not added twice.
-
-        Args:
-            source: a path, an open binary file, or the file's bytes.
-
-        Returns:
-            The file's supports; its counterexamples are among those of :attr:`supports`.
-
-        Raises:
-            SupportError: not such a file, damaged, or made with another checkpoint.
-        """
-        loaded = read_supports(source, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
-        blank = np.zeros((64, 64, 3), np.uint8)
-        expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
-        for support in loaded:
-            support.state.check_like(expected, f"{named(source)}, support {support.id}")
-        for counterexample in loaded.counterexamples:
-            what = f"{named(source)}, counterexample {counterexample.id}"
-            check_tokens(counterexample.tokens, expected.tokens, what)
-        self._add(*loaded, *loaded.counterexamples)
-        return loaded.supports
 
     def predict(
         self,
@@ -380,8 +231,3 @@ class FewShotSegmenter(EngineWeights):
             segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if np.isfinite(s.leads).all() else overflow
             for p, s in zip(pictures, segmented, strict=True)
         ]
-
-
-def _check_label(label: object) -> None:
-    if not isinstance(label, str) or not label:
-        raise LabelError(f"label={label!r} must be a non-empty string.")

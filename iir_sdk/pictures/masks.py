@@ -56,6 +56,7 @@ def load_mask(
     picture: Picture,
     *,
     value: Value | None = None,
+    known: ImageSource | None = None,
     exif: Exif = "auto",
     page: int | None = None,
 ) -> NDArray[np.uint8]:
@@ -68,15 +69,17 @@ def load_mask(
         source: a path, a file's bytes, an open binary file, a PIL image, an array or a tensor ``(H, W)``.
         picture: the picture it belongs to.
         value: which number is the object, where the mask holds several classes.
+        known: where the mask says anything, marked as an object is; the rest is unknown. None for all that is not 255.
         exif: what it was drawn on, the picture as ``shown`` or as ``stored``; ``auto`` as said above.
         page: which one of a file of several pages; a file of one serves for all.
 
     Returns:
-        ``(H, W)`` uint8 at the picture's size: 0 background, 1 the object, 255 unknown; some of both of the former.
+        ``(H, W)`` uint8 at the picture's size: 0 background, 1 the object, 255 unknown; some of both of the former,
+        but for a mask with ``known``, which need not hold background.
 
     Raises:
         PictureNotFoundError: the path does not exist.
-        MaskError: wrong size, empty, all foreground, or not a mask.
+        MaskError: wrong size, empty, all foreground, not a mask, or its object is not all ``known``.
     """
     labels = _in_frame_of(picture, source, "mask", value, exif, page)
     if not (labels == 1).any():
@@ -84,10 +87,14 @@ def load_mask(
             "mask is empty: no pixel is nonzero (of soft edges or a lossy file: half the scale or more). "
             "Mark the object with any nonzero value, and save as PNG."
         )
-    if not (labels == 0).any():
+    if known is not None:
+        labels = _where_known(labels, load_region(known, picture, what="known", exif=exif, page=page))
+    elif not (labels == 0).any():
+        unknown = (labels == UNKNOWN).any()
         raise MaskError(
             "mask covers the whole image, so nothing tells the object from its background. "
             "Mark the object only, and set background to 0: 255 beside another value is unknown, not background."
+            + (" Where no background is known, say so: known=np.array(mask) != 255." if unknown else "")
         )
     if all((side == 1).all() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])):
         warnings.warn(
@@ -97,6 +104,16 @@ def load_mask(
             stacklevel=2,
         )
     return labels
+
+
+def _where_known(labels: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    outside = int(((labels == 1) & ~known).sum())
+    if outside:
+        raise MaskError(
+            f"known leaves out {outside} of the object's {int((labels == 1).sum())} pixels, and what a mask marks is "
+            "known, too. Pass known | (mask > 0), both as arrays."
+        )
+    return np.where(known, labels, np.uint8(UNKNOWN))
 
 
 def load_region(

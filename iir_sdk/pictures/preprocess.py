@@ -11,6 +11,7 @@ from PIL import Image
 
 from iir_sdk.records import CheckedRecord, Rule, within
 
+_MOSTLY_KNOWN = 0.5
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -76,12 +77,26 @@ class Preprocessing(CheckedRecord, prefix="preprocessing: "):
 
         They are the object's box enlarged ``support_context`` times, inside the picture; all of it for 0. The cut is at
         most a third longer than wide, has at least 64 pixels a side where the picture has them, and is given up where
-        it would show no background.
+        it would show no background. Where only some of the object is marked, the box is that of all that is known.
         """
         whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
-        context = self.support_context
-        if context == 0:
+        if self.support_context == 0:
             return whole
+        cut = self._around(mask)
+        if known[cut].mean() < _MOSTLY_KNOWN:
+            cut = self._around(known)
+        return cut if (known & ~mask)[cut].any() else whole
+
+    def marks_only(self, mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> bool:
+        """Whether a mask shows where the object is and not how far it reaches: little around it is known.
+
+        So it is of clicks and strokes, whose own size says nothing of the object's.
+        """
+        return bool(known[self._around(mask)].mean() < _MOSTLY_KNOWN)
+
+    def _around(self, mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+        """Rows and columns of a mask's box with its surroundings."""
+        context = self.support_context or 2.0
         spans = []
         for axis in (1, 0):
             marked = np.flatnonzero(np.asarray(mask.any(axis=axis)))
@@ -92,7 +107,7 @@ class Preprocessing(CheckedRecord, prefix="preprocessing: "):
             side = min(length, max(64, round(max((end - start) * context, 0.75 * longest))))
             first = min(max(0, (start + end - side) // 2), length - side)
             cut.append(slice(first, first + side))
-        return (cut[0], cut[1]) if (known & ~mask)[cut[0], cut[1]].any() else whole
+        return cut[0], cut[1]
 
     def _normalised(self, square: NDArray[np.uint8]) -> NDArray[np.float32]:
         side = len(square)

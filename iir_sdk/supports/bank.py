@@ -19,6 +19,7 @@ from iir_sdk.errors import LabelError, OutputError, SupportError
 from iir_sdk.files import is_file, write_atomically
 from iir_sdk.model.support_state import TOKEN_AXES, Tokens
 from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.supports.pictures import PackedMask
 
 FORMAT = "iir_sdk.supports/8"
 
@@ -28,24 +29,38 @@ SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray 
 
 @dataclass(frozen=True)
 class Support:
-    """One encoded example of a label; the picture itself is not kept.
+    """One encoded example of a label.
 
     Attributes:
         label: what it is an example of.
         state: all that prediction needs of it, one task with one shot.
-        image_size: ``(height, width)`` of its picture in pixels.
+        packed: its mask, and where that is known.
+        picture: a small copy of its picture, a JPEG, to rehearse on; empty where it is not to be kept.
+        box: ``(x0, y0, x1, y1)`` as given, where the mask was made from it; else None.
         id: random name, unique in its bank.
     """
 
     label: str
     state: EncodedSupport = field(repr=False)
-    image_size: tuple[int, int]
+    packed: PackedMask = field(repr=False)
+    picture: bytes = field(default=b"", repr=False)
+    box: tuple[float, float, float, float] | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """``(height, width)`` of its picture in pixels."""
+        return self.packed.size
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Bool ``(H, W)`` at its picture's size: the mask that was used, of a box the one that was made from it."""
+        return self.packed.mask
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory it holds."""
-        return self.state.nbytes
+        return self.state.nbytes + len(self.packed.marked) + len(self.packed.stated) + len(self.picture)
 
 
 @dataclass(frozen=True)
@@ -56,18 +71,20 @@ class Counterexample:
         label: what it is no example of.
         tokens: all that prediction needs of it, of one task with one shot.
         image_size: ``(height, width)`` of its picture in pixels.
+        picture: a small copy of it, a JPEG, to rehearse on; empty of a region, and where it is not to be kept.
         id: random name, unique in its bank.
     """
 
     label: str
     tokens: Tokens[NDArray[Any]] = field(repr=False)
     image_size: tuple[int, int]
+    picture: bytes = field(default=b"", repr=False)
     id: str = field(default_factory=lambda: secrets.token_hex(6))
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory it holds."""
-        return sum(int(array.nbytes) for _, array in self.tokens.parts())
+        return sum(int(array.nbytes) for _, array in self.tokens.parts()) + len(self.picture)
 
 
 Example: TypeAlias = "Support | Counterexample"
@@ -179,14 +196,24 @@ class SupportBank:
                 ) from error
 
 
+_BYTES = ("picture", "mask", "known")
+"""Arrays of bytes in files, beside those of the encoding; none where they are empty."""
+
+
 def _record(example: Example) -> dict[str, Any]:
-    return {"id": example.id, "label": example.label, "image_size": list(example.image_size)}
+    record = {"id": example.id, "label": example.label, "image_size": list(example.image_size)}
+    return {**record, "box": example.box} if isinstance(example, Support) else record
 
 
 def _arrays(example: Example) -> dict[str, NDArray[Any]]:
     if isinstance(example, Support):
-        return example.state.arrays()
-    return dict(zip(TOKEN_AXES, (array for _, array in example.tokens.parts()), strict=True))
+        arrays, packed = example.state.arrays(), example.packed
+        contents = (example.picture, packed.marked, packed.stated)
+    else:
+        arrays = dict(zip(TOKEN_AXES, (array for _, array in example.tokens.parts()), strict=True))
+        contents = (example.picture, b"", b"")
+    beside = {n: np.frombuffer(content, np.uint8) for n, content in zip(_BYTES, contents, strict=True) if content}
+    return {**arrays, **beside}
 
 
 def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> SupportBank:
@@ -265,9 +292,19 @@ def _size(record: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _support(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Support:
-    return Support(str(record["label"]), EncodedSupport.from_arrays(arrays), _size(record), id=str(record["id"]))
+    picture, marked, stated = (arrays[n].tobytes() if n in arrays else b"" for n in _BYTES)
+    state = EncodedSupport.from_arrays({name: array for name, array in arrays.items() if name not in _BYTES})
+    packed = PackedMask(_size(record), marked, stated)
+    # Unpacked once, so that a damaged one is refused here.
+    if not (packed.mask & packed.known).any():
+        raise ValueError("a mask is empty")
+    box = None if record["box"] is None else tuple(float(edge) for edge in record["box"])
+    if box is not None and len(box) != 4:
+        raise ValueError(f"box {box}")
+    return Support(str(record["label"]), state, packed, picture, box, str(record["id"]))
 
 
 def _counterexample(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Counterexample:
     tokens = Tokens(*(arrays[name] for name in TOKEN_AXES))
-    return Counterexample(str(record["label"]), tokens, _size(record), id=str(record["id"]))
+    picture = arrays["picture"].tobytes() if "picture" in arrays else b""
+    return Counterexample(str(record["label"]), tokens, _size(record), picture, str(record["id"]))

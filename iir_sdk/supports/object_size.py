@@ -1,4 +1,4 @@
-"""Whether a support shows enough of its object."""
+"""Whether a support shows enough of its object, and of what is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _USUAL_SIDE = 384
 
 
 def warn_of_small_object(mask: NDArray[np.bool_], known: NDArray[np.bool_], preprocessing: Preprocessing) -> None:
-    """Warn of a support whose object ``(H, W)`` is too small, or too thin, to be told from others by."""
+    """Warn of a support whose object ``(H, W)`` is too small, or too thin, to be told from others by.
+
+    A few marks on it, with all around them unknown, do not tell how large it is.
+    """
+    if preprocessing.marks_only(mask, known):
+        return
     pixels = np.count_nonzero(mask)
     rows, columns = preprocessing.support_cut(mask, known)
     share = float(mask[rows, columns].mean())
@@ -41,3 +46,14 @@ def warn_of_small_object(mask: NDArray[np.bool_], known: NDArray[np.bool_], prep
     warnings.warn(
         f"the support's object {trouble}. {cure}, or add further supports of the label.", IirWarning, stacklevel=3
     )
+
+
+def warn_of_no_background(background: NDArray[np.bool_], label: str) -> None:
+    """Warn of a support that nothing is known to be ``background (H, W)`` of."""
+    if not background.any():
+        warnings.warn(
+            "no background is known, so that all of a picture may be taken for the object. Mark some of it, as 0 in "
+            f"the mask and in known, or show what it is not, before: add_counterexample(image, label={label!r}).",
+            IirWarning,
+            stacklevel=3,
+        )
