@@ -5,6 +5,9 @@ All kinds inherit :class:`IirError` and the built-in that fits, so ``except Valu
 
 from __future__ import annotations
 
+import collections.abc
+import contextlib
+
 
 class IirError(Exception):
     """Base of every error raised on purpose by ``iir_sdk``."""
@@ -96,6 +99,15 @@ class OutputError(IirError, OSError):
 
 class MissingDependencyError(IirError, ImportError):
     """An optional package that this feature needs is not installed."""
+
+
+@contextlib.contextmanager
+def needed_imports(cure: str) -> collections.abc.Iterator[None]:
+    """Around imports of optional packages: where one fails, a MissingDependencyError says what needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(cure) from error
 
 
 class TrainingError(IirError, ArithmeticError):

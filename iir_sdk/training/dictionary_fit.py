@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iir_sdk.errors import ConfigError, MissingDependencyError
+from iir_sdk.errors import ConfigError, needed_imports
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.companions import Dictionary
@@ -39,10 +39,8 @@ def fit_dictionary(dictionary: Dictionary, taps: Taps, *, seed: int = 0) -> None
 
 def require_clustering() -> Callable[..., Any]:
     """SciPy's k-means; a MissingDependencyError without SciPy."""
-    try:
+    with needed_imports("clusters are found with scipy; run: pip install 'iir-sdk[train]'"):
         from scipy.cluster.vq import kmeans2
-    except ImportError as error:
-        raise MissingDependencyError("clusters are found with scipy; run: pip install 'iir-sdk[train]'") from error
     return kmeans2  # type: ignore[no-any-return]
 
 

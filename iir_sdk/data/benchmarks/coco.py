@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from iir_sdk.data.benchmarks.part import Areas, DensePart, indexed_areas, interleaved_fold, seen_classes, select
 from iir_sdk.data.benchmarks.stored_files import read_picture, require
 from iir_sdk.data.dataset import IGNORE, Selection, Split
-from iir_sdk.errors import DatasetError, MissingDependencyError
+from iir_sdk.errors import DatasetError, needed_imports
 
 FOLDS = 4
 Record = Mapping[str, Any]
@@ -120,10 +120,8 @@ def class_mask(annotations: Annotations, image: int, category: int) -> NDArray[n
 
 def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     """``(H, W)`` bool of one annotation: polygons, or run lengths as counts or as a string; else a DatasetError."""
-    try:
+    with needed_imports("COCO's masks need pycocotools; run: pip install 'iir-sdk[data]'"):
         from pycocotools import mask as rle
-    except ImportError as error:
-        raise MissingDependencyError("COCO's masks need pycocotools; run: pip install 'iir-sdk[data]'") from error
     height, width = size
     try:
         if isinstance(segmentation, list):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.data.dataset import IGNORE
-from iir_sdk.errors import DatasetError, DatasetNotFoundError, MissingDependencyError
+from iir_sdk.errors import DatasetError, DatasetNotFoundError, needed_imports
 from iir_sdk.pictures.load import load_picture
 
 Colour = tuple[int, int, int]
@@ -77,11 +77,9 @@ def read_colour_labels(path: Path, what: str, colours: Mapping[str, Colour]) -> 
 
 def read_matlab(path: Path, what: str) -> dict[str, Any]:
     """A file's variables by name, structures with attributes; a DatasetError where it cannot be read."""
-    try:
+    with needed_imports(f"{path} is a MATLAB file; run: pip install 'iir-sdk[data]'"):
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise MissingDependencyError(f"{path} is a MATLAB file; run: pip install 'iir-sdk[data]'") from error
     require(path, what)
     try:
         content: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)

@@ -11,7 +11,7 @@ from weakref import WeakSet, finalize
 
 from numpy.typing import NDArray
 
-from iir_sdk.errors import ConfigError, DeviceError, MissingDependencyError, WeightsError
+from iir_sdk.errors import ConfigError, DeviceError, WeightsError, needed_imports
 from iir_sdk.process import ProcessLock
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -67,12 +67,8 @@ class OnnxRuntime(GraphRuntime):
     precision = "float32"
 
     def __init__(self, threads: int | None = None) -> None:
-        try:
+        with needed_imports("backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"):
             import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError(
-                "backend='onnxruntime' needs ONNX Runtime. Install it: pip install 'iir-sdk[onnx]'"
-            ) from error
         self._library, self.threads = onnxruntime, threads
         self.version = str(onnxruntime.__version__)
 
@@ -109,12 +105,8 @@ class OpenVino(GraphRuntime):
     name = "openvino"
 
     def __init__(self, dtype: str | None = None, threads: int | None = None) -> None:
-        try:
+        with needed_imports("backend='openvino' needs OpenVINO. Install it: pip install 'iir-sdk[openvino]'"):
             import openvino
-        except ImportError as error:
-            raise MissingDependencyError(
-                "backend='openvino' needs OpenVINO. Install it: pip install 'iir-sdk[openvino]'"
-            ) from error
         self._library, self._core = openvino, _shared_core(openvino)
         able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if dtype == "bfloat16" and not able:

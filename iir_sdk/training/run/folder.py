@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from iir_sdk.errors import ConfigError, MissingDependencyError
+from iir_sdk.errors import ConfigError, needed_imports
 from iir_sdk.files import made_folder, write_atomically, write_text_atomically
 from iir_sdk.training.config import TrainingConfig
 
@@ -75,11 +75,9 @@ class RunFolder:
 
 def require_matplotlib() -> Any:
     """Matplotlib's figures, drawn without a screen; a MissingDependencyError without it."""
-    try:
+    with needed_imports("curves are drawn by matplotlib; run: pip install 'iir-sdk[train]'"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("curves are drawn by matplotlib; run: pip install 'iir-sdk[train]'") from error
 
     def figure(**settings: Any) -> Any:
         made = Figure(**settings)
