@@ -33,7 +33,7 @@ SETS = (
 SIDE = 120
 """Of the maps that are counted."""
 
-_SMALLEST = 0.001
+_SMALLEST = 0.01
 """Share of a picture from which on a mask counts as one."""
 
 

@@ -16,20 +16,14 @@ from iir_sdk.data.episodes import Episode
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, DatasetError
 from iir_sdk.evaluation.absence import absent_episodes
-from iir_sdk.evaluation.calibration import (
-    Observed,
-    auroc,
-    calibration_error,
-    fit_scores,
-    logistic_regression,
-    present_and_absent,
-)
+from iir_sdk.evaluation.calibration import auroc, calibration_error, fit_scores, logistic_regression
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, draw_episodes
+from iir_sdk.evaluation.observation import Observed, present_and_absent
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.companions import self_support_priors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
-from iir_sdk.model.presence import class_agreement, score_logits
+from iir_sdk.model.presence import EVIDENCE, class_agreement, score_logits
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.weights.checkpoint_file import save_checkpoint
 from tests.command import output_of
@@ -122,6 +116,18 @@ def test_the_evidence_is_what_its_names_say(model):
     assert float(found[4]) == pytest.approx(float(np.sqrt(shares[0] * shares[1]).sum()), abs=1e-4)
     leads = [float(fg - bg) for bg, fg in zip(*logits[0].flatten(1), strict=True) if fg > bg]
     assert float(found[5]) == pytest.approx(np.mean(leads), abs=1e-5)
+    fine = torch.softmax(logits, 1)[0, 1].double().numpy()
+    for i, seen, of_support in (
+        (6, query.mid, state.mid.foreground),
+        (7, query.low, state.low.foreground),
+        (8, query.pooled, state.pooled.background),
+    ):
+        side = seen.map.shape[2]
+        share = fine.reshape(side, 8 // side, side, 8 // side).mean((1, 3))
+        mean = np.einsum("hw,chw->c", share, unit(seen.map[0].double().numpy()))
+        assert float(found[i]) == pytest.approx(float(unit(mean) @ of_support[0, 0].double().numpy()), abs=1e-4)
+    assert float(found[9]) == pytest.approx(np.log(fine.mean() + 1e-4), abs=1e-5)
+    assert len(found) == len(EVIDENCE)
     with torch.inference_mode():
         nothing = model.evidence(
             query, state, torch.ones(1, 1), torch.tensor([3.0, -3.0])[:, None, None] * logits.abs()
@@ -141,15 +147,18 @@ def test_how_alike_the_classifier_finds_two_objects_equals_the_formula():
 def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
     """Shown where likeness is high; a tenth of the mask is right where its lead is small, nine tenths where large."""
     torch.manual_seed(0)
-    likeness = torch.cat([torch.full((80, 5), 0.8), torch.full((40, 5), 0.2)]) + 0.05 * torch.randn(120, 5)
+    likeness = torch.cat([torch.full((80, 9), 0.8), torch.full((40, 9), 0.2)]) + 0.05 * torch.randn(120, 9)
     lead = torch.tensor([1.0] * 40 + [4.0] * 40 + [2.0] * 40)[:, None]
+    lead_at = EVIDENCE.index("lead")
     shown, right = torch.tensor([1.0] * 80 + [0.0] * 40), torch.tensor([0.1] * 40 + [0.9] * 40 + [0.0] * 40)
     right[0] = -1.0
-    observed = Observed(torch.cat([likeness, lead], 1), shown, right)
-    fitted = fit_scores(IIR(replace(CONFIG, presence=False)), observed)
-    assert fitted.config.presence
+    evidence = torch.cat([likeness[:, :lead_at], lead, likeness[:, lead_at:]], 1)
+    observed = Observed(evidence, shown, right, right.clamp_min(0), ("thing",) * 120)
+    fitted = fit_scores(IIR(replace(CONFIG, presence=False)), {"set": observed})
+    assert (fitted.config.presence, fitted.config.evidence) == (True, len(EVIDENCE))
     head = fitted.decoder.scores
-    three = torch.tensor([[0.8] * 5 + [1.0], [0.8] * 5 + [4.0], [0.2] * 5 + [2.0]])
+    three = torch.tensor([[0.8] * 10, [0.8] * 10, [0.2] * 10])
+    three[:, lead_at] = torch.tensor([1.0, 4.0, 2.0])
     presence, confidence = score_logits(three, head).sigmoid().T.tolist()
     assert min(presence[:2]) > 0.9
     assert presence[2] < 0.1
@@ -158,7 +167,9 @@ def test_a_fitted_head_tells_two_kinds_of_evidence_apart_in_any_precision():
         torch.testing.assert_close(score_logits(three, head), score_logits(three, head.float()), rtol=0, atol=0)
         assert score_logits(three, head).dtype == torch.float32
     with pytest.raises(DatasetError, match="0 of 80 pictures"):
-        fit_scores(IIR(CONFIG), observed._replace(right=torch.full((120,), -1.0)))
+        fit_scores(IIR(CONFIG), {"set": observed._replace(right=torch.full((120,), -1.0))})
+    again = fit_scores(fitted, {"set": observed})
+    assert torch.equal(again.decoder.scores.weight, head.weight)
 
 
 def test_what_is_right_of_a_mask_is_counted_at_the_pictures_own_size(small_segmenter, picture_folder):
@@ -166,12 +177,14 @@ def test_what_is_right_of_a_mask_is_counted_at_the_pictures_own_size(small_segme
     protocol = Protocol(episodes=4, seeds=(2,))
     observed = present_and_absent(small_segmenter, pictures, protocol)
     assert observed.shown.tolist() == [1.0] * 4 + [0.0] * 4
-    assert observed.evidence.shape == (8, 6)
+    assert observed.evidence.shape == (8, len(EVIDENCE))
+    assert set(observed.classes) == {"cat", "dog"}
     for i, episode in enumerate(draw_episodes(pictures, protocol)[2]):
         found = Evaluator(small_segmenter, pictures).probability(episode) > 0.5
         target = pictures.mask(episode.name, episode.query) == 1
         expected = (found & target).sum() / found.sum() if found.any() else -1.0
         assert float(observed.right[i]) == pytest.approx(float(expected), abs=5e-3)
+        assert float(observed.iou[i]) == pytest.approx(float((found & target).sum() / (found | target).sum()), abs=5e-3)
     assert not observed.right[4:].any()
 
 

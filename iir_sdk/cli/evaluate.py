@@ -14,8 +14,10 @@ from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCOR
 
 if TYPE_CHECKING:
     from iir_sdk.data.dataset import FewShotDataset
+    from iir_sdk.data.folder import PictureSet
     from iir_sdk.evaluation.calibration import PresenceScore
     from iir_sdk.evaluation.evaluate import Protocol, SetScore
+    from iir_sdk.evaluation.observation import Observed
     from iir_sdk.pictures.orientation import Exif
 
 _LEFT_OUT = 3
@@ -27,8 +29,21 @@ _LEFT_OUT = 3
 @DATA
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
 @LEAVE_OUT
-@click.option("--episodes", default=1000, show_default=True, help="Of each set, with the object and without it.")
+@click.option(
+    "--complete",
+    multiple=True,
+    metavar="SET",
+    help="A set whose masks are all that there are of its classes; repeat. Default: coco, and a set that is alone.",
+)
+@click.option(
+    "--episodes",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="With the object, and as many without it: half of complete sets, half of the others, all sets alike.",
+)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--json", "json_file", type=PATH, help="Write the scores by held-out sets here.")
 @EXIF
 @DEVICE
 def calibrate(
@@ -36,40 +51,70 @@ def calibrate(
     data: Path,
     exclude_fold: int | None,
     leave_out: tuple[str, ...],
+    complete: tuple[str, ...],
     episodes: int,
     seed: int,
+    json_file: Path | None,
     exif: Exif,
     device: str,
 ) -> None:
     """Fit RUN's scores and confidences: does a query show the object, and how much of the mask is right?
 
-    They are fitted to training pictures with and without the object.
+    They are fitted to training pictures with and without the object. What a picture of a complete set has no mask of
+    counts as absent from it; for the classes of other sets, pictures of sets that have nothing to do with them do.
+    What the scores are worth is printed set by set, by fits that left the set out (of a complete one, the class).
 
     RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
-    Take sets whose classes are different things: what one class shows counts as absent for the others.
     """
-    import torch
-
     from iir_sdk.data.exclusion import without_classes, without_sets
-    from iir_sdk.data.folder import coco_fold, read_picture_sets
-    from iir_sdk.evaluation.calibration import Observed, fit_scores, present_and_absent
+    from iir_sdk.data.folder import JoinedSets, coco_fold, read_picture_sets
+    from iir_sdk.evaluation.calibration import cross_validated, fit_scores
     from iir_sdk.evaluation.evaluate import Protocol
+    from iir_sdk.evaluation.observation import observe_among
+    from iir_sdk.evaluation.report import write_presence
+    from iir_sdk.files import check_writable_place
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, save_checkpoint
     from iir_sdk.weights.resolve import CONFIG_FILE
 
     if (run / CONFIG_FILE).exists():
         raise click.UsageError(f"{run} was saved with its sha256; calibrate the training run, then save it again.")
+    if json_file:
+        check_writable_place(json_file)
     path = run / WEIGHTS_FILE if run.is_dir() else run
     segmenter = FewShotSegmenter(path, device=device)
     every = without_sets(read_picture_sets(data, exif=exif), leave_out)
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
-    protocol = Protocol(episodes=episodes, seeds=(seed,))
-    of_sets, _ = _of_usable_sets(sets, lambda pictures: present_and_absent(segmenter, pictures, protocol))
-    observed = Observed(*(torch.cat(parts) for parts in zip(*of_sets.values(), strict=True)))
-    fitted = fit_scores(segmenter.checkpoint.model.cpu(), observed)
+    strange = sorted(set(complete) - {s.name for s in sets})
+    if strange:
+        raise click.UsageError(f"--complete {strange[0]} is no set; there are {', '.join(s.name for s in sets)}.")
+    of_sort = _complete_sets([s.name for s in sets], complete)
+    counts = {sort: list(of_sort.values()).count(sort) * len(set(of_sort.values())) for sort in of_sort.values()}
+    joined = JoinedSets({s.name: s for s in sets})
+
+    def observe(pictures: PictureSet) -> Observed:
+        name = pictures.name
+        protocol = Protocol(episodes=max(1, round(episodes / counts[of_sort[name]])), seeds=(seed,))
+        return observe_among(segmenter, joined, name, protocol, complete=of_sort[name])
+
+    observed, left_out = _of_usable_sets(sets, observe)
+    known = [name for name in observed if of_sort[name]]
+    scores = cross_validated(observed, known)
+    for score in scores:
+        click.echo(str(score))
+    if not scores:
+        click.echo("too few sets and classes to hold some out: what the scores are worth is not known")
+    if json_file:
+        write_presence(json_file, scores, Protocol(episodes=episodes, seeds=(seed,)), segmenter, left_out)
+    fitted = fit_scores(segmenter.checkpoint.model.cpu(), observed, known)
     save_checkpoint(fitted, segmenter.preprocessing, path, segmenter.checkpoint.entry.description)
-    click.echo(f"fitted to {len(observed.shown)} episodes; the checkpoint is {path}")
+    click.echo(f"fitted to {sum(len(o.shown) for o in observed.values())} episodes; the checkpoint is {path}")
+
+
+def _complete_sets(names: Sequence[str], complete: Sequence[str]) -> dict[str, bool]:
+    """Whether each set's masks are all that there are of its classes: as is said, else of COCO and of one alone."""
+    said = complete or (names if len(names) == 1 else ("coco",))
+    return {name: name in said for name in names}
 
 
 @click.command()
@@ -212,10 +257,7 @@ def _score_presence(
 
     scores, left_out = _of_usable_sets(sets, lambda pictures: presence_score(segmenter, pictures, protocol), keep)
     for score in scores.values():
-        click.echo(
-            f"{score.name:20} AUROC {score.auroc:.3f}   ECE {score.ece:.3f}   of the confidence "
-            f"{score.confidence_ece:.3f}   ({score.episodes} episodes each)"
-        )
+        click.echo(str(score))
     return left_out
 
 

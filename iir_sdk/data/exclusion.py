@@ -96,8 +96,8 @@ def shows_any(set_name: str, name: str, classes: Sequence[str]) -> bool:
 
 
 def name_words(name: str) -> tuple[str, ...]:
-    """The words of a class's or a set's name, without a plural's ``s``."""
-    return tuple(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in _spaced(name).split())
+    """The words of a class's or a set's name, in the singular where their end tells."""
+    return tuple(re.sub("(?<=..)s$", "", re.sub("(?<=..)ies$", "y", word)) for word in _spaced(name).split())
 
 
 def _spaced(name: str) -> str:

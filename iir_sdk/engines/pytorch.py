@@ -148,7 +148,7 @@ class TorchEngine(Engine):
 
     @_inferring
     def segment_with_evidence(self, taps: Taps, task: TaskGroup) -> tuple[Segmented, Tensor]:
-        """One picture by one label, and what speaks for its mask, float32 ``(6,)`` of :meth:`IIR.evidence`."""
+        """One picture by one label, and what speaks for its mask, float32 ``(10,)`` of :meth:`IIR.evidence`."""
         query = self.network.read_query(taps)
         prediction = self.network.decode(query, task.state)
         evidence = self.network.evidence(query, task.state, prediction.shot_weights, prediction.logits)

@@ -40,6 +40,7 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
             background; 0 for none.
         presence: a head that says how probable it is that the query shows the object, and how much of the mask is right
             if so; only with a closed-form CAM.
+        evidence: how many of :data:`iir_sdk.model.presence.EVIDENCE` that head reads.
         dropout: spatial dropout on the projected features, in [0, 1).
         prototypes: ``dual`` is IIR's core and local prototype, ``single`` the whole mask's for both, for ablations.
         base_classes: classes of the base learner that suppresses them (method, section 6); 0 for none.
@@ -56,6 +57,7 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
     self_support: bool = False
     dictionary: Annotated[int, within(0, 4096)] = 0
     presence: bool = False
+    evidence: Annotated[int, within(6, 10)] = 6
     dropout: Annotated[float, Rule(lambda v: 0 <= v < 1, "in [0, 1), 1 excluded")] = 0.1
     prototypes: Literal["dual", "single"] = "dual"
     base_classes: Annotated[int, within(0, 10_000)] = 0

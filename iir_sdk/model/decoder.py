@@ -15,7 +15,7 @@ from iir_sdk.model.cam import resize_map
 from iir_sdk.model.companions import Dictionary
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.light import LightBlock, LightHead
-from iir_sdk.model.presence import EVIDENCE, SCORES
+from iir_sdk.model.presence import SCORES
 from iir_sdk.model.prototypes import area_average, core_or_local, grid_size
 from iir_sdk.model.support_state import DualPrototypes, Tokens
 from iir_sdk.model.tokens import TokenLayout, laid_out_like, map_to_tokens, tokens_to_map
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
         self.joint_temperature_log = nn.Parameter(torch.tensor(0.1).log().repeat(2)) if config.joint_priors else None
         self.dictionary = Dictionary(config.dictionary, *channels[1:]) if config.dictionary else None
         # Fitted after training, to evidence that its losses never see.
-        self.scores = nn.Linear(len(EVIDENCE), len(SCORES)) if config.presence else None
+        self.scores = nn.Linear(config.evidence, len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())
 
     def features(self, taps: Taps, *, of_support: bool = False) -> Tensor:

@@ -266,7 +266,7 @@ class IIR(nn.Module):
         return Prediction(logits, prior, weights, scores, auxiliary)
 
     def evidence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
-        """What speaks for a prediction, ``(B, 6)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""
+        """What speaks for a prediction, ``(B, 10)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""
         return prediction_evidence(query, state, weights, logits, self.backbone.class_weight)
 
     @torch.no_grad()

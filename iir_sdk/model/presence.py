@@ -12,8 +12,14 @@ from iir_sdk.model.prior import similarities
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.tokens import full_precision
 
-EVIDENCE = ("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead")
-"""What speaks for a prediction; see :func:`prediction_evidence`."""
+EVIDENCE = (
+    *("cosine of high", "cosine of pooled", "most alike", "classes' cosine", "classes' overlap", "lead"),
+    *("cosine of mid", "cosine of low", "cosine with background", "size"),
+)
+"""What speaks for a prediction; see :func:`prediction_evidence`. A head may read the first ones alone."""
+
+OF_CONFIDENCE_ALONE = ("lead", "cosine with background", "size")
+"""How far a mask stands out and how large it is says nothing of whether the object is there."""
 
 SCORES = ("presence", "confidence")
 """What they are made into: does the query show the object, and if so, what share of the mask is of it."""
@@ -21,11 +27,13 @@ SCORES = ("presence", "confidence")
 _LENGTH = 4
 """Of the vectors whose class probabilities are compared; sharper ones hardly overlap: at 10 they tell less."""
 
+_LEAST_SHARE = 1e-4
+
 
 @full_precision
 def score_logits(evidence: Tensor, head: nn.Linear) -> Tensor:
-    """Logits ``(N, 2)`` float32, presence and confidence, from ``evidence (N, 6)`` by a fitted head."""
-    return F.linear(evidence.float(), head.weight.float(), head.bias.float())
+    """Logits ``(N, 2)`` float32, presence and confidence, from what a fitted head reads of ``evidence (N, 10)``."""
+    return F.linear(evidence[:, : head.in_features].float(), head.weight.float(), head.bias.float())
 
 
 def prediction_evidence(
@@ -44,16 +52,18 @@ def prediction_evidence(
         class_weight: ``(1000, C)``, rows of the classifier.
 
     Returns:
-        ``(N, 6)`` float32: the cosine of that mean with the support's object by ``high`` and by the map that the
+        ``(N, 10)`` float32: the cosine of that mean with the support's object by ``high`` and by the map that the
         classifier pools; the largest cosine of any position by ``high``; how alike the classifier finds the two, by
-        :func:`class_agreement`; and the mean lead of the foreground inside the mask, >= 0.
+        :func:`class_agreement`; the mean lead of the foreground inside the mask, >= 0; the cosine by ``mid`` and by
+        ``low``; that with the support's background by the map that the classifier pools; and the logarithm of the
+        picture's share that is foreground.
     """
     lead = (logits[:, 1:] - logits[:, :1]).float()
     foreground, inside = lead.sigmoid(), lead > 0
     assert query.pooled is not None
-    high, pooled = (
+    low, mid, high, pooled = (
         F.normalize(mean_units(maps, area_average(foreground, grid_size(maps.map))), dim=2)
-        for maps in (query.high, query.pooled)
+        for maps in (query.low, query.mid, query.high, query.pooled)
     )
     alike = similarities(query.high, state.high.foreground).float().amax((2, 3))
     by_shot = [
@@ -64,6 +74,13 @@ def prediction_evidence(
     ]
     evidence = [(each * weights).sum(1) for each in by_shot]
     evidence.append((lead * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1))
+    further = [
+        (mid * state.mid.foreground.float()).sum(2),
+        (low * state.low.foreground.float()).sum(2),
+        (pooled * state.pooled.background.float()).sum(2),
+    ]
+    evidence += [(each * weights).sum(1) for each in further]
+    evidence.append((foreground.mean((1, 2, 3)) + _LEAST_SHARE).log())
     return torch.stack(evidence, 1)
 
 
