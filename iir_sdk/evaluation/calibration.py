@@ -26,6 +26,9 @@ _BINS, _FOLDS = 10, 8
 _GOOD, _HALF = 0.5, 0.5
 """IoU of a good mask; presence that leaves no doubt."""
 
+_LEAST_SPREAD = 0.01
+"""Of evidence: what varies less among some episodes must not decide alone what it says of others."""
+
 
 @dataclass(frozen=True)
 class PresenceScore:
@@ -175,7 +178,7 @@ def logistic_regression(
     """
     shares = torch.full_like(labels, 1 / len(labels)) if counts is None else counts
     mean = shares @ inputs
-    spread = (shares @ (inputs - mean).square()).sqrt().clamp_min(1e-6)
+    spread = (shares @ (inputs - mean).square()).sqrt().clamp_min(_LEAST_SPREAD)
     scaled = ((inputs - mean) / spread).double()
     parameters = torch.zeros(inputs.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
