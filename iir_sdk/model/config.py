@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from iir_sdk.errors import ConfigError
 from iir_sdk.records import CheckedRecord, Rule, matching, within
@@ -82,6 +82,11 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
             raise ConfigError("model config: a backbone of two networks needs cam='closed_form'.")
         if self.presence and self.cam != "closed_form":
             raise ConfigError("model config: presence needs cam='closed_form'.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain values; without ``evidence`` where it is what files of before, which do not name it, have."""
+        values = super().to_dict()
+        return values if self.evidence != type(self).evidence else {n: v for n, v in values.items() if n != "evidence"}
 
     @property
     def light(self) -> bool:
