@@ -31,25 +31,18 @@ _Context = Annotated[float, Rule(lambda v: v == 0 or 1 <= v <= 100, "that is 0 o
 
 @dataclass(frozen=True)
 class Preprocessing(CheckedRecord, prefix="preprocessing: "):
-    """How a checkpoint wants its pictures.
+    """How a checkpoint wants its pictures."""
 
-    Attributes:
-        size: side of a query's square input in pixels; pictures are resized to it, aspect not kept. Convolutional
-            backbones like multiples of 32; a transformer needs multiples of its patch.
-        support_size: the same for supports.
-        support_context: a support is cut to this many times its object's box before it is resized, so that small
-            objects fill the input; 0 keeps the whole picture.
-        mean: per channel, of values in [0, 1].
-        std: per channel.
-        interpolation: ``bilinear`` or ``bicubic``, always antialiased.
-    """
-
+    # Side of a query's square input in pixels; pictures are resized to it, aspect not kept. Convolutional backbones
+    # like multiples of 32; a transformer needs multiples of its patch.
     size: _Side = 384
-    support_size: _Side = 384
+    support_size: _Side = 384  # the same for supports
+    # A support is cut to this many times its object's box before it is resized, so that small objects fill the input; 0
+    # keeps the whole picture.
     support_context: _Context = 2.0
-    mean: tuple[_Share, _Share, _Share] = (0.5, 0.5, 0.5)
-    std: tuple[_Spread, _Spread, _Spread] = (0.5, 0.5, 0.5)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[_Share, _Share, _Share] = (0.5, 0.5, 0.5)  # per channel, of values in [0, 1]
+    std: tuple[_Spread, _Spread, _Spread] = (0.5, 0.5, 0.5)  # per channel
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # ``bilinear`` or ``bicubic``, always antialiased
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A query: ``(H, W, 3)`` uint8 RGB -> ``(3, size, size)`` float32, resized and normalised; channels last."""

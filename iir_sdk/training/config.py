@@ -32,35 +32,26 @@ _Factors = Annotated[tuple[float, float], Rule(lambda v: 0 < v[0] <= v[1], "and 
 
 @dataclass(frozen=True)
 class BankSettings(CheckedRecord, prefix="recipe: bank."):
-    """``[bank]``: the kept views, where ``source`` is ``bank``.
+    """``[bank]``: the kept views, where ``source`` is ``bank``."""
 
-    Attributes:
-        views: augmented pictures whose features the bank keeps; fewer where there are few pictures, see below.
-        views_of_picture: the least and the largest number of a picture's views, where ``views`` allow it: a bank has no
-            more views than its pictures' largest numbers sum to.
-        enough_pictures: sets with fewer pictures are asked for the less often the fewer they have.
-        label_size: side of the kept masks in pixels.
-        paste: share of views with pasted objects.
-        paste_among: a list of sets and pictures, as ``open_sets``: its pictures get objects of its own pasted alone, so
-            that runs with ``--only`` this list may use all their views. Empty for none.
-        cutouts: share of pasted objects that are cut-outs with alpha (0 without a cutouts folder).
-        cutout_classes: number of cut-outs used, each a class of its own.
-        main_set: the set that ``main_weight`` of the views and episodes come from, of those of labelled classes as of
-            those of one photo's regions; the others share the rest by the square root of their number of classes.
-        main_weight: that share.
-        cutout_weight: share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
-    """
-
+    # Augmented pictures whose features the bank keeps; fewer where there are few pictures, see below.
     views: _Some = 8000
+    # The least and the largest number of a picture's views, where ``views`` allow it: a bank has no more views than its
+    # pictures' largest numbers sum to.
     views_of_picture: _Range = (2, 12)
-    enough_pictures: _Some = 30
-    label_size: _Bits = 192
-    paste: _Share = 0.4
+    enough_pictures: _Some = 30  # sets with fewer pictures are asked for the less often the fewer they have
+    label_size: _Bits = 192  # side of the kept masks in pixels
+    paste: _Share = 0.4  # share of views with pasted objects
+    # A list of sets and pictures, as ``open_sets``: its pictures get objects of its own pasted alone, so that runs with
+    # ``--only`` this list may use all their views. Empty for none.
     paste_among: str = ""
-    cutouts: _Share = 0.5
-    cutout_classes: _Count = 400
+    cutouts: _Share = 0.5  # share of pasted objects that are cut-outs with alpha (0 without a cutouts folder)
+    cutout_classes: _Count = 400  # number of cut-outs used, each a class of its own
+    # The set that ``main_weight`` of the views and episodes come from, of those of labelled classes as of those of one
+    # photo's regions; the others share the rest by the square root of their number of classes.
     main_set: str = "coco"
-    main_weight: _Share = 0.5
+    main_weight: _Share = 0.5  # that share
+    # Share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
     cutout_weight: _Share = 0.0
 
     def __post_init__(self) -> None:
@@ -71,47 +62,33 @@ class BankSettings(CheckedRecord, prefix="recipe: bank."):
 
 @dataclass(frozen=True)
 class PictureSettings(CheckedRecord, prefix="recipe: pictures."):
-    """``[pictures]``: the augmented crops that are trained on.
+    """``[pictures]``: the augmented crops that are trained on."""
 
-    Attributes:
-        view_size: their side in pixels.
-        scale: lowest and largest factor of random resizing, with source ``pictures``.
-    """
-
-    view_size: Annotated[int, at_least(64)] = 384
-    scale: _Factors = (0.9, 1.1)
+    view_size: Annotated[int, at_least(64)] = 384  # their side in pixels
+    scale: _Factors = (0.9, 1.1)  # lowest and largest factor of random resizing, with source ``pictures``
 
 
 @dataclass(frozen=True)
 class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
-    """``[episodes]``: what a step's batches ask for.
+    """``[episodes]``: what a step's batches ask for."""
 
-    Attributes:
-        batch: episodes of a process's batch.
-        accumulate: batches of one optimiser step.
-        shots: shots of a batch's episodes, drawn evenly from this list.
-        absent: share of the bank's episodes of labelled classes whose query does not show the object.
-        full_share: with a bank, queries whose object covers less than this share of them are drawn the less often the
-            smaller it is; another episode is drawn in their place, of any class, so that sets of small things come a
-            little less often than their weights say, and absent queries a little more. 0 draws all alike; regions
-            always are.
-        regions: share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in
-            another crop of it.
-        shared_regions: share of all that asks for a region in another photo, of whatever set.
-        hand_drawn: share of the bank's episodes whose supports are roughly outlined, boxed, or marked by strokes or
-            clicks; half of them are drawn on the query itself, as corrections of a mask are.
-        counterexamples: share of the bank's batches whose episodes come with a picture that shows another class of the
-            set, which the query shows as well where one is labelled there.
-    """
-
-    batch: _Some = 8
-    accumulate: _Some = 1
-    shots: _Shots = (1, 1, 1, 2)
-    absent: _Share = 0.04
+    batch: _Some = 8  # episodes of a process's batch
+    accumulate: _Some = 1  # batches of one optimiser step
+    shots: _Shots = (1, 1, 1, 2)  # shots of a batch's episodes, drawn evenly from this list
+    absent: _Share = 0.04  # share of the bank's episodes of labelled classes whose query does not show the object
+    # With a bank, queries whose object covers less than this share of them are drawn the less often the smaller it is;
+    # another episode is drawn in their place, of any class, so that sets of small things come a little less often than
+    # their weights say, and absent queries a little more. 0 draws all alike; regions always are.
     full_share: _Share = 0.0
+    # Share of all of the bank's episodes that ask for a region of one photo, which nobody labelled, in another crop of
+    # it.
     regions: _Share = 0.0
-    shared_regions: _Share = 0.0
+    shared_regions: _Share = 0.0  # share of all that asks for a region in another photo, of whatever set
+    # Share of the bank's episodes whose supports are roughly outlined, boxed, or marked by strokes or clicks; half of
+    # them are drawn on the query itself, as corrections of a mask are.
     hand_drawn: _Share = 0.0
+    # Share of the bank's batches whose episodes come with a picture that shows another class of the set, which the
+    # query shows as well where one is labelled there.
     counterexamples: _Share = 0.0
 
     def __post_init__(self) -> None:
@@ -127,84 +104,49 @@ class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
 
 @dataclass(frozen=True)
 class OptimiserSettings(CheckedRecord, prefix="recipe: optimiser."):
-    """``[optimiser]``: how the decoder learns.
-
-    Attributes:
-        name: ``adamw`` or ``sgd``.
-        learning_rate: peak of the schedule.
-        weight_decay: of matrices and kernels.
-        schedule: ``cosine`` to a fiftieth, or ``poly`` to zero.
-        warmup: steps of linear warm-up.
-        gradient_clip: largest gradient norm.
-        ema: decay of the weight average that is saved, reached by degrees; 0 saves the weights themselves.
-        dice: weight of the Dice term.
-        directional_dropout: cut inconsistent pairs in cross attention.
-    """
+    """``[optimiser]``: how the decoder learns."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, above(0)] = 1e-3
-    weight_decay: _Weight = 0.05
-    schedule: Literal["cosine", "poly"] = "cosine"
-    warmup: _Count = 100
-    gradient_clip: Annotated[float, above(0)] = 1.0
-    ema: _Share = 0.998
-    dice: _Weight = 1.0
-    directional_dropout: bool = True
+    learning_rate: Annotated[float, above(0)] = 1e-3  # peak of the schedule
+    weight_decay: _Weight = 0.05  # of matrices and kernels
+    schedule: Literal["cosine", "poly"] = "cosine"  # ``cosine`` to a fiftieth, or ``poly`` to zero
+    warmup: _Count = 100  # steps of linear warm-up
+    gradient_clip: Annotated[float, above(0)] = 1.0  # largest gradient norm
+    ema: _Share = 0.998  # decay of the weight average that is saved, reached by degrees; 0 saves the weights themselves
+    dice: _Weight = 1.0  # weight of the Dice term
+    directional_dropout: bool = True  # cut inconsistent pairs in cross attention
 
 
 @dataclass(frozen=True)
 class RunSettings(CheckedRecord, prefix="recipe: run."):
-    """``[run]``: how a run computes, and what it writes when.
+    """``[run]``: how a run computes, and what it writes when."""
 
-    Attributes:
-        precision: of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
-        validate_every: steps between validations, whose best weights are kept; 0 for none.
-        validate_episodes: episodes of a validation.
-        log_every: steps between lines of the log.
-        save_every: steps between checkpoints.
-    """
-
+    # Of autocast on the model's forward pass; ``auto`` is bfloat16 where the device computes in it.
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    validate_every: _Count = 0
-    validate_episodes: _Some = 200
-    log_every: _Some = 20
-    save_every: _Some = 200
+    validate_every: _Count = 0  # steps between validations, whose best weights are kept; 0 for none
+    validate_episodes: _Some = 200  # episodes of a validation
+    log_every: _Some = 20  # steps between lines of the log
+    save_every: _Some = 200  # steps between checkpoints
 
 
 @dataclass(frozen=True)
 class TrainingConfig(CheckedRecord, prefix="recipe: "):
-    """Everything that decides a training run, apart from where the data lies.
+    """Everything that decides a training run, apart from where the data lies."""
 
-    Attributes:
-        source: ``bank`` draws episodes from kept features of augmented views, fast on a CPU; ``pictures`` runs the
-            backbone on every episode's pictures, as the benchmarks do.
-        dataset: name of the benchmark (``folder`` for sets of one's own).
-        fold: whose classes are held out, on benchmarks that have folds.
-        convention: whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``; of a
-            bank, its views).
-        exif: what the masks of one's own sets were drawn on, the pictures as ``shown`` or as ``stored``.
-        seed: of all draws.
-        steps: optimiser steps; 0 where ``epochs`` says.
-        epochs: passes over the training pictures, with source ``pictures``; 0 where ``steps`` says.
-        model: the architecture.
-        preprocessing: input size and normalisation.
-        bank: see :class:`BankSettings`.
-        pictures: see :class:`PictureSettings`.
-        episodes: see :class:`EpisodeSettings`.
-        optimiser: see :class:`OptimiserSettings`.
-        run: see :class:`RunSettings`.
-    """
-
+    # ``bank`` draws episodes from kept features of augmented views, fast on a CPU; ``pictures`` runs the backbone on
+    # every episode's pictures, as the benchmarks do.
     source: Literal["bank", "pictures"] = "bank"
-    dataset: str = "folder"
-    fold: _Count = 0
+    dataset: str = "folder"  # name of the benchmark (``folder`` for sets of one's own)
+    fold: _Count = 0  # whose classes are held out, on benchmarks that have folds
+    # Whether training pictures may show held-out classes (``unfiltered``) or not (``filtered``; of a bank, its views).
     convention: Literal["unfiltered", "filtered"] = "unfiltered"
+    # What the masks of one's own sets were drawn on, the pictures as ``shown`` or as ``stored``.
     exif: Literal["auto", "shown", "stored"] = "auto"
-    seed: Annotated[int, within(0, (1 << 32) - 1)] = 0
-    steps: _Count = 2800
-    epochs: _Count = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    seed: Annotated[int, within(0, (1 << 32) - 1)] = 0  # of all draws
+    steps: _Count = 2800  # optimiser steps; 0 where ``epochs`` says
+    epochs: _Count = 0  # passes over the training pictures, with source ``pictures``; 0 where ``steps`` says
+    model: ModelConfig = field(default_factory=ModelConfig)  # the architecture
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)  # input size and normalisation
     bank: BankSettings = field(default_factory=BankSettings)
     pictures: PictureSettings = field(default_factory=PictureSettings)
     episodes: EpisodeSettings = field(default_factory=EpisodeSettings)

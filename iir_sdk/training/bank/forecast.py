@@ -31,7 +31,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(make: Callable[[range], ViewBatch], views: int, processes: int) -> Forecast:
-    """From a few views, made here, of all that so many processes are to make."""
+    """What so many views take that so many processes make, from a few that are made here."""
     # The global generator is the run's: what is drawn here must not change its course.
     with torch.random.fork_rng(devices=[]):
         make(range(1))
