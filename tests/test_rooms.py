@@ -16,6 +16,7 @@ FLOORS = (
     ("torchvision_import", "process", "files", "records"),
     ("checkpoints",),
     ("pictures", "model"),
+    ("formats",),
     ("results", "weights"),
     ("supports", "demo"),
     ("engines",),

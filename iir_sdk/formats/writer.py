@@ -1,0 +1,131 @@
+"""What every writer of results does: a folder of its own, files of one picture at a time, joint files at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.errors import LabelError, OutputError
+from iir_sdk.files import made_folder, write_text_atomically
+
+if TYPE_CHECKING:
+    from iir_sdk.results.segmentation import Segmentation
+
+LABELS_FILE = "labels.txt"
+
+
+class Writer(ABC):
+    """Writes results in one format into a folder of its own; a run that was killed goes on in the same folder.
+
+    What belongs to one picture is written by :meth:`add`, each file in one step; :meth:`finish` makes what belongs to
+    all pictures from the files that lie in the folder, those of earlier runs as well. ``labels.txt`` names the labels,
+    one a line, in their order. Of several labels, each has the pixels that ``label_map`` gives it.
+
+    Args:
+        folder: made where it is missing.
+        labels: of all results that will be added, in the order of their numbers.
+
+    Raises:
+        LabelError: labels that are missing, double, empty or longer than a line.
+        OutputError: the folder cannot be made, or holds files of other labels.
+    """
+
+    suffix: str
+    """Of the file that each picture gets."""
+
+    def __init__(self, folder: str | os.PathLike[str], labels: Sequence[str]) -> None:
+        self.folder, self.labels = Path(folder), tuple(labels)
+        bad = [label for label in self.labels if not label.strip() or len(label.splitlines()) != 1]
+        if isinstance(labels, str) or not self.labels or bad or len(set(self.labels)) < len(self.labels):
+            raise LabelError(f"labels={labels!r} must be several names, or one in a list: each one line, none twice.")
+        made_folder(self.folder)
+        self._claim()
+
+    def _claim(self) -> None:
+        """Write the labels' order, or hold an earlier run's to it: its files hold numbers."""
+        file = self.folder / LABELS_FILE
+        try:
+            present = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            write_text_atomically(file, "".join(f"{label}\n" for label in self.labels))
+            return
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot read {str(file)!r} ({error}); name another folder.") from error
+        if tuple(present) != self.labels:
+            raise OutputError(
+                f"{str(self.folder)!r} holds files of labels {present}, not of {list(self.labels)}; "
+                "name another folder, or the same labels in the same order."
+            )
+
+    def add(self, name: str, result: Segmentation, source: Path | None = None) -> None:
+        """Write what belongs to one picture; what lay there under the same name is replaced.
+
+        Args:
+            name: of the picture in the output, without its suffix, with ``/`` between folders, as in ``"field/a"``;
+                two pictures need two names.
+            result: its masks.
+            source: the picture's file; None for one that is in no file.
+
+        Raises:
+            LabelError: the result has a label that the writer was not made with.
+            OutputError: a name that is no path within the folder, or a file that cannot be written.
+        """
+        strange = [label for label in result.labels if label not in self.labels]
+        if strange:
+            raise LabelError(f"this result has label {strange[0]!r}; the writer was made for {list(self.labels)}.")
+        for file in self.files(name):
+            made_folder(file.parent)
+        self._write(_checked(name), result, source)
+
+    @abstractmethod
+    def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
+        """Write what :meth:`files` names; their folders are there."""
+
+    def files(self, name: str) -> tuple[Path, ...]:
+        """Every file that :meth:`add` writes of a picture of this name."""
+        return (self.folder / f"{_checked(name)}{self.suffix}",)
+
+    def holds(self, name: str) -> bool:
+        """Whether the folder holds every file of a picture, of this run or an earlier one."""
+        return all(file.is_file() for file in self.files(name))
+
+    def finish(self) -> None:  # noqa: B027 - few formats have any
+        """Make what belongs to all pictures, from what the folder holds; more may be added, and finished, later."""
+
+    def names(self, folder: Path, suffix: str) -> Iterator[str]:
+        """Names of the pictures that have a file of this suffix below a folder, sorted."""
+        for file in sorted(folder.rglob(f"*{suffix}")):
+            # A process that was killed may leave the start of a file, under a hidden name.
+            if not file.name.startswith("."):
+                yield file.relative_to(folder).as_posix().removesuffix(suffix)
+
+    def label_map(self, result: Segmentation) -> NDArray[np.integer[Any]]:
+        """Integers ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]`` of the writer."""
+        numbers = np.array([0, *(self.labels.index(label) + 1 for label in result.labels)])
+        return numbers.astype(np.min_scalar_type(len(self.labels)))[result.label_map]
+
+    def masks(self, result: Segmentation) -> dict[str, NDArray[np.bool_]]:
+        """Bool ``(H, W)`` of every label of the writer; no pixel is in two of them."""
+        places = self.label_map(result)
+        return {label: places == i + 1 for i, label in enumerate(self.labels)}
+
+
+def file_name_of(label: str) -> str:
+    """A label as the name of a folder: what no name may hold is written as in a URL, ``cat/dog`` as ``cat%2Fdog``."""
+    name = re.sub(r'[\x00-\x1f%/\\:*?"<>|]', lambda character: quote(character[0], safe=""), label)
+    return f"{name[:-1]}%{ord(name[-1]):02X}" if name[-1] in ". " else name
+
+
+def _checked(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not name or "\\" in name or "\0" in name or name.startswith("/") or name.endswith("/") or ".." in parts:
+        raise OutputError(f"name={name!r} must be a path within the folder, with / between folders, as 'field/a'.")
+    return name
