@@ -54,11 +54,6 @@ class BankSettings(CheckedRecord, prefix="recipe: bank."):
     # Share of the labelled episodes that ask for a cut-out; 0 draws them as one of the other sets.
     cutout_weight: _Share = 0.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges; a ConfigError names the key, its value and what was expected."""
-        super().__post_init__()
-        _check_sum(self, "main_weight", "cutout_weight")
-
 
 @dataclass(frozen=True)
 class PictureSettings(CheckedRecord, prefix="recipe: pictures."):
@@ -90,11 +85,6 @@ class EpisodeSettings(CheckedRecord, prefix="recipe: episodes."):
     # Share of the bank's batches whose episodes come with a picture that shows another class of the set, which the
     # query shows as well where one is labelled there.
     counterexamples: _Share = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges; a ConfigError names the key, its value and what was expected."""
-        super().__post_init__()
-        _check_sum(self, "regions", "shared_regions")
 
     @property
     def ask_for_regions(self) -> bool:
@@ -154,8 +144,10 @@ class TrainingConfig(CheckedRecord, prefix="recipe: "):
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        """Check what of one table must fit another; a ConfigError names the key, its value and what was expected."""
+        """Check what must fit together; a ConfigError names the keys, their values and what was expected."""
         super().__post_init__()
+        _check_sum(self.bank, "main_weight", "cutout_weight")
+        _check_sum(self.episodes, "regions", "shared_regions")
         if self.episodes.ask_for_regions and self.source != "bank":
             raise ConfigError(
                 f"recipe: episodes.regions={self.episodes.regions} and episodes.shared_regions="
