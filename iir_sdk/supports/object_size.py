@@ -33,7 +33,8 @@ def warn_of_small_object(mask: NDArray[np.bool_], known: NDArray[np.bool_], prep
         return
     pixels = np.count_nonzero(mask)
     rows, columns = preprocessing.support_cut(mask, known)
-    share = float(mask[rows, columns].mean())
+    cut = mask[rows, columns]
+    share = np.count_nonzero(cut) / cut.size
     cells = share * (max(preprocessing.support_size, _USUAL_SIDE) / _CELL) ** 2
     if pixels < _FEWEST_PIXELS:
         trouble = f"has {pixels} pixels; below {_FEWEST_PIXELS}, masks are the worse the fewer there are"

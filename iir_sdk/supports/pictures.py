@@ -54,7 +54,7 @@ class PackedMask:
 
 
 def _packed(mask: NDArray[np.bool_]) -> bytes:
-    return zlib.compress(np.packbits(mask).tobytes())
+    return zlib.compress(np.packbits(mask).tobytes(), level=1)
 
 
 def _unpacked(content: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
