@@ -52,9 +52,8 @@ class SegmentationScore:
         """Count one query, ``(H, W)`` predicted and true in {0, 1, 255}; gives its own foreground IoU, in [0, 1]."""
         known = target != IGNORE
         truth = target == 1
-        counts = np.zeros((2, 2), np.int64)
-        for side, (p, t) in enumerate(((~predicted, ~truth), (predicted, truth))):
-            counts[side] = (np.sum(p & t & known), np.sum((p | t) & known))
+        sides = ((~predicted, ~truth), (predicted, truth))
+        counts = np.array([(np.sum(p & t & known), np.sum((p | t) & known)) for p, t in sides], np.int64)
         self._counts[name] += counts
         return _ratio(counts[1])
 

@@ -67,6 +67,8 @@ class Trainer:
         self.optimizer = build_optimizer(model.decoder, config)
         self.schedule = build_schedule(self.optimizer, config, source.steps)
         self.step, self.best = 0, -1.0
+        self._stateful: dict[str, Any] = {"decoder": model.decoder, "average": self.average}
+        self._stateful |= {"optimizer": self.optimizer, "schedule": self.schedule}
         step = TrainingStep(model, config)
         several = self.processes.count > 1
         # Some parameters, such as the shots' scale with one shot, get no gradient at every step.
@@ -177,23 +179,14 @@ class Trainer:
         return averaged.to(self.device)
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "decoder": self.model.decoder.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "step": self.step,
-            "best": self.best,
-        }
+        states = {name: part.state_dict() for name, part in self._stateful.items()}
+        return states | {"step": self.step, "best": self.best}
 
     def _resume(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
-        self.model.decoder.load_state_dict(state["decoder"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step, self.best = state["step"], state["best"]
+        if state is not None:
+            for name, part in self._stateful.items():
+                part.load_state_dict(state[name])
+            self.step, self.best = state["step"], state["best"]
 
     def _log(self, losses: list[float], ious: list[float], seconds: float) -> None:
         line = {
