@@ -40,14 +40,15 @@ def check(name: str, root: Path, sheet: Path | None) -> None:
     sheet = sheet or Path(f"{name}_sheet.png")
     check_picture_place(sheet)
     known = benchmark(name)
-    counts = known.counts(root)
-    for count in counts:
-        published = "" if count.published is None else f"   published {count.published:,}"
-        click.echo(f"{count.what:20} {count.counted:8,}{published}{'   differs' if count.differs else ''}")
+    counts = known.reader.census(root)
+    differing = [what for what, count in counts.items() if count != known.published.get(what, count)]
+    for what, count in counts.items():
+        published = f"   published {known.published[what]:,}" if what in known.published else ""
+        click.echo(f"{what:20} {count:8,}{published}{'   differs' if what in differing else ''}")
     missing = known.missing_files(root)
     click.echo(f"{'missing files':20} {len(missing):8,}" + (f"   the first: {missing[0]}" if missing else ""))
     if missing:
         raise click.ClickException(f"this copy of {name} is not complete.")
     click.echo(f"pictures with their masks: {save_picture(sheet_of_every_part(name, root), sheet)}")
-    if any(count.differs for count in counts):
+    if differing:
         raise click.ClickException(f"this copy of {name} is not the published one.")

@@ -42,20 +42,6 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Count:
-    """One number of a copy: what is counted, in this copy, and as published (None where nothing was)."""
-
-    what: str
-    counted: int
-    published: int | None  # None where nothing was
-
-    @property
-    def differs(self) -> bool:
-        """Whether the copy is not the published one."""
-        return self.published is not None and self.counted != self.published
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """One dataset that is known by name."""
 
@@ -67,10 +53,6 @@ class Benchmark:
     def read(self, root: Path, selection: Selection) -> FewShotDataset:
         """A copy's part of a selection."""
         return self.reader.read(root, selection)
-
-    def counts(self, root: Path) -> list[Count]:
-        """Every count of a copy beside the published one; raises as the reader does."""
-        return [Count(what, count, self.published.get(what)) for what, count in self.reader.census(root).items()]
 
     def missing_files(self, root: Path) -> list[Path]:
         """Files that a copy's lists and annotations name and that are not there."""
