@@ -8,17 +8,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.errors import ConfigError, LabelError, OutputError
+from iir_sdk.formats.instances import Instance, box_of, detections_of, instances_of
+from iir_sdk.formats.polygons import TOLERANCE, polygons_of
+from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.competition import contested, weights_of
 from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
+
+if TYPE_CHECKING:
+    from shapely import Polygon
+    from supervision import Detections
+else:
+    Polygon: TypeAlias = Any
+    Detections: TypeAlias = Any
 
 _OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
 
@@ -218,6 +228,54 @@ class Segmentation:
                 f"this result has {len(self.labels)} labels; name one, as in result[{self.labels[0]!r}].mask."
             )
         return 0
+
+    def polygons(self, label: str | None = None, tolerance: float = TOLERANCE) -> list[Polygon]:
+        """A mask's connected parts as valid shapely polygons with their holes: x, y in pixels, whose centres are at .5.
+
+        Args:
+            label: of the mask; None for the only one.
+            tolerance: by how many pixels an outline may leave its place to be simpler.
+
+        Raises:
+            LabelError: the label was not predicted, or several were and none is named.
+            ConfigError: tolerance is not a number of at least 0.
+            MissingDependencyError: without ``pip install 'iir-sdk[formats]'``.
+        """
+        return polygons_of(self._mask_of(label), tolerance)
+
+    def rle(self, label: str | None = None) -> dict[str, Any]:
+        """A mask as COCO's run lengths, exactly: ``{"size": [H, W], "counts": text}``; raises as :meth:`polygons`."""
+        return encode(self._mask_of(label))
+
+    def boxes(self) -> NDArray[np.int64]:
+        """Int64 ``(L, 4)``, of each label's mask: left, top, right, bottom, the latter two beyond it; zeros of none."""
+        return np.array([box_of(mask) for mask in self.masks], np.int64)
+
+    def instances(self, *, split: bool = False, min_area: int = 1) -> list[Instance]:
+        """The connected things of every label's mask, from the top down; how many there are is its length.
+
+        Args:
+            split: cut things apart that touch, as coins and cells do: where what joins two of them is narrower than
+                three quarters of the narrower one.
+            min_area: smaller ones are left out, in pixels.
+
+        Raises:
+            MissingDependencyError: without ``pip install 'iir-sdk[formats]'``.
+        """
+        pairs = zip(self.labels, self.masks, strict=True)
+        return [i for label, mask in pairs for i in instances_of(mask, label, split=split, min_area=min_area)]
+
+    def to_supervision(self, *, split: bool = False) -> Detections:
+        """Supervision's ``Detections``, one for each of :meth:`instances`, with its label's score as confidence.
+
+        Raises:
+            MissingDependencyError: without ``pip install 'iir-sdk[formats,supervision]'``.
+        """
+        scores = dict(zip(self.labels, map(float, self.scores), strict=True))
+        return detections_of(self.instances(split=split), scores, self._size)
+
+    def _mask_of(self, label: str | None) -> NDArray[np.bool_]:
+        return self.mask if label is None else self[label].mask
 
     def overlay(self, *, opacity: float = 0.5) -> Image.Image:
         """The query with each label tinted in its colour of :data:`COLOURS` and outlined, an RGB PIL image.

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from iir_sdk.data.benchmarks.part import Areas, DensePart, indexed_areas, interleaved_fold, seen_classes, select
 from iir_sdk.data.benchmarks.stored_files import read_picture, require
 from iir_sdk.data.dataset import IGNORE, Selection, Split
-from iir_sdk.errors import DatasetError, needed_imports
+from iir_sdk.errors import DatasetError
+from iir_sdk.formats.rle import decode
 
 FOLDS = 4
 Record = Mapping[str, Any]
@@ -116,26 +117,6 @@ def class_mask(annotations: Annotations, image: int, category: int) -> NDArray[n
     for annotation in sorted(of_category, key=lambda a: -int(a.get("iscrowd", 0))):
         mask[decode(annotation["segmentation"], size)] = IGNORE if annotation.get("iscrowd") else 1
     return mask
-
-
-def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """``(H, W)`` bool of one annotation: polygons, or run lengths as counts or as a string; else a DatasetError."""
-    with needed_imports("COCO's masks need pycocotools; run: pip install 'iir-sdk[data]'"):
-        from pycocotools import mask as rle
-    height, width = size
-    try:
-        if isinstance(segmentation, list):
-            runs = rle.merge(rle.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-            runs = rle.frPyObjects(segmentation, height, width)
-        elif isinstance(segmentation, dict):
-            runs = segmentation
-        else:
-            raise TypeError(type(segmentation).__name__)
-        decoded: NDArray[np.bool_] = rle.decode(runs).astype(np.bool_)
-    except (TypeError, KeyError, ValueError, IndexError) as error:
-        raise DatasetError(f"a mask is neither polygons nor run lengths: {error!r}.") from error
-    return decoded
 
 
 _PART: dict[Split, str] = {"train": "train2014", "test": "val2014"}

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.data.benchmarks.coco import AnnotatedPictures, Record, decode
+from iir_sdk.data.benchmarks.coco import AnnotatedPictures, Record
 from iir_sdk.data.benchmarks.part import BenchmarkPart, indexed_areas, interleaved_fold, select
 from iir_sdk.data.dataset import Selection, Split
+from iir_sdk.formats.rle import decode
 
 FOLDS = 4
 
