@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from iir_sdk.results.rehearsal import Rehearsal as Rehearsal
     from iir_sdk.results.segmentation import Segmentation as Segmentation
     from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
+    from iir_sdk.segmenting.folder import FolderReport as FolderReport
+    from iir_sdk.segmenting.folder import segment_folder as segment_folder
     from iir_sdk.supports.bank import Counterexample as Counterexample
     from iir_sdk.supports.bank import Support as Support
     from iir_sdk.supports.bank import SupportBank as SupportBank
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Counterexample": "iir_sdk.supports.bank",
     "FewShotSegmenter": "iir_sdk.segmenter",
+    "FolderReport": "iir_sdk.segmenting.folder",
     "IirError": "iir_sdk.errors",
     "ModelConfig": "iir_sdk.model.config",
     "Rehearsal": "iir_sdk.results.rehearsal",
@@ -32,6 +35,7 @@ _HOMES = {
     "SupportBank": "iir_sdk.supports.bank",
     "WeightsEntry": "iir_sdk.weights.entry",
     "list_weights": "iir_sdk.weights.manifest",
+    "segment_folder": "iir_sdk.segmenting.folder",
     "weights_info": "iir_sdk.weights.manifest",
 }
 __all__ = ["__version__", *_HOMES]

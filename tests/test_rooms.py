@@ -22,7 +22,7 @@ FLOORS = (
     ("engines",),
     ("segmenter",),
     ("data",),
-    ("evaluation",),
+    ("segmenting", "evaluation"),
     ("training",),
     ("cli",),
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.pictures.preprocess import resized_map
 from iir_sdk.process import ProcessLock
+from iir_sdk.results.cleaning import Cleaning
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,18 @@ def mask_map(
 class Masks:
     """Masks of ``L`` labels, each made once, a byte a pixel; a result shares them with its views of one label.
 
-    Of log-odds ``(L, h, w)`` at the network's grid; those of labels that are not ``present`` are empty.
+    Of log-odds ``(L, h, w)`` at the network's grid, cleaned; those of labels that are not ``present`` are empty.
     """
 
     def __init__(
-        self, leads: NDArray[np.float32], present: NDArray[np.bool_], size: tuple[int, int], threshold: float
+        self,
+        leads: NDArray[np.float32],
+        present: NDArray[np.bool_],
+        size: tuple[int, int],
+        threshold: float,
+        cleaning: Cleaning,
     ) -> None:
-        self._leads, self._present, self._threshold = leads, present, threshold
+        self._leads, self._present, self._threshold, self._cleaning = leads, present, threshold, cleaning
         self._shape = (len(leads), *size)
         self._made: set[int] = set()
         self._masks: NDArray[np.bool_] | None = None
@@ -83,6 +89,7 @@ class Masks:
             for i in range(first, end):
                 if i not in self._made and self._present[i]:
                     mask_map(self._leads[i], self._shape[1:], self._threshold, self._masks[i])
+                    self._masks[i] = self._cleaning.of(self._masks[i])
                 self._made.add(i)
             return self._masks[first:end]
 

@@ -19,6 +19,7 @@ from iir_sdk.formats.instances import Instance, box_of, detections_of, instances
 from iir_sdk.formats.polygons import TOLERANCE, polygons_of
 from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
+from iir_sdk.results.cleaning import NOT_CLEANED, Cleaning
 from iir_sdk.results.competition import contested, weights_of
 from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
@@ -78,6 +79,7 @@ class Segmentation:
         threshold: of the masks.
         absent_below: labels with a score below this have an empty mask.
         calibrated: whether the checkpoint was calibrated for scores and confidences.
+        cleaning: what was done to the masks and the label map, see :meth:`cleaned`.
     """
 
     labels: tuple[str, ...]
@@ -90,6 +92,7 @@ class Segmentation:
     threshold: float = 0.5
     absent_below: float = 0.0
     calibrated: bool = True
+    cleaning: Cleaning = NOT_CLEANED
 
     def __repr__(self) -> str:
         # Counted on small maps of the whole picture, however large it is.
@@ -131,7 +134,7 @@ class Segmentation:
 
     @cached_property
     def _masks(self) -> Masks:
-        return Masks(self.leads, self._present, self._size, self.threshold)
+        return Masks(self.leads, self._present, self._size, self.threshold, self.cleaning)
 
     @cached_property
     def _first(self) -> int:
@@ -186,13 +189,27 @@ class Segmentation:
         if len(self.labels) == 1:
             places: NDArray[np.uint8] = self.masks[0].view(np.uint8)
             return places
-        return self._map(self._size)
+        return self.cleaning.of_map(self._map(self._size))
 
     def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
-        """As ``label_map``, at another size."""
+        """As ``label_map``, at another size and not cleaned."""
         scores = self.scores if self.calibrated else np.ones_like(self.scores)
         weights = weights_of(self.leads, scores, self._present, self.threshold)
         return contested(self.leads, weights, size, self.threshold)
+
+    def cleaned(self, *, fill_holes: bool = False, min_area: float = 0, keep_largest: bool = False) -> Segmentation:
+        """The same result, its masks and label map cleaned, in the order of the arguments.
+
+        Args:
+            fill_holes: background that the object encloses becomes object.
+            min_area: smaller parts are dropped; from 1 on in pixels, below 1 a share of the picture.
+            keep_largest: of what is left, the largest part alone.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+            MissingDependencyError: scipy is not installed.
+        """
+        return replace(self, cleaning=Cleaning(fill_holes, min_area, keep_largest))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -299,8 +316,15 @@ class Segmentation:
         step = max(1, int(0.5 / scale))
         image = Image.fromarray(np.ascontiguousarray(self.image[::step, ::step])).resize(size[::-1])
         shown = io.BytesIO()
-        painted(np.asarray(image), self._map(size), 0.5).save(shown, "PNG")
+        painted(np.asarray(image), self._shown_map(size), 0.5).save(shown, "PNG")
         return shown.getvalue()
+
+    def _shown_map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
+        """As ``label_map``, at a smaller size."""
+        if not self.cleaning:
+            return self._map(size)
+        rows, columns = (np.arange(n) * full // n for n, full in zip(size, self._size, strict=True))
+        return self._places()[rows[:, None], columns]
 
     def save(
         self, path: str | os.PathLike[str] | IO[bytes], *, what: Literal["mask", "overlay"] = "mask"

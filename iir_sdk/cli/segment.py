@@ -1,0 +1,128 @@
+"""``iir-sdk segment``: masks for whole folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
+
+if TYPE_CHECKING:
+    from iir_sdk.segmenting.folder import FolderReport
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("queries", nargs=-1, metavar="QUERIES...")
+@click.option(
+    "--support",
+    "supports",
+    nargs=2,
+    multiple=True,
+    metavar="PHOTO MASK[:LABEL]",
+    help="A picture and its mask; of a mask of classes MASK:LABEL=NUMBER; repeat for more.",
+)
+@click.option("--support-set", type=PATH, help="Folder of images/ and masks/LABEL/, all of which is shown.")
+@click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
+@click.option(
+    "--counterexample",
+    "counterexamples",
+    multiple=True,
+    metavar="PHOTO[:LABEL]",
+    help="A picture that does not show the object; repeat for more.",
+)
+@click.option("--label", "labels", multiple=True, help="Use these labels alone; default: all that supports have.")
+@click.option("--out", type=PATH, required=True, help="Folder for everything that is written; a rerun goes on there.")
+@click.option("-r", "--recursive", is_flag=True, help="Folders with all the folders in them.")
+@click.option("--list", "lists", type=PATH, multiple=True, help="Queries of a text file, a path a line; also @FILE.")
+@click.option(
+    "--format",
+    "formats",
+    default="masks,overlay",
+    show_default=True,
+    metavar="NAME,...",
+    help="What to write, of masks, map, overlay, voc.",
+)
+@click.option("--review", type=PATH, help="Page (.html) of all overlays, those first that need a look.")
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")
+@click.option(
+    "--absent-below",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Score below which a mask is left empty; 0.5 where pictures may well not show the object.",
+)
+@click.option("--fill-holes", is_flag=True, help="Fill the background that a mask encloses.")
+@click.option(
+    "--min-area",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Drop smaller parts: in pixels from 1 on, below 1 a share of the picture.",
+)
+@click.option("--keep-largest", is_flag=True, help="Keep the largest part of each mask alone.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures computed together.")
+@click.option("--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew.")
+@WEIGHTS
+@click.option("--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]), default="torch", show_default=True)
+@DEVICE
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="To compute in.",
+)
+@click.option("--threads", type=click.IntRange(1), help="To compute with; default: all cores.")
+def segment(
+    queries: tuple[str, ...],
+    supports: tuple[tuple[str, str], ...],
+    counterexamples: tuple[str, ...],
+    labels: tuple[str, ...],
+    lists: tuple[Path, ...],
+    formats: str,
+    **settings: Any,
+) -> None:
+    """Mask the same thing in many pictures: QUERIES are files, folders, globs, @list.txt, or - for paths on stdin.
+
+    \b
+    iir-sdk segment photos/ --support photo.jpg mask.png --out masks
+
+    Everything lies in --out: a folder a format, and results.csv, whose first rows need a look most. The same command
+    again goes on where a run ended. Pictures that cannot be used are listed; the exit code is then 1.
+    """
+    from iir_sdk.segmenting.folder import segment_folder
+    from iir_sdk.segmenting.supports import Shown, split_label
+
+    try:
+        report = segment_folder(
+            [*queries, *(f"@{file}" for file in lists)],
+            supports=[Shown.from_text(*pair) for pair in supports],
+            counterexamples=[split_label(text)[:2] for text in counterexamples],
+            labels=labels or None,
+            formats=[name.strip() for name in formats.split(",") if name.strip()],
+            progress=True,
+            **settings,
+        )
+    except KeyboardInterrupt:
+        click.echo("stopped; what is written is whole, and the same command goes on behind it.", err=True)
+        sys.exit(_INTERRUPTED)
+    _print(report, settings["review"])
+    if report.errors:
+        raise click.exceptions.Exit(_FAILED)
+
+
+def _print(report: FolderReport, review: Path | None) -> None:
+    before = f", {report.present} were done before" if report.present else ""
+    click.echo(f"{report.segmented} pictures segmented{before}: {report.out / 'results.csv'}")
+    if review is not None:
+        click.echo(f"to look them over: {review}")
+    for file, error in report.errors.items():
+        click.echo(f"{file}: left out. {error}", err=True)
+    if report.errors:
+        click.echo(f"{len(report.errors)} pictures were left out.", err=True)

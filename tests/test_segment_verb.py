@@ -1,0 +1,256 @@
+"""``iir-sdk segment``: whole folders by real weights, resumed, with a table and a page to look over."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iir_sdk import FewShotSegmenter, segment_folder
+from iir_sdk.demo.job import read_jobs
+from iir_sdk.errors import IirError, LabelError, OutputError, PictureNotFoundError
+from iir_sdk.formats.registry import WRITERS
+from tests.command import run
+
+JOBS = {job.name: job for job in read_jobs()}
+EYE = JOBS["eye"]
+SUPPORT = ("--support", EYE.support, EYE.support_mask)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """An eye twice, once in a folder within, and coins under a name that HTML would read."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(EYE.query, folder / "a.jpg")
+    Image.open(EYE.query).save(folder / "a.png")
+    shutil.copy(EYE.query, folder / "deep" / "a.jpg")
+    shutil.copy(JOBS["coins"].query, folder / "<b> & 'coins'.jpg")
+    return folder
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All outputs, without the state of the run and the table, in which times are."""
+    files = (f for f in out.rglob("*") if f.is_file() and ".iir" not in f.parts and f.name != "results.csv")
+    return {f.relative_to(out).as_posix(): f.read_bytes() for f in files}
+
+
+def iou(file: Path) -> float:
+    mask, truth = np.asarray(Image.open(file)) > 0, EYE.truth()
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_one_mask_becomes_the_masks_of_a_folder(photos, tmp_path):
+    (photos / "deep" / "broken.jpg").write_bytes(b"no picture")
+    out, page = tmp_path / "out", tmp_path / "sheet.html"
+    code, output = run("segment", photos, "-r", *SUPPORT, "--out", out, "--review", page)
+    assert code == 1
+    assert "broken.jpg: left out." in output and "4 pictures segmented" in output
+    masks = out / "masks" / "object"
+    names = ["<b> & 'coins'", "a", "a_jpg" if (masks / "a_jpg.png").exists() else "a_png", "deep/a"]
+    assert sorted(f.relative_to(masks).as_posix() for f in masks.rglob("*.png")) == [f"{n}.png" for n in names]
+    assert all(iou(masks / f"{name}.png") > 0.48 for name in names[1:])
+    assert Image.open(out / "overlay" / "deep" / "a.jpg").size == Image.open(EYE.query).size
+    rows = rows_of(out)
+    assert rows[0]["file"].endswith("broken.jpg") and rows[0]["error"]
+    numbers = [(float(r["score"]), float(r["confidence"]), int(r["area"])) for r in rows[1:]]
+    certainties = [score * confidence if area else 1 - score for score, confidence, area in numbers]
+    assert certainties == sorted(certainties) and rows[1]["file"].endswith("'coins'.jpg")
+    row = next(r for r in rows if r["file"] == str(photos / "a.jpg"))
+    mask = np.asarray(Image.open(masks / "a.png")) > 0
+    assert int(row["area"]) == mask.sum() and float(row["area_share"]) == pytest.approx(mask.mean(), abs=1e-6)
+    x0, y0, x1, y1 = map(int, row["box"].split())
+    assert mask[y0:y1, x0:x1].sum() == mask.sum() and mask[y0].any() and mask[:, x1 - 1].any()
+    shown = Page(page.read_text(encoding="utf-8"))
+    assert shown.open == []
+    assert shown.tags.count("article") == 5 and shown.tags.count("img") == 4 and "b" not in shown.tags
+    files = [t for t in shown.texts if t.endswith((".jpg", ".png"))]
+    assert files == list(dict.fromkeys(r["file"] for r in rows))
+
+
+def test_a_killed_run_goes_on_where_it_was(photos, tmp_path):
+    for i in range(4):
+        shutil.copy(EYE.query, photos / f"more{i}.jpg")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    words = ["segment", str(photos), "-r", *map(str, SUPPORT), "--batch-size", "1", "--threads", "1"]
+    assert run(*words, "--out", whole)[0] == 0
+    journal = out / ".iir" / "journal.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "iir_sdk", *words, "--out", str(out)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = journal.read_bytes()
+    done = [json.loads(line)["key"] for line in before[: before.rfind(b"\n")].splitlines()[1:]]
+    assert 2 <= len(done) < 8, "killed too late to tell anything"
+    for file in out.rglob("*.png"):
+        Image.open(file).load()
+    (out / "masks" / "object" / ".iir-0123.png").write_bytes(b"the start of a file")
+    with journal.open("ab") as file:
+        file.write(b'{"key": "the start of a li')
+    code, output = run(*words, "--out", out)
+    assert code == 0 and f"{8 - len(done)} pictures segmented, {len(done)} were done before" in output
+    assert contents(out) == contents(whole)
+    keys = [json.loads(line)["key"] for line in journal.read_bytes().splitlines()[1:]]
+    assert len(keys) == len(set(keys)) == 8 and keys[: len(done)] == done
+    strip = [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(out)]
+    assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(whole)]
+
+
+def test_only_what_changed_or_failed_is_done_again(photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    support = [(EYE.support, EYE.support_mask)]
+    first = segment_folder(photos, out, supports=support)
+    assert (first.segmented, first.present, len(first.errors)) == (3, 0, 1)
+    shutil.copy(EYE.query, photos / "broken.jpg")
+    (out / "masks" / "object" / "a.png").unlink()
+    os.utime(photos / "<b> & 'coins'.jpg", ns=(1, 1))
+    second = segment_folder(photos, out, supports=support)
+    assert (second.segmented, second.present, second.errors) == (3, 1, {})
+    (photos / "a.png").write_bytes(b"no more")
+    third = segment_folder(photos, out, supports=support)
+    assert list(third.errors) == [str(photos / "a.png")]
+    assert not list(out.rglob("a_png.*")) and len(list((out / "masks").rglob("*.png"))) == 3
+    (photos / "a.png").unlink()
+    assert segment_folder(photos, out, supports=support).errors == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (("--threshold", "0.4"), "threshold=0.5, not 0.4"),
+        (("--weights", "iir-lite0"), "other weights"),
+        (("--counterexample", JOBS["coins"].query), "other supports"),
+        (("--format", "masks"), "formats"),
+        (("--keep-largest",), "keep_largest=False, not True"),
+    ],
+)
+def test_results_of_other_settings_are_never_mixed(photos, tmp_path, changed, named):
+    out = tmp_path / "out"
+    words = ("segment", photos / "a.jpg", *SUPPORT, "--out", out)
+    assert run(*words)[0] == 0
+    before = contents(out)
+    code, output = run(*words, *changed)
+    assert code == 1 and named in output and "--overwrite" in output
+    assert contents(out) == before
+    assert run(*words, *changed, "--overwrite")[0] == 0
+    assert run(*words, *changed)[0] == 0
+
+
+def test_a_full_disk_is_said_and_loses_nothing(photos, tmp_path, monkeypatch):
+    out, written = tmp_path / "out", []
+    replaced = Path.replace
+
+    def full_after_a_while(self: Path, target: Path) -> Path:
+        written.append(target)
+        if len(written) > 6:
+            raise OSError(28, "No space left on device")
+        return replaced(self, target)
+
+    support = [(EYE.support, EYE.support_mask)]
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", full_after_a_while)
+        with pytest.raises(OutputError, match=r"No space left on device.* 1 pictures are done and stay"):
+            segment_folder(photos, out, supports=support, batch_size=1)
+    report = segment_folder(photos, out, supports=support, batch_size=1)
+    assert (report.segmented, report.present) == (2, 1)
+
+
+def test_folders_that_are_not_for_outputs(photos, tmp_path, embedded):
+    support = {"supports": [(EYE.support, EYE.support_mask)], "segmenter": embedded}
+    with pytest.raises(OutputError, match="queries are read from it"):
+        segment_folder(photos, photos, **support, overwrite=True)
+    with pytest.raises(OutputError, match=r"holds 'a.jpg' and nothing that this command wrote.*--overwrite"):
+        segment_folder(photos, photos / "deep", **support)
+    out = photos / "out"
+    for _ in range(2):
+        report = segment_folder(photos, out, recursive=True, **support)
+        assert report.segmented + report.present == 4
+    assert (out / "masks" / "object" / "deep" / "a.png").is_file()
+    assert not len(embedded.supports)
+
+
+def test_settings_that_do_not_fit_are_told_before_anything_is_written(photos, tmp_path, embedded):
+    out, support = tmp_path / "out", [(EYE.support, EYE.support_mask)]
+    for wrong in (
+        {"formats": ["mask"]},
+        {"formats": []},
+        {"threshold": 2},
+        {"min_area": -1},
+        {"batch_size": 0},
+        {"supports": []},
+        {"labels": ["objekt"]},
+        {"counterexamples": [(EYE.query, "objekt")]},
+        {"supports": [(EYE.support, JOBS["coins"].support_mask)]},
+        {"supports": [(EYE.support, tmp_path / "none.png")]},
+    ):
+        with pytest.raises(IirError):
+            segment_folder(photos, out, **{"supports": support, "segmenter": embedded, **wrong})
+        assert not out.exists(), wrong
+
+
+def test_a_support_that_does_not_fit_is_named(photos, tmp_path):
+    coins = JOBS["coins"]
+    code, output = run("segment", photos, "--support", EYE.support, coins.support_mask, "--out", tmp_path / "out")
+    assert code == 1 and str(coins.support_mask) in output and str(EYE.support) in output
+    with pytest.raises(LabelError, match="of which label"):
+        supports = [(EYE.support, EYE.support_mask, "eye"), (coins.support, coins.support_mask, "coin")]
+        segment_folder(photos, tmp_path / "out", supports=supports, counterexamples=[EYE.query])
+    with pytest.raises(PictureNotFoundError, match="no file or folder"):
+        segment_folder(tmp_path / "nowhere", tmp_path / "out", supports=[(EYE.support, EYE.support_mask)])
+
+
+def test_masks_are_those_of_predict_and_cleaned(photos, tmp_path, embedded):
+    taught = FewShotSegmenter(embedded.engine)
+    taught.add_support(EYE.support, EYE.support_mask)
+    coins = photos / "<b> & 'coins'.jpg"
+    kinds = {"plain": {}, "cleaned": {"fill_holes": True, "min_area": 0.001, "keep_largest": True}}
+    for name, cleaning in kinds.items():
+        segment_folder(coins, tmp_path / name, segmenter=taught, formats=["masks"], threshold=0.2, **cleaning)
+        mask = np.asarray(Image.open(next((tmp_path / name / "masks" / "object").iterdir()))) > 0
+        expected = taught.predict(coins, threshold=0.2)
+        assert (mask == (expected.cleaned(**cleaning) if cleaning else expected).mask).all()
+
+
+def test_the_command_names_every_format():
+    output = run("segment", "--help")[1]
+    assert f"of {', '.join(WRITERS)}." in " ".join(output.split())
