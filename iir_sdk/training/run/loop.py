@@ -87,7 +87,11 @@ class Trainer:
         new_dictionary = None if self.description else self.model.decoder.dictionary
         if new_dictionary is not None or self.config.episodes.ask_for_regions:
             require_clustering()
-        self._resume(self.folder.open(resume=resume, device=self.device))
+        state = self.folder.open(resume=resume, device=self.device)
+        if state is not None:
+            for name, part in self._stateful.items():
+                part.load_state_dict(state[name])
+            self.step, self.best = state["step"], state["best"]
         if self.step == 0 and new_dictionary is not None:
             fit_dictionary(new_dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
         if self.step < self.source.steps:
@@ -124,7 +128,8 @@ class Trainer:
             if self.config.run.validate_every and (self.step % self.config.run.validate_every == 0 or last):
                 self._validate()
             if self.step % self.config.run.save_every == 0 or last:
-                self.folder.save(LAST, self._state())
+                states = {name: part.state_dict() for name, part in self._stateful.items()}
+                self.folder.save(LAST, states | {"step": self.step, "best": self.best})
         bar.close()
 
     def _one_step(self, batches: list[EpisodeBatch]) -> tuple[float, float]:
@@ -177,16 +182,6 @@ class Trainer:
         averaged.load_state_dict(self.model.state_dict())
         averaged.decoder.load_state_dict(self.average.module.state_dict())
         return averaged.to(self.device)
-
-    def _state(self) -> dict[str, Any]:
-        states = {name: part.state_dict() for name, part in self._stateful.items()}
-        return states | {"step": self.step, "best": self.best}
-
-    def _resume(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            for name, part in self._stateful.items():
-                part.load_state_dict(state[name])
-            self.step, self.best = state["step"], state["best"]
 
     def _log(self, losses: list[float], ious: list[float], seconds: float) -> None:
         line = {
