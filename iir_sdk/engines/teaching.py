@@ -210,7 +210,7 @@ class Taught(EngineWeights):
     def rehearse(self, label: str = "object") -> Rehearsal:
         """Segment each shot of a label by its other shots: what to expect, and by which settings; prints as a report.
 
-        From the small copies of the pictures that supports keep; about a prediction's time a shot.
+        From the small copies of the pictures that supports keep; it takes one to two predictions' time a shot.
 
         Args:
             label: which; it needs two supports.
