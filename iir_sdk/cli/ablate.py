@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from iir_sdk.cli import options
 from iir_sdk.cli.evaluate import sets_of
-from iir_sdk.cli.options import (
-    BANK,
-    BASE_LEARNER,
-    CUTOUTS,
-    DATA,
-    DEVICE,
-    DTYPE,
-    LEAVE_OUT,
-    PARTS,
-    PATH,
-    RECIPE,
-    SCORING,
-    WORKERS,
-)
 
 if TYPE_CHECKING:
     from iir_sdk.training.ablate import HeldOut
@@ -30,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@RECIPE
-@DATA
-@click.option("--test", type=PATH, help="A set, or a folder of sets, to score on; a benchmark has its own.")
-@CUTOUTS
-@BANK
-@click.option("--out", type=PATH, required=True, help="Folder of the runs and the table.")
+@options.RECIPE
+@options.DATA
+@click.option("--test", type=options.PATH, help="A set, or a folder of sets, to score on; a benchmark has its own.")
+@options.CUTOUTS
+@options.BANK
+@click.option("--out", type=options.PATH, required=True, help="Folder of the runs and the table.")
 @click.option(
     "--exclude-fold",
     "folds",
@@ -43,15 +30,15 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 3),
     help="Train without this COCO fold's masks and score on it; repeat for the mean over several.",
 )
-@LEAVE_OUT
+@options.LEAVE_OUT
 @click.option("--variant", "names", multiple=True, help="Row; repeat. Default: all that fit the recipe.")
 @click.option("--steps", type=int, help="Budget of each run; default: the recipe's.")
-@PARTS
-@BASE_LEARNER
-@SCORING
-@DEVICE
-@DTYPE
-@WORKERS
+@options.PARTS
+@options.BASE_LEARNER
+@options.SCORING
+@options.DEVICE
+@options.DTYPE
+@options.WORKERS
 def ablate(
     recipe: str,
     overrides: tuple[str, ...],
