@@ -26,8 +26,7 @@ class MaskWriter(Writer):
 
     def files(self, name: str) -> tuple[Path, ...]:
         """A file a label."""
-        (plain,) = super().files(name)
-        below = plain.relative_to(self.folder)
+        below = self.file(name).relative_to(self.folder)
         return tuple(self.folder / file_name_of(label) / below for label in self.labels)
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
@@ -41,7 +40,7 @@ class MapWriter(Writer):
     suffix = ".png"
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
-        save_picture(Image.fromarray(self.label_map(result)), *self.files(name))
+        save_picture(Image.fromarray(self.label_map(result)), self.file(name))
 
     def finish(self) -> None:
         """Write ``labels.json``, names by number."""
@@ -55,31 +54,26 @@ class OverlayWriter(Writer):
     suffix = ".jpg"
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
-        save_picture(result.overlay(), *self.files(name))
+        save_picture(result.overlay(), self.file(name))
 
 
 class VocWriter(Writer):
     """Pascal VOC's layout: ``SegmentationClass/NAME.png`` in its palette, its list of pictures and of colours."""
 
     suffix = ".png"
-
-    def files(self, name: str) -> tuple[Path, ...]:
-        """One file."""
-        (plain,) = super().files(name)
-        return (self.folder / "SegmentationClass" / plain.relative_to(self.folder),)
+    below = "SegmentationClass"
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
         if len(self.labels) > 254:
             raise LabelError(f"Pascal VOC holds 254 labels, as 255 is unknown; got {len(self.labels)}. Write 'map'.")
         image = Image.fromarray(self.label_map(result)).convert("P")
         image.putpalette(voc_palette().ravel().tolist())
-        save_picture(image, *self.files(name))
+        save_picture(image, self.file(name))
 
     def finish(self) -> None:
         """Write ``ImageSets/Segmentation/all.txt``, the pictures' names, and ``labelmap.txt``, the labels' colours."""
         lists = made_folder(self.folder / "ImageSets" / "Segmentation")
-        names = self.names(self.folder / "SegmentationClass", self.suffix)
-        write_text_atomically(lists / "all.txt", "".join(f"{name}\n" for name in names))
+        write_text_atomically(lists / "all.txt", "".join(f"{name}\n" for name in self.names()))
         colours = zip(("background", *self.labels), voc_palette().tolist(), strict=False)
         lines = [f"{label}:{','.join(map(str, colour))}::\n" for label, colour in colours]
         write_text_atomically(self.folder / "labelmap.txt", "".join(["# label:color_rgb:parts:actions\n", *lines]))

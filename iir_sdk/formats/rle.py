@@ -38,6 +38,8 @@ def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
         if isinstance(segmentation, list):
             runs = rle.merge(rle.frPyObjects(segmentation, height, width))
         elif isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
+            if sum(segmentation["counts"]) != height * width:
+                raise ValueError(f"counts of {sum(segmentation['counts'])} pixels for {height} x {width}")
             runs = rle.frPyObjects(segmentation, height, width)
         elif isinstance(segmentation, dict):
             runs = segmentation

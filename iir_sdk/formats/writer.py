@@ -40,6 +40,8 @@ class Writer(ABC):
 
     suffix: str
     """Of the file that each picture gets."""
+    below = ""
+    """The folder of these files, within the writer's own."""
 
     def __init__(self, folder: str | os.PathLike[str], labels: Sequence[str]) -> None:
         self.folder, self.labels = Path(folder), tuple(labels)
@@ -89,9 +91,13 @@ class Writer(ABC):
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
         """Write what :meth:`files` names; their folders are there."""
 
+    def file(self, name: str) -> Path:
+        """The file that :meth:`add` writes of a picture of this name."""
+        return self.folder / self.below / f"{_checked(name)}{self.suffix}"
+
     def files(self, name: str) -> tuple[Path, ...]:
-        """Every file that :meth:`add` writes of a picture of this name."""
-        return (self.folder / f"{_checked(name)}{self.suffix}",)
+        """All such files of formats that write several, and else the one; what :meth:`holds` looks for."""
+        return (self.file(name),)
 
     def holds(self, name: str) -> bool:
         """Whether the folder holds every file of a picture, of this run or an earlier one."""
@@ -100,12 +106,13 @@ class Writer(ABC):
     def finish(self) -> None:  # noqa: B027 - few formats have any
         """Make what belongs to all pictures, from what the folder holds; more may be added, and finished, later."""
 
-    def names(self, folder: Path, suffix: str) -> Iterator[str]:
-        """Names of the pictures that have a file of this suffix below a folder, sorted."""
-        for file in sorted(folder.rglob(f"*{suffix}")):
+    def names(self) -> Iterator[str]:
+        """Names of the pictures that have such a file, sorted."""
+        folder = self.folder / self.below
+        for file in sorted(folder.rglob(f"*{self.suffix}")):
             # A process that was killed may leave the start of a file, under a hidden name.
             if not file.name.startswith("."):
-                yield file.relative_to(folder).as_posix().removesuffix(suffix)
+                yield file.relative_to(folder).as_posix().removesuffix(self.suffix)
 
     def label_map(self, result: Segmentation) -> NDArray[np.integer[Any]]:
         """Integers ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]`` of the writer."""
