@@ -32,9 +32,7 @@ else:
     Detections: TypeAlias = Any
 
 _OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
-
 _REPR_SIDE = 256
-
 _SHOWN_SIDE = 768
 
 
@@ -119,11 +117,7 @@ class Segmentation:
         return label in self.labels
 
     def __getitem__(self, label: str) -> Segmentation:
-        """The view of one label.
-
-        Raises:
-            LabelError: the label was not predicted.
-        """
+        """The view of one label; ``LabelError`` where it was not predicted."""
         if label not in self.labels:
             raise LabelError(f"no label {label!r} in this result; it has {', '.join(map(repr, self.labels))}.")
         i = self.labels.index(label)
@@ -258,11 +252,11 @@ class Segmentation:
             ConfigError: tolerance is not a number of at least 0.
             MissingDependencyError: without ``pip install 'iir-sdk[formats]'``.
         """
-        return polygons_of(self._mask_of(label), tolerance)
+        return polygons_of(self.mask if label is None else self[label].mask, tolerance)
 
     def rle(self, label: str | None = None) -> dict[str, Any]:
         """A mask as COCO's run lengths, exactly: ``{"size": [H, W], "counts": text}``; raises as :meth:`polygons`."""
-        return encode(self._mask_of(label))
+        return encode(self.mask if label is None else self[label].mask)
 
     def boxes(self) -> NDArray[np.int64]:
         """Int64 ``(L, 4)``, of each label's mask: left, top, right, bottom, the latter two beyond it; zeros of none."""
@@ -291,9 +285,6 @@ class Segmentation:
         scores = dict(zip(self.labels, map(float, self.scores), strict=True))
         return detections_of(self.instances(split=split), scores, self._size)
 
-    def _mask_of(self, label: str | None) -> NDArray[np.bool_]:
-        return self.mask if label is None else self[label].mask
-
     def overlay(self, *, opacity: float = 0.5) -> Image.Image:
         """The query with each label tinted in its colour of :data:`COLOURS` and outlined, an RGB PIL image.
 
@@ -315,16 +306,14 @@ class Segmentation:
         # Every so many pixels of a large picture, so that it is not copied as a whole.
         step = max(1, int(0.5 / scale))
         image = Image.fromarray(np.ascontiguousarray(self.image[::step, ::step])).resize(size[::-1])
+        if self.cleaning:
+            rows, columns = (np.arange(n) * full // n for n, full in zip(size, self._size, strict=True))
+            places = self._places()[rows[:, None], columns]
+        else:
+            places = self._map(size)
         shown = io.BytesIO()
-        painted(np.asarray(image), self._shown_map(size), 0.5).save(shown, "PNG")
+        painted(np.asarray(image), places, 0.5).save(shown, "PNG")
         return shown.getvalue()
-
-    def _shown_map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
-        """As ``label_map``, at a smaller size."""
-        if not self.cleaning:
-            return self._map(size)
-        rows, columns = (np.arange(n) * full // n for n, full in zip(size, self._size, strict=True))
-        return self._places()[rows[:, None], columns]
 
     def save(
         self, path: str | os.PathLike[str] | IO[bytes], *, what: Literal["mask", "overlay"] = "mask"
