@@ -27,9 +27,11 @@ def test_annotating_a_folder_keeps_going_past_a_broken_picture(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["annotate_folder.py", *arguments])
     with pytest.raises(SystemExit, match="1 pictures were left out"):
         runpy.run_path(str(EXAMPLES / "annotate_folder.py"), run_name="__main__")
-    assert "broken.jpg: left out." in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["a.jpg.png", "a.png.png"]
-    found, truth = np.asarray(Image.open(tmp_path / "masks" / "a.jpg.png")) > 0, job.truth()
+    assert "broken.jpg: query" in capsys.readouterr().out.splitlines()[0]
+    masks = tmp_path / "masks" / "masks" / "object"
+    assert sorted(p.name for p in masks.iterdir()) == ["a.png", "a_png.png"]
+    assert (tmp_path / "masks" / "review.html").is_file()
+    found, truth = np.asarray(Image.open(masks / "a.png")) > 0, job.truth()
     assert (found & truth).sum() / (found | truth).sum() > 0.48
 
 

@@ -21,6 +21,7 @@ from iir_sdk import FewShotSegmenter, segment_folder
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import IirError, LabelError, OutputError, PictureNotFoundError
 from iir_sdk.formats.registry import WRITERS
+from iir_sdk.segmenting.journal import held_folder
 from tests.command import run
 
 JOBS = {job.name: job for job in read_jobs()}
@@ -154,45 +155,84 @@ def test_only_what_changed_or_failed_is_done_again(photos, tmp_path):
     assert segment_folder(photos, out, supports=support).errors == {}
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        (("--threshold", "0.4"), "threshold=0.5, not 0.4"),
-        (("--weights", "iir-lite0"), "other weights"),
-        (("--counterexample", JOBS["coins"].query), "other supports"),
-        (("--format", "masks"), "formats"),
-        (("--keep-largest",), "keep_largest=False, not True"),
-    ],
-)
-def test_results_of_other_settings_are_never_mixed(photos, tmp_path, changed, named):
+def test_results_of_other_settings_are_never_mixed(photos, tmp_path, embedded):
     out = tmp_path / "out"
-    words = ("segment", photos / "a.jpg", *SUPPORT, "--out", out)
-    assert run(*words)[0] == 0
+    settings = {"segmenter": embedded, "supports": [(EYE.support, EYE.support_mask)]}
+    segment_folder(photos / "a.jpg", out, **settings)
     before = contents(out)
-    code, output = run(*words, *changed)
-    assert code == 1 and named in output and "--overwrite" in output
-    assert contents(out) == before
-    assert run(*words, *changed, "--overwrite")[0] == 0
-    assert run(*words, *changed)[0] == 0
+    for changed, named in (
+        ({"threshold": 0.4}, "threshold=0.5, not 0.4"),
+        ({"counterexamples": [JOBS["coins"].query]}, "other supports"),
+        ({"supports": [(EYE.support, EYE.support_mask, "eye")]}, "other supports, labels="),
+        ({"formats": ["masks"]}, "formats="),
+        ({"keep_largest": True}, "keep_largest=False, not True"),
+        ({"segmenter": None, "weights": "iir-lite0"}, "other weights"),
+    ):
+        with pytest.raises(OutputError, match=rf"results of a run with .*{named}.*--overwrite"):
+            segment_folder(photos / "a.jpg", out, **{**settings, **changed})
+        assert contents(out) == before
+    shutil.rmtree(photos / "deep")
+    report = segment_folder(photos, out, **settings, threshold=0.4, formats=["masks"], overwrite=True)
+    assert (report.segmented, report.present) == (3, 0) and not (out / "overlay").exists()
+    assert segment_folder(photos, out, **settings, threshold=0.4, formats=["masks"]).present == 3
+
+
+def test_two_runs_do_not_write_into_one_folder(photos, tmp_path, embedded):
+    out = tmp_path / "out"
+    with held_folder(out), pytest.raises(OutputError, match="another run is writing"):
+        segment_folder(photos, out, segmenter=embedded, supports=[(EYE.support, EYE.support_mask)])
 
 
 def test_a_full_disk_is_said_and_loses_nothing(photos, tmp_path, monkeypatch):
-    out, written = tmp_path / "out", []
-    replaced = Path.replace
+    out, files = tmp_path / "out", []
+    write_bytes, replaced = Path.write_bytes, Path.replace
 
-    def full_after_a_while(self: Path, target: Path) -> Path:
-        written.append(target)
-        if len(written) > 6:
+    def full(what: Path) -> None:
+        files.append(what)
+        if len(files) > 12:
             raise OSError(28, "No space left on device")
-        return replaced(self, target)
 
     support = [(EYE.support, EYE.support_mask)]
-    with monkeypatch.context() as full:
-        full.setattr(Path, "replace", full_after_a_while)
-        with pytest.raises(OutputError, match=r"No space left on device.* 1 pictures are done and stay"):
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", lambda self, content: full(self) or write_bytes(self, content))
+        disk.setattr(Path, "replace", lambda self, target: full(self) or replaced(self, target))
+        with pytest.raises(OutputError, match=r"No space left on device.* 2 pictures are done and stay"):
             segment_folder(photos, out, supports=support, batch_size=1)
     report = segment_folder(photos, out, supports=support, batch_size=1)
-    assert (report.segmented, report.present) == (2, 1)
+    assert (report.segmented, report.present) == (1, 2)
+
+
+def test_a_file_that_alone_cannot_be_written_costs_no_other_its_masks(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    segment_folder(photos / "deep", out, supports=[(EYE.support, EYE.support_mask)], formats=["masks"])
+    # A folder where the file is to be.
+    (out / "masks" / "object" / "a_jpg.png").mkdir()
+    (out / "masks" / "object" / "b.png").mkdir()
+    shutil.copy(EYE.query, photos / "deep" / "b.jpg")
+    shutil.copy(EYE.query, photos / "deep" / "c.jpg")
+    report = segment_folder(photos / "deep", out, supports=[(EYE.support, EYE.support_mask)], formats=["masks"])
+    assert list(report.errors) == [str(photos / "deep" / "b.jpg")] and "is a folder" in report.rows[0].error
+    assert (report.segmented, report.present) == (1, 1)
+
+
+def test_an_interrupted_run_leaves_whole_files_and_goes_on(photos, tmp_path):
+    for i in range(6):
+        shutil.copy(EYE.query, photos / f"more{i}.jpg")
+    out = tmp_path / "out"
+    words = ["segment", str(photos), *map(str, SUPPORT), "--batch-size", "1", "--threads", "1", "--out", str(out)]
+    journal = out / ".iir" / "journal.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iir_sdk", *words], stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    messages = process.communicate()[1]
+    assert process.returncode == 130 and "the same command goes on behind it" in messages
+    done = len(journal.read_bytes().splitlines()) - 1
+    assert 1 <= done < 9 and len(rows_of(out)) == done
+    assert not list(out.rglob(".iir-*")) and len(list((out / "masks").rglob("*.png"))) == done
+    assert f"{9 - done} pictures segmented, {done} were done before" in run(*words)[1]
 
 
 def test_folders_that_are_not_for_outputs(photos, tmp_path, embedded):
@@ -252,5 +292,5 @@ def test_masks_are_those_of_predict_and_cleaned(photos, tmp_path, embedded):
 
 
 def test_the_command_names_every_format():
-    output = run("segment", "--help")[1]
-    assert f"of {', '.join(WRITERS)}." in " ".join(output.split())
+    listed = " ".join(run("segment", "--help")[1].split()).partition("What to write: ")[2].partition(".")[0]
+    assert set(WRITERS) <= set(listed.split(", "))

@@ -46,7 +46,7 @@ _INTERRUPTED = 130
     default="masks,overlay",
     show_default=True,
     metavar="NAME,...",
-    help="What to write, of masks, map, overlay, voc.",
+    help="What to write: masks, map, overlay, coco, yolo, labelme, voc, geojson, geotiff.",
 )
 @click.option("--review", type=PATH, help="Page (.html) of all overlays, those first that need a look.")
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")

@@ -103,5 +103,5 @@ def _ndimage() -> Any:
     try:
         from scipy import ndimage
     except ImportError as error:
-        raise MissingDependencyError("masks are cleaned with scipy; run: pip install scipy") from error
+        raise MissingDependencyError("masks are cleaned with scipy; run: pip install 'iir-sdk[formats]'") from error
     return ndimage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +23,7 @@ from iir_sdk.records import did_you_mean
 from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.segmenting.journal import STATE, Journal, Record, Row, Stamp, held_folder
+from iir_sdk.segmenting.journal import STATE, Journal, Record, Row, held_folder
 from iir_sdk.segmenting.queries import Query, find_places, named_queries
 from iir_sdk.segmenting.reading import Read, read_batches
 from iir_sdk.segmenting.review import thumbnail, write_review
@@ -231,7 +232,7 @@ class _Run:
             del records[key]
         pending = [q for q in queries if q.key not in records or not records[q.key].stands(self.out)]
         present = len(queries) - len(pending)
-        bar = tqdm(total=len(queries), initial=present, unit="picture", disable=not progress, smoothing=0.1)
+        bar = tqdm(total=len(queries), initial=present, unit=" pictures", disable=not progress, smoothing=0.1)
         try:
             with bar, ThreadPoolExecutor(1, thread_name_prefix="iir-write") as writing:
                 last: Future[None] | None = None
@@ -246,8 +247,9 @@ class _Run:
             self._finish(page)
             raise
         except OutputError as error:
+            done = sum(not record.failed for record in records.values())
             raise OutputError(
-                f"{error} {len(records)} pictures are done and stay; make room, and the same call goes on behind them."
+                f"{error} {done} pictures are done and stay; make room, and the same call goes on behind them."
             ) from error
         rows = self._finish(page)
         errors = {row.file: row.error for row in rows if row.error}
@@ -255,36 +257,56 @@ class _Run:
 
     def _write_batch(self, outcomes: list[_Outcome], bar: Any) -> None:
         for read, outcome, seconds in outcomes:
-            self._write(read.query, outcome, seconds)
+            self._write(read, outcome, seconds)
             bar.update()
 
-    def _write(self, query: Query, outcome: Segmentation | IirError, seconds: float) -> None:
+    def _write(self, read: Read, outcome: Segmentation | IirError, seconds: float) -> None:
         """Everything of one picture, the journal's line last."""
-        start, stamp = perf_counter(), Stamp.of(query.key)
-        before = self.journal.records.get(query.key)
-        files: tuple[str, ...] = ()
+        start, query = perf_counter(), read.query
+        files = self._files(query.name)
         try:
             if isinstance(outcome, IirError):
                 raise outcome
-            files = self._write_files(query, outcome)
+            self._write_files(query, outcome)
             rows = rows_of(query.path, outcome, seconds + perf_counter() - start)
-        except OutputError:
-            raise
         except IirError as error:
-            if before is not None:
-                self.journal.remove_files(before)
-            rows = (Row(query.path, error=str(error)),)
-        self.journal.add(Record(query.key, query.name, stamp, files, rows))
+            if isinstance(error, OutputError) and isinstance(outcome, Segmentation):
+                self._check_room(outcome.image.nbytes)
+            # What an earlier run wrote is not this picture's any more.
+            for file in files:
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+            files, rows = [], (Row(query.path, error=str(error)),)
+        relative = tuple(file.relative_to(self.out).as_posix() for file in files)
+        self.journal.add(Record(query.key, query.name, read.stamp, relative, rows))
 
-    def _write_files(self, query: Query, result: Segmentation) -> tuple[str, ...]:
+    def _files(self, name: str) -> list[Path]:
+        try:
+            return [self._thumbnail(name), *(file for writer in self.writers for file in writer.files(name))]
+        except OutputError:
+            # No name for a file: adding says so.
+            return []
+
+    def _write_files(self, query: Query, result: Segmentation) -> None:
         small = self._thumbnail(query.name)
         made_folder(small.parent)
         write_atomically(small, lambda beside: beside.write_bytes(thumbnail(result)))
-        files = [small]
         for writer in self.writers:
             writer.add(query.name, result, Path(query.path))
-            files += writer.files(query.name)
-        return tuple(file.relative_to(self.out).as_posix() for file in files)
+
+    def _check_room(self, size: int) -> None:
+        """Whether the disk takes anything, after a file was not written: else an OutputError, which ends the run.
+
+        Encoders of pictures do not say why they failed.
+        """
+        probe = self.out / STATE / "probe"
+        try:
+            probe.write_bytes(bytes(size + (1 << 20)))
+        except OSError as error:
+            raise OutputError(f"cannot write into {str(self.out)!r}: {error}.") from error
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def _thumbnail(self, name: str) -> Path:
         return self.out / STATE / "thumbnails" / f"{name}.jpg"

@@ -188,12 +188,6 @@ class Journal:
             raise OutputError(f"cannot delete the earlier run in {str(self.out)!r}: {error}.") from error
         self.settings, self.records, self._length = None, {}, 0
 
-    def remove_files(self, record: Record) -> None:
-        """Delete a picture's outputs, which are no longer its own."""
-        for file in record.files:
-            with suppress(OSError):
-                (self.out / file).unlink(missing_ok=True)
-
 
 def _difference(name: str, before: object, now: object) -> str:
     if name in ("supports", "sha256"):

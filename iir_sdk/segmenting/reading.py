@@ -12,6 +12,7 @@ from PIL import Image
 
 from iir_sdk.errors import IirError
 from iir_sdk.pictures.load import Picture, load_picture
+from iir_sdk.segmenting.journal import Stamp
 from iir_sdk.segmenting.queries import Query
 
 _READERS = 2
@@ -25,6 +26,7 @@ class Read:
 
     query: Query
     outcome: Picture | IirError
+    stamp: Stamp  # of the file, before it was read
     seconds: float
 
 
@@ -68,10 +70,10 @@ def _pixels(query: Query) -> int:
 
 
 def _read(query: Query) -> Read:
-    start = perf_counter()
+    start, stamp = perf_counter(), Stamp.of(query.key)
     outcome: Picture | IirError
     try:
         outcome = load_picture(query.path, what="query")
     except IirError as error:
         outcome = error
-    return Read(query, outcome, perf_counter() - start)
+    return Read(query, outcome, stamp, perf_counter() - start)
