@@ -28,6 +28,10 @@ _INTERRUPTED = 130
     help="A picture and its mask; of a mask of classes MASK:LABEL=NUMBER; repeat for more.",
 )
 @click.option("--support-set", type=PATH, help="Folder of images/ and masks/LABEL/, all of which is shown.")
+@click.option(
+    "--annotations", type=PATH, help="COCO's or LabelMe's json, or YOLO's labels, of pictures that are supports."
+)
+@click.option("--images", type=PATH, help="Folder of these pictures; default: where the annotations say, or beside.")
 @click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
 @click.option(
     "--counterexample",
@@ -46,7 +50,7 @@ _INTERRUPTED = 130
     default="masks,overlay",
     show_default=True,
     metavar="NAME,...",
-    help="What to write: masks, map, overlay, coco, yolo, labelme, voc, geojson, geotiff.",
+    help="What to write: masks, map, overlay, coco, coco-polygons, yolo, labelme, voc, geojson, geotiff.",
 )
 @click.option("--review", type=PATH, help="Page (.html) of all overlays, those first that need a look.")
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")

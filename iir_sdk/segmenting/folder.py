@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tqdm import tqdm
 
 from iir_sdk.engines.base import Backend
-from iir_sdk.errors import ConfigError, IirError, OutputError
+from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError
 from iir_sdk.files import check_writable_place, made_folder, write_atomically
 from iir_sdk.formats.registry import WRITERS
 from iir_sdk.formats.writer import Writer
@@ -65,6 +65,8 @@ def segment_folder(
     *,
     supports: Iterable[tuple[PathText, PathText] | tuple[PathText, PathText, str] | Shown] = (),
     support_set: PathText | None = None,
+    annotations: PathText | None = None,
+    images: PathText | None = None,
     support_file: PathText | None = None,
     counterexamples: Iterable[PathText | tuple[PathText, str | None]] = (),
     labels: Sequence[str] | None = None,
@@ -97,6 +99,9 @@ def segment_folder(
         out: folder for the outputs: new, empty, or of an earlier run of the same supports, weights and settings.
         supports: pictures with their masks, and with labels where there are several; paths.
         support_set: folder of ``images/`` and ``masks/<class>/``, all of which is shown.
+        annotations: what COCO, LabelMe or YOLO tools wrote of pictures that are supports, see
+            :func:`iir_sdk.formats.annotations.read_annotations`.
+        images: folder of these pictures; None for where the annotations say, and beside them.
         support_file: what :meth:`FewShotSegmenter.save_supports` wrote.
         counterexamples: pictures that do not show the object; with the label where there are several.
         labels: which labels to use of all that the supports have; None for all.
@@ -124,6 +129,8 @@ def segment_folder(
     teaching = Teaching(
         [s if isinstance(s, Shown) else Shown(*s) for s in supports],
         support_set,
+        annotations,
+        images,
         support_file,
         [c if isinstance(c, tuple) else (c, None) for c in counterexamples],
         labels,
@@ -269,6 +276,8 @@ class _Run:
                 raise outcome
             self._write_files(query, outcome)
             rows = rows_of(query.path, outcome, seconds + perf_counter() - start)
+        except MissingDependencyError:
+            raise
         except IirError as error:
             if isinstance(error, OutputError) and isinstance(outcome, Segmentation):
                 self._check_room(outcome.image.nbytes)

@@ -1,4 +1,4 @@
-"""What a folder is segmented by: supports of files and sets, and their fingerprint."""
+"""What a folder is segmented by: supports of files, sets and annotations, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TypeAlias
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import IirError, IirWarning, LabelError, MaskError, NoSupportError
 from iir_sdk.files import is_file
+from iir_sdk.formats.annotations import read_annotations
 from iir_sdk.pictures.masks import Value
 from iir_sdk.records import did_you_mean
 from iir_sdk.segmenter import FewShotSegmenter
@@ -56,13 +57,17 @@ class Teaching:
     Attributes:
         shown: pictures with masks.
         support_set: folder of ``images/`` and ``masks/<class>/``.
+        annotations: what COCO, LabelMe or YOLO tools wrote.
+        images: folder of their pictures; None for where they say, and beside them.
         support_file: what ``save_supports`` wrote.
         counterexamples: pictures that do not show a label's object, with the label, or None for the only one.
-        labels: those of sets and files that are wanted; None for all.
+        labels: those of sets, annotations and files that are wanted; None for all.
     """
 
     shown: Sequence[Shown] = ()
     support_set: PathText | None = None
+    annotations: PathText | None = None
+    images: PathText | None = None
     support_file: PathText | None = None
     counterexamples: Sequence[tuple[PathText, str | None]] = ()
     labels: Sequence[str] | None = None
@@ -80,7 +85,7 @@ class Teaching:
         Raises:
             NoSupportError: there is none at all.
             LabelError: a label that no support has, or a counterexample of which label is not said.
-            DatasetError, DatasetNotFoundError: the set is not usable.
+            DatasetError, DatasetNotFoundError: the set or the annotations are not usable.
             ImageError, MaskError, PictureNotFoundError, SupportError: a support is not; the message names its files.
         """
         taught = copy.copy(segmenter)
@@ -89,11 +94,13 @@ class Teaching:
                 taught.add_support(shown.image, shown.mask, shown.label, value=shown.value)
         if self.support_set is not None:
             self._teach_set(taught, self.support_set)
+        if self.annotations is not None:
+            self._teach_annotations(taught, self.annotations)
         if self.support_file is not None:
             taught.load_supports(self.support_file)
         if not len(taught.supports):
             raise NoSupportError(
-                "nothing shows what to look for: --support photo.jpg mask.png, --support-set or "
+                "nothing shows what to look for: --support photo.jpg mask.png, --support-set, --annotations or "
                 "--supports; in Python supports=[('photo.jpg', 'mask.png')], or a segmenter that was taught."
             )
         check_labels(self.labels or (), taught.supports.labels)
@@ -121,6 +128,12 @@ class Teaching:
                 image, mask = pictures.images[stem], Path(root) / "masks" / label / f"{stem}.png"
                 with naming_files(image, mask):
                     segmenter.add_support(image, mask, label)
+
+    def _teach_annotations(self, segmenter: FewShotSegmenter, file: PathText) -> None:
+        for annotated in read_annotations(file, self.images):
+            if self.labels is None or annotated.label in self.labels:
+                with naming_files(annotated.picture, file):
+                    segmenter.add_support(annotated.picture, annotated.mask, annotated.label)
 
 
 def split_label(text: str) -> tuple[str, str | None, Value | None]:
