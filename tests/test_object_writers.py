@@ -150,3 +150,28 @@ def test_a_broken_part_is_named_and_the_cure_works(results, tmp_path):
     writer.add("in/face", *results["in/face"])
     writer.finish()
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_supervision_loads_the_set_with_the_same_masks(results, tmp_path, kind):
+    from supervision import DetectionDataset
+
+    file = written(kind, results, tmp_path)
+    if kind == "yolo":
+        places = (str(tmp_path / "images" / "in"), str(tmp_path / "labels" / "in"), str(file))
+        loaded = DetectionDataset.from_yolo(*places, force_masks=True)
+    else:
+        for name, (_, source) in results.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / Path(name).with_name(source.name)).write_bytes(source.read_bytes())
+        loaded = DetectionDataset.from_coco(str(tmp_path), str(file), force_masks=True)
+    assert list(loaded.classes) == list(LABELS)
+    assert len(loaded) == len(results)
+    for path, _, detections in loaded:
+        stem = Path(path).stem
+        result = next(r for n, (r, s) in results.items() if stem in (n.removeprefix("in/"), s.stem))
+        for i in range(len(LABELS)):
+            masks = np.asarray(detections.mask)[detections.class_id == i]
+            mask = np.any(masks, 0) if len(masks) else np.zeros(result.label_map.shape, np.bool_)
+            # Supervision fills polygons by whole pixels, those that their lines touch as well.
+            assert iou(mask, result.label_map == i + 1) >= (1 if kind == "coco" else 0.94)

@@ -69,16 +69,24 @@ def picture_files(
     return paths
 
 
-def polygon_points(values: object, where: str) -> NDArray[np.float64]:
-    """``(N, 2)`` of x and y from numbers one after another, or in pairs; a MaskError for what encloses nothing."""
+def polygon_points(values: object, where: str, size: tuple[int, int]) -> NDArray[np.float64]:
+    """``(N, 2)`` of x and y from numbers one after another, or in pairs.
+
+    A MaskError for what encloses nothing, or leads far out of a picture of ``size`` (height, width).
+    """
     try:
         points = np.asarray(values, np.float64).reshape(-1, 2)
     except (TypeError, ValueError) as error:
         raise MaskError(f"{where}: a polygon is not pairs of numbers ({error}).") from error
     if len(points) < 3:
         raise MaskError(f"{where}: a polygon has {len(points)} points, and at least 3 enclose an area; draw it again.")
-    if not np.isfinite(points).all():
-        raise MaskError(f"{where}: a polygon holds numbers that are not finite; export it again.")
+    low, high = points.min(0), points.max(0)
+    # Written so that what is not a number fails, too.
+    if not ((low > -np.array(size[::-1])) & (high < 2 * np.array(size[::-1]))).all():
+        raise MaskError(
+            f"{where}: a polygon goes from {low.tolist()} to {high.tolist()} (x, y), far out of its picture of "
+            f"{size[0]} x {size[1]} (height x width). Was it drawn on a picture of another size?"
+        )
     return points
 
 

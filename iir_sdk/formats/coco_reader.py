@@ -86,7 +86,7 @@ def _mask(file: Path, pictured: Pictured, annotations: list[Record]) -> NDArray[
         if not segmentation:
             raise MaskError(f"{where} has no polygons and no run lengths; draw its mask, or delete it.")
         if isinstance(segmentation, list):
-            segmentation = [polygon_points(polygon, where).ravel().tolist() for polygon in segmentation]
+            segmentation = [polygon_points(polygon, where, pictured.size).ravel().tolist() for polygon in segmentation]
         try:
             marked = decode(segmentation, pictured.size)
         except DatasetError as error:

@@ -64,13 +64,13 @@ def _marked(kind: str, points: Any, shape: Any, size: tuple[int, int], where: st
             f"{where} has shape_type {kind!r}; known are {', '.join((*_OUTLINES, 'mask'))}. Draw a polygon."
         )
     if kind in ("rectangle", "circle") and len(points) == 2:
-        points = _outline(kind, points, where)
-    return rasterised([[polygon_points(points, where)]], size)
+        points = _outline(kind, points, where, size)
+    return rasterised([[polygon_points(points, where, size)]], size)
 
 
-def _outline(kind: str, points: Any, where: str) -> Any:
+def _outline(kind: str, points: Any, where: str, size: tuple[int, int]) -> Any:
     """Of two opposite corners, or of a centre and a point of its circle."""
-    (x0, y0), (x1, y1) = polygon_points([*points, points[0]], where)[:2]
+    (x0, y0), (x1, y1) = polygon_points([*points, points[0]], where, size)[:2]
     if kind == "rectangle":
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     radius, angles = np.hypot(x1 - x0, y1 - y0), np.linspace(0, 2 * np.pi, 360, endpoint=False)

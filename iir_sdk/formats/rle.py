@@ -35,22 +35,35 @@ def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
         from pycocotools import mask as rle
     height, width = size
     try:
-        if isinstance(segmentation, list):
+        if isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
             runs = rle.merge(rle.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-            if sum(segmentation["counts"]) != height * width:
-                raise ValueError(f"counts of {sum(segmentation['counts'])} pixels for {height} x {width}")
-            runs = rle.frPyObjects(segmentation, height, width)
         elif isinstance(segmentation, dict):
-            runs = segmentation
+            # Before pycocotools sees them: it takes memory of the size that they state, without looking at it.
+            _check_runs(segmentation["counts"], segmentation["size"], size)
+            as_counts = isinstance(segmentation["counts"], list)
+            runs = rle.frPyObjects(segmentation, height, width) if as_counts else segmentation
         else:
             raise TypeError(type(segmentation).__name__)
         decoded: NDArray[np.bool_] = rle.decode(runs).astype(np.bool_)
-    except (TypeError, KeyError, ValueError, IndexError) as error:
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
+        if isinstance(error, DatasetError):
+            raise
         raise DatasetError(f"a mask is neither polygons nor run lengths: {error!r}.") from error
-    if decoded.shape != size:
-        raise DatasetError(
-            f"run lengths are of {decoded.shape[0]} x {decoded.shape[1]}, but their picture is of {height} x {width} "
-            "(height x width); encode the mask at the picture's size."
-        )
     return decoded
+
+
+def _check_runs(counts: object, stated: object, size: tuple[int, int]) -> None:
+    """Refuse run lengths that are not of a picture's size by a DatasetError."""
+    if not isinstance(stated, (list, tuple)) or tuple(stated) != size:
+        sides = " x ".join(map(str, stated)) if isinstance(stated, (list, tuple)) else repr(stated)
+        raise DatasetError(
+            f"run lengths are of {sides}, but their picture is of {size[0]} x {size[1]} (height x width); encode the "
+            "mask at the picture's size."
+        )
+    if isinstance(counts, list):
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise DatasetError("run lengths are not whole numbers from 0 on; export them again.")
+        if sum(counts) != size[0] * size[1]:
+            raise DatasetError(
+                f"run lengths count {sum(counts)} pixels, but their picture has {size[0] * size[1]}; export them again."
+            )

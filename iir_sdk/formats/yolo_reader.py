@@ -112,12 +112,9 @@ def _thing(words: Sequence[str], where: str) -> tuple[int, NDArray[np.float64]]:
         raise DatasetError(f"{where} is not a class and numbers ({error}).") from error
     if len(values) == 4:
         raise MaskError(f"{where} is a box, not a segment: it has 4 numbers. Export the set for segmentation.")
-    polygon = polygon_points(values, where)
-    if polygon.min() < -_OUTSIDE or polygon.max() > 1 + _OUTSIDE:
-        raise MaskError(
-            f"{where} has numbers from {polygon.min():g} to {polygon.max():g}; shares of a side are in [0, 1]."
-        )
-    return number, polygon
+    if not all(-_OUTSIDE <= value <= 1 + _OUTSIDE for value in values):
+        raise MaskError(f"{where} has numbers outside of [0, 1]; points are shares of the picture's sides.")
+    return number, polygon_points(values, where, (1, 1))
 
 
 def _picture_folders(file: Path) -> list[Path]:
