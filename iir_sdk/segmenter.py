@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,9 +15,11 @@ import numpy as np
 from iir_sdk.engines.base import Backend, Engine, TaskGroup
 from iir_sdk.engines.open import open_engine
 from iir_sdk.engines.teaching import Taught
+from iir_sdk.engines.tiled import CloserLook, Tile, Tiling
 from iir_sdk.errors import ConfigError, IirError, PrecisionError
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.pictures.source import ImageSource
+from iir_sdk.pictures.tiles import InMemory
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import SupportBank
@@ -149,6 +152,8 @@ class FewShotSegmenter(Taught):
         labels: Sequence[str] | None = None,
         threshold: float = 0.5,
         absent_below: float = 0.0,
+        tile: Tile = None,
+        overlap: float = 0.25,
         page: int | None = None,
     ) -> Segmentation:
         """Segment one picture at its own size.
@@ -160,16 +165,20 @@ class FewShotSegmenter(Taught):
             threshold: a pixel belongs to a mask where its probability exceeds this, in [0, 1].
             absent_below: labels with a score below this get an empty mask, in [0, 1]; 0.5 for pictures that may well
                 not show the object.
+            tile: of a large picture with small objects, the side in pixels of tiles that are looked at one by one;
+                ``auto`` for what the supports say of the object's size, and only where tiles give more than the whole
+                picture does; None for the whole picture alone.
+            overlap: least share of a tile's side that it has in common with the next one, in [0, 0.5].
             page: which one of a file of several pages or frames, from 0; None is the first, with a warning.
 
         Raises:
             NoSupportError: no support was added.
             LabelError: a label has no support.
             ImageError, PictureNotFoundError: the picture cannot be used.
-            ConfigError: ``threshold`` or ``absent_below`` is out of its range.
+            ConfigError: ``threshold``, ``absent_below``, ``tile`` or ``overlap`` is out of its range.
             PrecisionError: numbers overflowed in the chosen dtype.
         """
-        segment = self._segmenting(labels, Cut(threshold, absent_below))
+        segment = self._segmenting(labels, Cut(threshold, absent_below), Tiling(tile, overlap))
         (outcome,) = segment([load_picture(query, what="query", page=page)])
         if isinstance(outcome, IirError):
             raise outcome
@@ -182,6 +191,8 @@ class FewShotSegmenter(Taught):
         labels: Sequence[str] | None = None,
         threshold: float = 0.5,
         absent_below: float = 0.0,
+        tile: Tile = None,
+        overlap: float = 0.25,
         batch_size: int = 8,
         on_error: OnError = "raise",
         page: int | None = None,
@@ -194,7 +205,7 @@ class FewShotSegmenter(Taught):
 
         Args:
             queries: pictures as :meth:`predict` takes them.
-            labels: see :meth:`predict`; likewise ``threshold``, ``absent_below`` and ``page``.
+            labels: see :meth:`predict`; likewise ``threshold``, ``absent_below``, ``tile``, ``overlap`` and ``page``.
             batch_size: pictures read and computed together; an integer of at least 1.
             on_error: ``raise`` or ``skip``.
 
@@ -205,11 +216,11 @@ class FewShotSegmenter(Taught):
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         check_collection(queries)
-        segment = self._segmenting(labels, Cut(threshold, absent_below))
+        segment = self._segmenting(labels, Cut(threshold, absent_below), Tiling(tile, overlap))
         return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error, page=page)
 
     def _segmenting(
-        self, labels: Sequence[str] | None, cut: Cut
+        self, labels: Sequence[str] | None, cut: Cut, tiling: Tiling
     ) -> Callable[[list[Picture]], list[Segmentation | IirError]]:
         """What segments pictures by the present supports of labels, all arguments checked."""
         ready = self._ready
@@ -218,12 +229,23 @@ class FewShotSegmenter(Taught):
             raise ConfigError(
                 f"absent_below={cut.absent_below}: {self.engine.identity.name!r} is not calibrated: iir-sdk calibrate."
             )
-        return partial(self._segment, names, ready.prepared(names), cut)
+        tasks = ready.prepared(names)
+        closer = None if tiling.tile is None else CloserLook(self.engine, tiling, ready, names)
+        return partial(self._segment, names, tasks, cut, closer)
 
     def _segment(
-        self, names: tuple[str, ...], tasks: list[TaskGroup], cut: Cut, pictures: list[Picture]
+        self,
+        names: tuple[str, ...],
+        tasks: list[TaskGroup],
+        cut: Cut,
+        closer: CloserLook | None,
+        pictures: list[Picture],
     ) -> list[Segmentation | IirError]:
         segmented, timings = self.engine.segment([p.pixels for p in pictures], tasks)
+        if closer is not None:
+            before = time.perf_counter()
+            segmented = [closer.segmented(InMemory(p.pixels), s) for p, s in zip(pictures, segmented, strict=True)]
+            timings = {**timings, "tiles": (time.perf_counter() - before) * 1000}
         overflow = PrecisionError(
             f"the network overflowed in {self.engine.identity.precision}; use dtype=None or 'bfloat16'."
         )
