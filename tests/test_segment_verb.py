@@ -165,6 +165,8 @@ def test_results_of_other_settings_are_never_mixed(photos, tmp_path, embedded):
         ({"counterexamples": [JOBS["coins"].query]}, "other supports"),
         ({"supports": [(EYE.support, EYE.support_mask, "eye")]}, "other supports, labels="),
         ({"formats": ["masks"]}, "formats="),
+        ({"tile": "auto"}, "tile=None, not 'auto'"),
+        ({"min_area": np.float32(2)}, r"min_area=0, not 2\.0"),
         ({"keep_largest": True}, "keep_largest=False, not True"),
         ({"segmenter": None, "weights": "iir-lite0"}, "other weights"),
     ):
@@ -257,6 +259,7 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_written(photos, tm
         {"threshold": 2},
         {"min_area": -1},
         {"batch_size": 0},
+        {"tile": 3},
         {"supports": []},
         {"labels": ["objekt"]},
         {"counterexamples": [(EYE.query, "objekt")]},
@@ -283,12 +286,19 @@ def test_masks_are_those_of_predict_and_cleaned(photos, tmp_path, embedded):
     taught = FewShotSegmenter(embedded.engine)
     taught.add_support(EYE.support, EYE.support_mask)
     coins = photos / "<b> & 'coins'.jpg"
-    kinds = {"plain": {}, "cleaned": {"fill_holes": True, "min_area": 0.001, "keep_largest": True}}
-    for name, cleaning in kinds.items():
-        segment_folder(coins, tmp_path / name, segmenter=taught, formats=["masks"], threshold=0.2, **cleaning)
+    kinds = {
+        "plain": {},
+        "tiled": {"tile": 100},
+        "cleaned": {"fill_holes": True, "min_area": 0.001, "keep_largest": True},
+    }
+    for name, settings in kinds.items():
+        segment_folder(coins, tmp_path / name, segmenter=taught, formats=["masks"], threshold=0.2, **settings)
         mask = np.asarray(Image.open(next((tmp_path / name / "masks" / "object").iterdir()))) > 0
-        expected = taught.predict(coins, threshold=0.2)
-        assert (mask == (expected.cleaned(**cleaning) if cleaning else expected).mask).all()
+        if name == "cleaned":
+            expected = taught.predict(coins, threshold=0.2).cleaned(**settings)
+        else:
+            expected = taught.predict(coins, threshold=0.2, **settings)
+        assert (mask == expected.mask).all()
 
 
 def test_the_command_names_every_format():

@@ -17,6 +17,12 @@ _FAILED = 1
 _INTERRUPTED = 130
 
 
+def _tile(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is neither 'auto' nor a tile's side in pixels.")
+    return text if text == "auto" else int(text)
+
+
 @click.command()
 @click.argument("queries", nargs=-1, metavar="QUERIES...")
 @click.option(
@@ -60,6 +66,15 @@ _INTERRUPTED = 130
     default=0.0,
     show_default=True,
     help="Score below which a mask is left empty; 0.5 where pictures may well not show the object.",
+)
+@click.option(
+    "--tile",
+    type=_tile,
+    metavar="auto|PIXELS",
+    help="Look at large pictures in tiles of this side; auto: as closely as supports say, where it brings something.",
+)
+@click.option(
+    "--overlap", type=click.FloatRange(0, 0.5), default=0.25, show_default=True, help="Of tiles, as a share of a side."
 )
 @click.option("--fill-holes", is_flag=True, help="Fill the background that a mask encloses.")
 @click.option(

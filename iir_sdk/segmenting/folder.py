@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from tqdm import tqdm
 
 from iir_sdk.engines.base import Backend
+from iir_sdk.engines.tiled import Tile, Tiling
 from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError
 from iir_sdk.files import check_writable_place, made_folder, write_atomically
 from iir_sdk.formats.registry import WRITERS
@@ -80,6 +82,8 @@ def segment_folder(
     formats: Sequence[str] = FORMATS,
     threshold: float = 0.5,
     absent_below: float = 0.0,
+    tile: Tile = None,
+    overlap: float = 0.25,
     fill_holes: bool = False,
     min_area: float = 0,
     keep_largest: bool = False,
@@ -109,7 +113,7 @@ def segment_folder(
         weights: see :class:`FewShotSegmenter`, likewise ``device``, ``dtype``, ``backend`` and ``threads``.
         recursive: folders with all the folders in them.
         formats: see :data:`iir_sdk.formats.WRITERS`.
-        threshold: see :meth:`FewShotSegmenter.predict`, likewise ``absent_below``.
+        threshold: see :meth:`FewShotSegmenter.predict`, likewise ``absent_below``, ``tile`` and ``overlap``.
         fill_holes: see :meth:`Segmentation.cleaned`, likewise ``min_area`` and ``keep_largest``.
         batch_size: pictures computed together; the next ones are read meanwhile.
         review: write a page with all overlays here, ``.html``.
@@ -123,7 +127,9 @@ def segment_folder(
         ConfigError: an argument is out of its range.
         MissingDependencyError: a package that a format or the cleaning needs is not installed.
     """
-    cut, cleaning = Cut(threshold, absent_below), Cleaning(fill_holes, min_area, keep_largest)
+    cutting = _Cutting(
+        Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest)
+    )
     written = _checked_formats(formats)
     folder, page = Path(out), None if review is None else Path(review)
     teaching = Teaching(
@@ -140,17 +146,30 @@ def segment_folder(
     opened = segmenter or FewShotSegmenter(weights, device=device, dtype=dtype, backend=backend, threads=threads)
     taught = teaching.teach(opened)
     names = tuple(labels) if labels is not None else taught.supports.labels
-    segment = _segmenting(taught, names, cut, cleaning, batch_size)
+    segment = _segmenting(taught, names, cutting, batch_size)
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
         if overwrite:
             journal.forget()
-        journal.start(_settings(taught, names, cut, cleaning, written))
+        journal.start(_settings(taught, names, cutting, written))
         if page is not None:
             check_writable_place(page)
         run = _Run(journal, names, [WRITERS[name](folder / name, names) for name in written])
         named = named_queries(places, {record.key: record.name for record in journal.records.values()})
         return run.go(named, segment, batch_size, page=page, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Cutting:
+    """How pictures become masks."""
+
+    cut: Cut
+    tiling: Tiling
+    cleaning: Cleaning
+
+    def arguments(self) -> dict[str, Any]:
+        """Of ``predict_many``."""
+        return {**asdict(self.cut), **asdict(self.tiling)}
 
 
 def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -163,7 +182,7 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def _settings(
-    segmenter: FewShotSegmenter, labels: Sequence[str], cut: Cut, cleaning: Cleaning, formats: Sequence[str]
+    segmenter: FewShotSegmenter, labels: Sequence[str], cutting: _Cutting, formats: Sequence[str]
 ) -> dict[str, Any]:
     """All that outputs depend on, as plain values."""
     identity = segmenter.engine.identity
@@ -175,30 +194,31 @@ def _settings(
         "precision": identity.precision,
         "token_budget": segmenter.token_budget,
         "labels": list(labels),
-        "threshold": float(cut.threshold),
-        "absent_below": float(cut.absent_below),
-        "fill_holes": bool(cleaning.fill_holes),
-        "min_area": float(cleaning.min_area),
-        "keep_largest": bool(cleaning.keep_largest),
+        # Of numpy's numbers the plain ones, as they come back from the journal.
+        **{name: _plain(value) for name, value in {**cutting.arguments(), **asdict(cutting.cleaning)}.items()},
         "formats": sorted(formats),
     }
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 _Outcome: TypeAlias = "tuple[Read, Segmentation | IirError, float]"
 
 
 def _segmenting(
-    segmenter: FewShotSegmenter, labels: Sequence[str], cut: Cut, cleaning: Cleaning, batch_size: int
+    segmenter: FewShotSegmenter, labels: Sequence[str], cutting: _Cutting, batch_size: int
 ) -> Callable[[list[Read]], list[_Outcome]]:
     """What segments a batch; arguments are checked now."""
-    settings: dict[str, Any] = {"labels": labels, "threshold": cut.threshold, "absent_below": cut.absent_below}
+    settings = {"labels": labels, **cutting.arguments()}
     segmenter.predict_many([], batch_size=batch_size, **settings)
 
     def segment(batch: list[Read]) -> list[_Outcome]:
         start = perf_counter()
         pictures: list[Any] = [read.outcome for read in batch if isinstance(read.outcome, Picture)]
         predictions = segmenter.predict_many(pictures, batch_size=max(1, len(pictures)), on_error="skip", **settings)
-        results = iter([replace(result, cleaning=cleaning) for result in predictions])
+        results = iter([replace(result, cleaning=cutting.cleaning) for result in predictions])
         failed = {skip.position: skip.error for skip in predictions.skipped}
         segmented = iter([failed[i] if i in failed else next(results) for i in range(len(pictures))])
         seconds = (perf_counter() - start) / max(1, len(pictures))

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.files import write_atomically
@@ -66,11 +67,18 @@ def thumbnail(result: Segmentation) -> bytes:
     height, width = result.label_map.shape
     scale = min(1, THUMBNAIL_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    rows, columns = (np.arange(n) * full // n for n, full in zip(size, (height, width), strict=True))
-    small = Image.fromarray(result.image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2)
+    rows, columns = (_spread(n, full) for n, full in zip(size, (height, width), strict=True))
+    doubled = [_spread(2 * n, full) for n, full in zip(size, (height, width), strict=True)]
+    # Four pixels of a large picture for each: as smooth, and faster than all of them.
+    small = Image.fromarray(result.image[doubled[0]][:, doubled[1]]).reduce(2)
     content = io.BytesIO()
     painted(np.asarray(small), result.label_map[rows[:, None], columns], 0.45).save(content, "JPEG", quality=82)
     return content.getvalue()
+
+
+def _spread(count: int, full: int) -> NDArray[np.intp]:
+    """So many indices of ``full``, evenly spread."""
+    return np.arange(count) * full // count
 
 
 def write_review(path: Path, rows: Sequence[Row], thumbnails: Mapping[str, Path], labels: Sequence[str]) -> Path:
