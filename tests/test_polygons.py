@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as rle
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
@@ -41,6 +42,23 @@ def test_run_lengths_are_exact_and_plain_text(mask):
     runs = json.loads(json.dumps(encode(mask)))
     assert runs["size"] == list(mask.shape)
     assert np.array_equal(decode(runs, mask.shape), mask)
+    assert runs["counts"] == rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+
+
+@settings(max_examples=200, deadline=None)
+@given(MASKS, st.tuples(*[st.integers(0, 3)] * 4))
+def test_run_lengths_of_a_part_are_those_of_the_whole(mask, margins):
+    left, top, right, bottom = margins
+    whole = np.pad(mask, ((top, bottom), (left, right)))
+    assert encode(mask, whole.shape, (left, top)) == encode(whole)
+
+
+def test_tall_masks_are_outlined_across_the_rows_that_are_taken_at_a_time():
+    mask = np.zeros((1200, 3), np.bool_)
+    mask[500:1100, 1] = True
+    (polygon,) = polygons_of(mask)
+    assert polygon.bounds == (1, 500, 2, 1100)
+    assert np.array_equal(back([polygon], mask.shape), mask)
 
 
 @settings(max_examples=300, deadline=None)

@@ -25,6 +25,10 @@ _NECK = 0.75
 _STEP = 1.1
 _LEAST_RADIUS = 2.0
 _TOUCHING = np.ones((3, 3))
+_LARGE = 1024
+"""Pixels a side, from which on parts are looked at in less detail."""
+Piece: TypeAlias = tuple[int, int, NDArray[np.bool_]]
+"""The row and the column where a piece of a crop begins, and its pixels from there on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,51 +98,76 @@ def instances_of(mask: NDArray[np.bool_], label: str, *, split: bool = False, mi
     return [thing for thing in things if thing.area >= min_area]
 
 
-def _pieces(crop: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """Each piece of a connected part, with the row and the column where it begins."""
+def _pieces(crop: NDArray[np.bool_]) -> Iterator[Piece]:
+    """Each piece of a connected part; of one that is large, cuts are placed by every so many of its pixels."""
     from scipy import ndimage
 
-    distance = ndimage.distance_transform_edt(np.pad(crop, 1))[1:-1, 1:-1]
-    for region in _cut_at_necks(distance, crop, 1.0):
-        parts, _ = ndimage.label(region, _TOUCHING)
-        for i, part in enumerate(ndimage.find_objects(parts)):
-            yield part[0].start, part[1].start, parts[part] == i + 1
+    step = -(-max(crop.shape) // _LARGE)
+    small = np.ascontiguousarray(crop[::step, ::step])
+    distance = ndimage.distance_transform_edt(np.pad(small, 1))[1:-1, 1:-1]
+    numbers = np.zeros(small.shape, np.int32)
+    for i, (top, left, region) in enumerate(_cut_at_necks(distance, small, 1.0)):
+        numbers[top : top + region.shape[0], left : left + region.shape[1]][region] = i + 1
+    if step > 1:
+        numbers = numbers.repeat(step, 0).repeat(step, 1)[: crop.shape[0], : crop.shape[1]] * crop
+        numbers = _nearest(numbers) * crop
+    if numbers.max() < 2:
+        yield 0, 0, crop
+        return
+    for i, part in enumerate(ndimage.find_objects(numbers)):
+        parts, _ = ndimage.label(numbers[part] == i + 1, _TOUCHING)
+        for j, (rows, columns) in enumerate(ndimage.find_objects(parts)):
+            yield part[0].start + rows.start, part[1].start + columns.start, parts[rows, columns] == j + 1
 
 
-def _cut_at_necks(
-    distance: NDArray[np.float64], region: NDArray[np.bool_], level: float
-) -> Iterator[NDArray[np.bool_]]:
-    """Regions of one region: rims are taken off until cores fall apart, and each pixel goes to the core next to it.
+def _cut_at_necks(distance: NDArray[np.float64], region: NDArray[np.bool_], level: float) -> Iterator[Piece]:
+    """Pieces of one region: rims are taken off until cores fall apart, and each pixel goes to the core next to it.
 
     ``distance`` is that from the background, ``level`` the width of the rim that is off already.
     """
     from scipy import ndimage
 
-    highest = float(distance[region].max())
+    highest = float(distance[region].max(initial=0))
     while level < highest * _NECK:
         numbers, count = ndimage.label(region & (distance > level), _TOUCHING)
-        peaks = ndimage.maximum(distance, numbers, range(1, count + 1))
-        cores = [i + 1 for i, peak in enumerate(peaks) if peak > max(level / _NECK, _LEAST_RADIUS)]
+        peaks = np.zeros(count + 1)
+        if count > 1:
+            np.maximum.at(peaks, numbers.ravel(), distance.ravel())
+        peaks[0] = 0
+        cores = np.flatnonzero(peaks > max(level / _NECK, _LEAST_RADIUS)).tolist()
         if len(cores) > 1:
-            owners = _nearest(np.where(np.isin(numbers, cores), numbers, 0)) * region
+            owners = _owners(np.where(np.isin(numbers, cores), numbers, 0), region)
+            places = ndimage.find_objects(owners)
             for core in cores:
-                parts, _ = ndimage.label(owners == core, _TOUCHING)
-                # What lies nearest to a core across the background is not of it.
-                owners[~np.isin(parts, parts[numbers == core]) & (owners == core)] = 0
-            owners = _nearest(owners) * region
-            for core in cores:
-                yield from _cut_at_necks(distance, owners == core, level)
+                rows, columns = places[core - 1]
+                part = owners[rows, columns] == core
+                for top, left, piece in _cut_at_necks(distance[rows, columns], part, level):
+                    yield rows.start + top, columns.start + left, piece
             return
         level *= _STEP
-    yield region
+    yield 0, 0, region
 
 
-def _nearest(numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+def _owners(cores: NDArray[np.int32], region: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The number of the core that each pixel of a region belongs to, of the parts that touch the core."""
+    from scipy import ndimage
+
+    owners = _nearest(cores) * region
+    for i, place in enumerate(ndimage.find_objects(owners)):
+        if place is not None:
+            parts, _ = ndimage.label(owners[place] == i + 1, _TOUCHING)
+            touching = np.unique(parts[cores[place] == i + 1])
+            # What lies nearest to a core across the background is not of it.
+            owners[place][(parts > 0) & ~np.isin(parts, touching)] = 0
+    return _nearest(owners) * region
+
+
+def _nearest(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
     """Each pixel's nearest number that is not 0."""
     from scipy import ndimage
 
     places = ndimage.distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
-    nearest: NDArray[np.integer[Any]] = numbers[tuple(places)]
+    nearest: NDArray[np.int32] = numbers[tuple(places)]
     return nearest
 
 

@@ -69,7 +69,7 @@ class CocoWriter(ThingWriter):
         write_text_atomically(self.file(name), json.dumps(part, ensure_ascii=False))
 
     def _segmentation(self, thing: Instance) -> Any:
-        return encode(thing.mask)
+        return encode(thing.crop, thing.size, thing.box[:2])
 
     def finish(self) -> None:
         """Write ``annotations.json``; numbers of pictures and of things follow the pictures' names."""

@@ -23,6 +23,7 @@ TOLERANCE = 0.4
 """By how many pixels a simplified outline may leave its place: at 0.4 hardly a pixel changes sides, and at 0.5 many."""
 _OF_SMALL = 0.02
 """The most of the root of a thing's area that its outline may move by: small things keep their shapes."""
+_ROWS = 512
 _UP, _DOWN, _LEFT, _RIGHT = (0, -0.5), (0, 0.5), (-0.5, 0), (0.5, 0)
 
 
@@ -49,6 +50,13 @@ def polygons_of(mask: NDArray[np.bool_], tolerance: float = TOLERANCE) -> list[P
 def _segments(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """``(N, 2, 2)``: lines between the middles of edges, around every corner between pixels that differ."""
     padded = np.pad(mask, 1)
+    # Few rows at a time: corners take ten times the memory of their pixels.
+    tops = range(0, len(padded) - 1, _ROWS)
+    return np.concatenate([_segments_of_rows(padded[top : top + _ROWS + 1]) + np.array((0, top)) for top in tops])
+
+
+def _segments_of_rows(padded: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """As :func:`_segments`, of the corners between a few rows, of which the first two meet at y = 0."""
     nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     up, down, left, right = nw != ne, sw != se, nw != sw, ne != se
     crossed = up & down & left & right

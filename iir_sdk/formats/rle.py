@@ -12,16 +12,32 @@ from iir_sdk.errors import DatasetError, needed_imports
 _CURE = "COCO's masks need pycocotools; run: pip install 'iir-sdk[formats]'"
 
 
-def encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def encode(
+    mask: NDArray[np.bool_], size: tuple[int, int] | None = None, corner: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Of a mask ``(H, W)``: its ``size`` ``[H, W]`` and its ``counts``, compressed, as text that JSON holds.
+
+    Args:
+        mask: of a picture, or of a part of one, ``(h, w)``.
+        size: ``(H, W)`` of the picture that it is a part of.
+        corner: left and top of the part.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
     with needed_imports(_CURE):
         from pycocotools import mask as rle
-    runs = rle.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode("ascii")}
+    height, width = size or mask.shape
+    changes = np.diff(np.pad(mask, ((1, 1), (0, 0))).view(np.int8), axis=0).T
+    # Places where runs begin and end, counted down the columns of the picture.
+    starts, ends = (np.argwhere(changes == kind) @ (height, 1) for kind in (1, -1))
+    places = np.stack([starts, ends], 1).ravel() + corner[0] * height + corner[1]
+    # One that ends where a column does and another that begins the next are one run.
+    joint = np.flatnonzero(np.diff(places) == 0)
+    places = np.delete(places, [*joint, *(joint + 1)])
+    counts = np.diff([0, *places, *([] if len(places) and places[-1] == height * width else [height * width])]).tolist()
+    runs = rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [int(height), int(width)], "counts": runs["counts"].decode("ascii")}
 
 
 def decode(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:

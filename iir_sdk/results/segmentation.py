@@ -16,7 +16,7 @@ from PIL import Image
 
 from iir_sdk.errors import ConfigError, LabelError, OutputError
 from iir_sdk.formats.instances import Instance, box_of, detections_of, instances_of
-from iir_sdk.formats.polygons import TOLERANCE, polygons_of
+from iir_sdk.formats.polygons import TOLERANCE
 from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.cleaning import NOT_CLEANED, Cleaning
@@ -252,7 +252,8 @@ class Segmentation:
             ConfigError: tolerance is not a number of at least 0.
             MissingDependencyError: without ``pip install 'iir-sdk[formats]'``.
         """
-        return polygons_of(self.mask if label is None else self[label].mask, tolerance)
+        one = self if label is None else self[label]
+        return [thing.polygon(tolerance) for thing in instances_of(one.mask, one.labels[0])]
 
     def rle(self, label: str | None = None) -> dict[str, Any]:
         """A mask as COCO's run lengths, exactly: ``{"size": [H, W], "counts": text}``; raises as :meth:`polygons`."""
