@@ -58,7 +58,9 @@ def test_rooms_are_small():
         assert text.count("\n") < 400, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                assert node.end_lineno - node.lineno < 75, f"{path}: {node.name}"
+                # Of what is done; arguments and docstrings of public functions may be long.
+                steps = node.body[1:] if ast.get_docstring(node) else node.body
+                assert not steps or steps[-1].end_lineno - steps[0].lineno < 48, f"{path}: {node.name}"
 
 
 def test_no_import_goes_in_a_circle():

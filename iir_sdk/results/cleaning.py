@@ -62,9 +62,6 @@ class Cleaning:
         return clean
 
 
-NOT_CLEANED = Cleaning()
-
-
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask ``(H, W)``, bool, with the background that it encloses.
 

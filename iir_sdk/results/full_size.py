@@ -72,7 +72,7 @@ class Masks:
         present: NDArray[np.bool_],
         size: tuple[int, int],
         threshold: float,
-        cleaning: Cleaning,
+        cleaning: Cleaning | None,
     ) -> None:
         self._leads, self._present, self._threshold, self._cleaning = leads, present, threshold, cleaning
         self._shape = (len(leads), *size)
@@ -89,7 +89,8 @@ class Masks:
             for i in range(first, end):
                 if i not in self._made and self._present[i]:
                     mask_map(self._leads[i], self._shape[1:], self._threshold, self._masks[i])
-                    self._masks[i] = self._cleaning.of(self._masks[i])
+                    if self._cleaning is not None:
+                        self._masks[i] = self._cleaning.of(self._masks[i])
                 self._made.add(i)
             return self._masks[first:end]
 

@@ -19,7 +19,7 @@ from iir_sdk.formats.instances import Instance, box_of, detections_of, instances
 from iir_sdk.formats.polygons import TOLERANCE
 from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
-from iir_sdk.results.cleaning import NOT_CLEANED, Cleaning
+from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.competition import contested, weights_of
 from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
@@ -77,7 +77,7 @@ class Segmentation:
         threshold: of the masks.
         absent_below: labels with a score below this have an empty mask.
         calibrated: whether the checkpoint was calibrated for scores and confidences.
-        cleaning: what was done to the masks and the label map, see :meth:`cleaned`.
+        cleaning: what was done to the masks and the label map, see :meth:`cleaned`; None for nothing.
     """
 
     labels: tuple[str, ...]
@@ -90,7 +90,7 @@ class Segmentation:
     threshold: float = 0.5
     absent_below: float = 0.0
     calibrated: bool = True
-    cleaning: Cleaning = NOT_CLEANED
+    cleaning: Cleaning | None = None
 
     def __repr__(self) -> str:
         # Counted on small maps of the whole picture, however large it is.
@@ -183,7 +183,8 @@ class Segmentation:
         if len(self.labels) == 1:
             places: NDArray[np.uint8] = self.masks[0].view(np.uint8)
             return places
-        return self.cleaning.of_map(self._map(self._size))
+        places = self._map(self._size)
+        return places if self.cleaning is None else self.cleaning.of_map(places)
 
     def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
         """As ``label_map``, at another size and not cleaned."""
@@ -307,7 +308,7 @@ class Segmentation:
         # Every so many pixels of a large picture, so that it is not copied as a whole.
         step = max(1, int(0.5 / scale))
         image = Image.fromarray(np.ascontiguousarray(self.image[::step, ::step])).resize(size[::-1])
-        if self.cleaning:
+        if self.cleaning is not None:
             rows, columns = (np.arange(n) * full // n for n, full in zip(size, self._size, strict=True))
             places = self._places()[rows[:, None], columns]
         else:
