@@ -112,7 +112,7 @@ def segment_folder(
         segmenter: an open one, whose supports count, too, and which stays as it is; None opens one.
         weights: see :class:`FewShotSegmenter`, likewise ``device``, ``dtype``, ``backend`` and ``threads``.
         recursive: folders with all the folders in them.
-        formats: see :data:`iir_sdk.formats.WRITERS`.
+        formats: see :data:`iir_sdk.formats.registry.WRITERS`.
         threshold: see :meth:`FewShotSegmenter.predict`, likewise ``absent_below``, ``tile`` and ``overlap``.
         fill_holes: see :meth:`Segmentation.cleaned`, likewise ``min_area`` and ``keep_largest``.
         batch_size: pictures computed together; the next ones are read meanwhile.
