@@ -181,8 +181,7 @@ class Segmentation:
     def _places(self) -> NDArray[np.integer[Any]]:
         """As ``label_map``, a byte a pixel for up to 255 labels."""
         if len(self.labels) == 1:
-            places: NDArray[np.uint8] = self.masks[0].view(np.uint8)
-            return places
+            return self.masks[0].view(np.uint8)
         places = self._map(self._size)
         return places if self.cleaning is None else self.cleaning.of_map(places)
 
