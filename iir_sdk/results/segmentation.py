@@ -181,7 +181,8 @@ class Segmentation:
     def _places(self) -> NDArray[np.integer[Any]]:
         """As ``label_map``, a byte a pixel for up to 255 labels."""
         if len(self.labels) == 1:
-            return self.masks[0].view(np.uint8)
+            of_one: NDArray[np.uint8] = self.masks[0].view(np.uint8)
+            return of_one
         places = self._map(self._size)
         return places if self.cleaning is None else self.cleaning.of_map(places)
 
