@@ -130,7 +130,7 @@ def test_a_picture_without_things_is_in_the_joint_file_without_annotations(resul
 
     result, source = results["in/face"]
     writer = WRITERS["coco"](tmp_path, LABELS)
-    writer.add("face", replace(result, absent_below=1.0), source)
+    writer.add(".face", replace(result, absent_below=1.0), str(source))
     writer.finish()
     document = json.loads((tmp_path / "annotations.json").read_text())
     assert [i["file_name"] for i in document["images"]] == [source.name]

@@ -67,7 +67,7 @@ class Writer(ABC):
                 "name another folder, or the same labels in the same order."
             )
 
-    def add(self, name: str, result: Segmentation, source: Path | None = None) -> None:
+    def add(self, name: str, result: Segmentation, source: str | os.PathLike[str] | None = None) -> None:
         """Write what belongs to one picture; what lay there under the same name is replaced.
 
         Args:
@@ -85,7 +85,7 @@ class Writer(ABC):
             raise LabelError(f"this result has label {strange[0]!r}; the writer was made for {list(self.labels)}.")
         for file in self.files(name):
             made_folder(file.parent)
-        self._write(_checked(name), result, source)
+        self._write(name, result, None if source is None else Path(source))
 
     @abstractmethod
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
@@ -110,8 +110,8 @@ class Writer(ABC):
         """Names of the pictures that have such a file, sorted."""
         folder = self.folder / self.below
         for file in sorted(folder.rglob(f"*{self.suffix}")):
-            # A process that was killed may leave the start of a file, under a hidden name.
-            if not file.name.startswith("."):
+            # A process that was killed may leave the start of a file, under a name of its own.
+            if not file.name.startswith(".iir-"):
                 yield file.relative_to(folder).as_posix().removesuffix(self.suffix)
 
     def label_map(self, result: Segmentation) -> NDArray[np.integer[Any]]:

@@ -281,8 +281,7 @@ class Segmentation:
     def to_supervision(self, *, split: bool = False) -> Detections:
         """Supervision's ``Detections``, one for each of :meth:`instances`, with its label's score as confidence.
 
-        Raises:
-            MissingDependencyError: without ``pip install 'iir-sdk[formats,supervision]'``.
+        A MissingDependencyError without ``pip install 'iir-sdk[formats,supervision]'``.
         """
         scores = dict(zip(self.labels, map(float, self.scores), strict=True))
         return detections_of(self.instances(split=split), scores, self._size)
