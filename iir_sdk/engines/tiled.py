@@ -155,6 +155,8 @@ class _Look:
         answers = [self._answer(answer, scale) for answer, scale in zip(coarse, scales, strict=True)]
         if all(answer is before for answer, before in zip(answers, coarse, strict=True)):
             return whole
+        if len(answers) == 1 and scales[0].columns == tuple(range(len(whole.leads))):
+            return answers[0]
         grids = [answer.leads.shape[1:] for answer in answers]
         grid = (max(height for height, _ in grids), max(width for _, width in grids))
         joined = [at_grid(answer, grid) for answer in answers]
@@ -177,7 +179,7 @@ class _Look:
         if zoom <= _TRACED:
             return self._surer(whole, whole, near, scale)
         far = self._tiles(whole, _FIRST * scale.side)
-        places = far.places if zoom > _TRACED * _FIRST else self._traced(whole, far)
+        places = far.places if zoom > _TRACED * _FIRST else sorted(self._traced(whole, far))
         first = self._laid(whole, far, places, scale)
         surer = _sureness(first) > _sureness(whole) + _GAIN
         return self._surer(_where(surer, first, at_grid(whole, far.grid)) if surer.any() else whole, first, near, scale)
@@ -196,7 +198,8 @@ class _Look:
         gains = (sureness > _sureness(coarse) + _GAIN) & (sureness > _LEAST_SURE)
         if not gains.any():
             return coarse
-        laid = self._laid(coarse, tiles, places, scale)
+        # Row by row: a file's rows are read together.
+        laid = self._laid(coarse, tiles, sorted(places), scale)
         return laid if gains.all() else _where(gains, laid, at_grid(coarse, tiles.grid))
 
     def _laid(self, coarse: Segmented, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Segmented:

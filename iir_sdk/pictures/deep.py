@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,26 +73,57 @@ def stretched(values: NDArray[Any], nodata: float | None = None) -> NDArray[np.u
     What counts is finite, not ``nodata``, and not one repeated number far from all others (-9999, 1e20), which stands
     for no data as well. No data becomes black.
     """
+    return Stretch.of(values, nodata).as_bytes(values)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How numbers become 8 bits, see :func:`stretched`.
+
+    Attributes:
+        low: becomes 0.
+        high: becomes 255; as ``low`` where all becomes 0.
+        empty: numbers that stand for no data.
+    """
+
+    low: float
+    high: float
+    empty: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: NDArray[Any], nodata: float | None = None) -> Stretch:
+        """By numbers of any shape, as those of a picture or of a small copy of it."""
+        empty = () if nodata is None else (float(np.float32(nodata)) if values.dtype == np.float32 else nodata,)
+        numbers, counts = _counted(values, empty)
+        sample = numbers[counts]
+        sample = sample[:: max(1, sample.size // _SAMPLE)]
+        lone = _lone_extremes(sample)
+        sample = sample[~np.isin(sample, lone)]
+        if not sample.size:
+            return cls(0, 0, (*empty, *lone))
+        low, high = (float(q) for q in np.quantile(sample, (_SHARE, 1 - _SHARE)))
+        if high <= low:
+            low, high = float(sample.min()), float(sample.max())
+        return cls(low, high, (*empty, *lone))
+
+    def as_bytes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Such numbers as 8 bits, of the same shape."""
+        if self.high <= self.low:
+            return np.zeros(values.shape, np.uint8)
+        numbers, counts = _counted(values, self.empty)
+        numbers[~counts] = self.low
+        np.clip(numbers, self.low, self.high, out=numbers)
+        return np.asarray((numbers - self.low) / (self.high - self.low) * 255 + 0.5).astype(np.uint8)
+
+
+def _counted(values: NDArray[Any], empty: tuple[float, ...]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+    """Numbers as floats, a copy, and which of them are finite and not ``empty``."""
     numbers: NDArray[np.floating[Any]] = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     # Beyond are infinities, and what would become one on the way.
     counts = np.abs(numbers) < (_HUGE if numbers.dtype == np.float64 else np.inf)
-    if nodata is not None:
-        counts &= numbers != (np.float32(nodata) if values.dtype == np.float32 else nodata)
-    sample = numbers[counts]
-    sample = sample[:: max(1, sample.size // _SAMPLE)]
-    for lone in _lone_extremes(sample):
-        sample = sample[sample != lone]
-        counts &= numbers != lone
-    if not sample.size:
-        return np.zeros(values.shape, np.uint8)
-    low, high = (float(q) for q in np.quantile(sample, (_SHARE, 1 - _SHARE)))
-    if high <= low:
-        low, high = float(sample.min()), float(sample.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    numbers[~counts] = low
-    np.clip(numbers, low, high, out=numbers)
-    return np.asarray((numbers - low) / (high - low) * 255 + 0.5).astype(np.uint8)
+    for number in empty:
+        counts &= numbers != number
+    return numbers, counts
 
 
 def _lone_extremes(sample: NDArray[np.floating[Any]]) -> list[float]:

@@ -20,11 +20,9 @@ class Blend:
 
     def __init__(self, tiles: Tiles, whole: Segmented) -> None:
         self._tiles, self._whole, self._weight = tiles, whole, tiles.weight
-        self._leads = _enlarged(whole.leads, tiles.grid)
-        self._priors = _enlarged(whole.priors, tiles.grid)
+        self._leads = _enlarged(whole.leads, tiles.grid) * _BENEATH
+        self._priors = _enlarged(whole.priors, tiles.grid) * _BENEATH
         self._weights = np.full(tiles.grid, _BENEATH, np.float32)
-        for maps in (self._leads, self._priors):
-            maps *= _BENEATH
         self._presence = np.zeros(len(whole.leads), np.float32)
         self._confidence = np.zeros_like(self._presence)
         self._cells = np.zeros_like(self._presence)
@@ -62,7 +60,7 @@ def at_grid(segmented: Segmented, grid: tuple[int, int]) -> Segmented:
 
 
 def _enlarged(maps: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """``(L, h, w)`` at another size; a copy."""
+    """``(L, h, w)`` at another size; the same where it is that."""
     if maps.shape[1:] == grid:
-        return maps.copy()
+        return maps
     return np.stack([full_map(each, grid) for each in maps])

@@ -13,6 +13,7 @@ streets, faces, meals and scans that show several labels at once, which all are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,27 @@ def contested(
 
     Of log-odds ``(L, h, w)`` at the network's grid, and the weights that :func:`weights_of` gives.
     """
-    winners = np.zeros(size, np.min_scalar_type(len(leads)))
+    winners = np.empty(size, np.min_scalar_type(len(leads)))
+    for rows, strip in contested_strips(leads, weights, size, threshold):
+        winners[rows] = strip
+    return winners
+
+
+def contested_strips(
+    leads: NDArray[np.float32], weights: NDArray[np.float32], size: tuple[int, int], threshold: float
+) -> Iterator[tuple[slice, NDArray[np.integer[Any]]]]:
+    """As :func:`contested`, a few rows at a time."""
     takers = np.flatnonzero(weights)
+    if not takers.size:
+        yield slice(0, size[0]), np.zeros(size, np.min_scalar_type(len(leads)))
     for parts in zip(*(strips(leads[i], size) for i in takers), strict=True):
         rows = parts[0][0]
-        best = np.full(winners[rows].shape, threshold, np.float32)
+        winners = np.zeros(parts[0][1].shape, np.min_scalar_type(len(leads)))
+        best = np.full(winners.shape, threshold, np.float32)
         for i, (_, lead) in zip(takers, parts, strict=True):
             weighed = sigmoid(lead)
             weighed *= weights[i]
             wins = weighed > best
             np.copyto(best, weighed, where=wins)
-            winners[rows][wins] = i + 1
-    return winners
+            winners[wins] = i + 1
+        yield rows, winners
