@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
     from iir_sdk.segmenting.folder import FolderReport as FolderReport
     from iir_sdk.segmenting.folder import segment_folder as segment_folder
+    from iir_sdk.segmenting.large import LargeReport as LargeReport
+    from iir_sdk.segmenting.large import segment_large as segment_large
     from iir_sdk.supports.bank import Counterexample as Counterexample
     from iir_sdk.supports.bank import Support as Support
     from iir_sdk.supports.bank import SupportBank as SupportBank
@@ -28,6 +30,7 @@ _HOMES = {
     "FewShotSegmenter": "iir_sdk.segmenter",
     "FolderReport": "iir_sdk.segmenting.folder",
     "IirError": "iir_sdk.errors",
+    "LargeReport": "iir_sdk.segmenting.large",
     "ModelConfig": "iir_sdk.model.config",
     "Rehearsal": "iir_sdk.results.rehearsal",
     "Segmentation": "iir_sdk.results.segmentation",
@@ -36,6 +39,7 @@ _HOMES = {
     "WeightsEntry": "iir_sdk.weights.entry",
     "list_weights": "iir_sdk.weights.manifest",
     "segment_folder": "iir_sdk.segmenting.folder",
+    "segment_large": "iir_sdk.segmenting.large",
     "weights_info": "iir_sdk.weights.manifest",
 }
 __all__ = ["__version__", *_HOMES]

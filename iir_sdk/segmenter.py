@@ -19,7 +19,8 @@ from iir_sdk.engines.tiled import CloserLook, Tile, Tiling
 from iir_sdk.errors import ConfigError, IirError, PrecisionError
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.pictures.source import ImageSource
-from iir_sdk.pictures.tiles import InMemory
+from iir_sdk.pictures.tiles import InMemory, Windowed
+from iir_sdk.results.full_size import Segmented
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.supports.bank import SupportBank
@@ -219,19 +220,46 @@ class FewShotSegmenter(Taught):
         segment = self._segmenting(labels, Cut(threshold, absent_below), Tiling(tile, overlap))
         return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error, page=page)
 
+    def segment_windows(
+        self, picture: Windowed, *, labels: Sequence[str] | None, cut: Cut, tiling: Tiling
+    ) -> tuple[tuple[str, ...], Segmented]:
+        """Labels, and maps at the network's grid, of a picture that is read in windows: for files beyond memory.
+
+        :func:`iir_sdk.segment_large` reads and writes such files. Raises as :meth:`predict` does.
+        """
+        names, tasks, closer = self._asked(labels, cut, tiling, all_tiles=True)
+        (segmented,), _timings = self.engine.segment([picture.overview()], tasks)
+        segmented = segmented if closer is None else closer.segmented(picture, segmented)
+        if not np.isfinite(segmented.leads).all():
+            raise self._overflow
+        return names, segmented
+
     def _segmenting(
         self, labels: Sequence[str] | None, cut: Cut, tiling: Tiling
     ) -> Callable[[list[Picture]], list[Segmentation | IirError]]:
         """What segments pictures by the present supports of labels, all arguments checked."""
+        names, tasks, closer = self._asked(labels, cut, tiling)
+        return partial(self._segment, names, tasks, cut, closer)
+
+    def _asked(
+        self, labels: Sequence[str] | None, cut: Cut, tiling: Tiling, *, all_tiles: bool = False
+    ) -> tuple[tuple[str, ...], list[TaskGroup], CloserLook | None]:
+        """The present supports of labels, and what looks closer, if anything; all arguments checked."""
         ready = self._ready
         names = ready.names(labels)
         if cut.absent_below and not self.engine.identity.calibrated:
             raise ConfigError(
                 f"absent_below={cut.absent_below}: {self.engine.identity.name!r} is not calibrated: iir-sdk calibrate."
             )
-        tasks = ready.prepared(names)
-        closer = None if tiling.tile is None else CloserLook(self.engine, tiling, ready, names)
-        return partial(self._segment, names, tasks, cut, closer)
+        closer = None
+        if tiling.tile is not None:
+            closer = CloserLook(self.engine, tiling, ready, names, all_tiles=all_tiles)
+        return names, ready.prepared(names), closer
+
+    @property
+    def _overflow(self) -> PrecisionError:
+        precision = self.engine.identity.precision
+        return PrecisionError(f"the network overflowed in {precision}; use dtype=None or 'bfloat16'.")
 
     def _segment(
         self,
@@ -246,10 +274,9 @@ class FewShotSegmenter(Taught):
             before = time.perf_counter()
             segmented = [closer.segmented(InMemory(p.pixels), s) for p, s in zip(pictures, segmented, strict=True)]
             timings = {**timings, "tiles": (time.perf_counter() - before) * 1000}
-        overflow = PrecisionError(
-            f"the network overflowed in {self.engine.identity.precision}; use dtype=None or 'bfloat16'."
-        )
         return [
-            segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if np.isfinite(s.leads).all() else overflow
+            segmentation(names, s, image=p.pixels, cut=cut, timings=timings)
+            if np.isfinite(s.leads).all()
+            else self._overflow
             for p, s in zip(pictures, segmented, strict=True)
         ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from iir_sdk.engines.base import Engine, TaskGroup
 from iir_sdk.errors import ConfigError
 from iir_sdk.pictures.tiles import Place, Tiles, Windowed
 from iir_sdk.results.blending import Blend, at_grid
-from iir_sdk.results.full_size import Segmented, sigmoid
+from iir_sdk.results.full_size import Segmented, mean_probabilities
 from iir_sdk.supports.cache import ReadySupports
 from iir_sdk.supports.object_scale import tile_side
 
@@ -34,8 +35,11 @@ _TRACE = -5.0
 """Log-odds, at a cell, of what may be a trace."""
 _PROBES = 4
 """Tiles that decide, those with the clearest traces, whether the others are worth their time."""
-_GAIN, _LEAST_SURE, _SURE = 0.05, 0.3, 0.85
-"""By how much tiles must be surer than the coarser answer, and how sure at least; how sure needs no closer look."""
+_GAIN, _LEAST_SURE, _SURE = 0.02, 0.25, 0.85
+"""By how much tiles' confidence must be higher than the coarser answer's; how sure, score times confidence, tiles must
+be at least; and how sure an answer needs no closer look."""
+_MOST_CELLS = 12_000_000
+"""Of all labels' maps together: what they need does not grow with the picture."""
 _MOST = 1000
 """Tiles of a picture in memory, for the labels of a scale, that ``auto`` looks at."""
 
@@ -91,7 +95,7 @@ class CloserLook:
         tiling: how closely.
         ready: the supports.
         names: the labels asked for.
-        most: tiles of a picture, for labels of about the same size, that ``auto`` looks at; None for all.
+        all_tiles: ``auto`` looks at all tiles that may show the object, however many they are.
     """
 
     def __init__(
@@ -101,9 +105,9 @@ class CloserLook:
         ready: ReadySupports[list[TaskGroup]],
         names: tuple[str, ...],
         *,
-        most: int | None = _MOST,
+        all_tiles: bool = False,
     ) -> None:
-        self._engine, self._tiling, self._most = engine, tiling, most
+        self._engine, self._tiling, self._most = engine, tiling, None if all_tiles else _MOST
         self._ready, self._names = ready, names
 
     def segmented(self, picture: Windowed, whole: Segmented) -> Segmented:
@@ -114,8 +118,14 @@ class CloserLook:
         automatic = self._tiling.tile == "auto"
         if automatic and max(picture.size) <= _LARGE * self._engine.identity.preprocessing.size:
             return whole
+        least = whole.leads.shape[1] * math.sqrt(len(whole.leads) * math.prod(picture.size) / _MOST_CELLS)
+        if not automatic and float(self._tiling.tile or 0) < least:
+            raise ConfigError(
+                f"tile={self._tiling.tile!r} is too small for {len(whole.leads)} labels in a picture of "
+                f"{picture.size[0]} x {picture.size[1]}; pass tile={math.ceil(least)} or more, or fewer labels."
+            )
         look = _Look(self._engine, picture, self._tiling.overlap, not automatic, self._most)
-        return look.segmented(whole, self._scales)
+        return look.segmented(whole, [replace(scale, side=max(scale.side, least)) for scale in self._scales])
 
     @cached_property
     def _scales(self) -> list[Scale]:
@@ -174,15 +184,14 @@ class _Look:
         if self._everywhere:
             return self._laid(whole, near, near.places, scale)
         zoom = max(self._picture.size) / scale.side
-        if zoom < _ZOOM or (_sureness(whole) > _SURE).all():
+        if zoom < _ZOOM or (_sureness(_scores(whole)) > _SURE).all():
             return whole
         if zoom <= _TRACED:
             return self._surer(whole, whole, near, scale)
         far = self._tiles(whole, _FIRST * scale.side)
         places = far.places if zoom > _TRACED * _FIRST else sorted(self._traced(whole, far))
         first = self._laid(whole, far, places, scale)
-        surer = _sureness(first) > _sureness(whole) + _GAIN
-        return self._surer(_where(surer, first, at_grid(whole, far.grid)) if surer.any() else whole, first, near, scale)
+        return self._surer(_better(first, whole), first, near, scale)
 
     def _tiles(self, whole: Segmented, side: float) -> Tiles:
         return Tiles.of(self._picture.size, side, whole.leads.shape[1], self._overlap)
@@ -193,14 +202,11 @@ class _Look:
         Only tiles are looked at in which ``traces``, of the same labels, show any.
         """
         places = self._traced(traces, tiles)
-        probes = places[:_PROBES]
-        sureness = _mean_sureness([answer for _, answer in self._looks(tiles, probes, scale)], len(coarse.leads))
-        gains = (sureness > _sureness(coarse) + _GAIN) & (sureness > _LEAST_SURE)
-        if not gains.any():
+        probes = [answer for _, answer in self._looks(tiles, places[:_PROBES], scale)]
+        if not probes or not (_gains(_mean(probes), coarse) & (_sureness(_mean(probes)) > _LEAST_SURE)).any():
             return coarse
         # Row by row: a file's rows are read together.
-        laid = self._laid(coarse, tiles, sorted(places), scale)
-        return laid if gains.all() else _where(gains, laid, at_grid(coarse, tiles.grid))
+        return _better(self._laid(coarse, tiles, sorted(places), scale), coarse)
 
     def _laid(self, coarse: Segmented, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Segmented:
         blend = Blend(tiles, coarse)
@@ -232,29 +238,40 @@ class _Look:
         return [place for _, place in traced[: self._most]]
 
 
-def _sureness(segmented: Segmented) -> NDArray[np.float32]:
-    """Float32 ``(L,)`` in [0, 1]: how probable each object is, times what share of its mask is right."""
-    if segmented.scores is not None:
-        return np.asarray(segmented.scores.prod(1))
-    probabilities = sigmoid(segmented.leads.copy())
-    cells = probabilities > 0.5
-    return np.asarray((probabilities * cells).sum((1, 2)) / np.maximum(1, cells.sum((1, 2))))
+def _scores(segmented: Segmented) -> NDArray[np.float32]:
+    """Float32 ``(L, 2)`` in [0, 1]: presence and confidence; without a head for them, the mask's mean probability."""
+    return segmented.scores if segmented.scores is not None else mean_probabilities(segmented.leads)
 
 
-def _mean_sureness(answers: Sequence[Segmented], labels: int) -> NDArray[np.float32]:
-    """Float32 ``(L,)``, the mean of tiles' by how large each label's mask is in them; 0 where it has none."""
-    cells = np.array([(a.leads > 0).sum((1, 2)) for a in answers], np.float32).reshape(-1, labels)
-    sureness = np.array([_sureness(a) for a in answers], np.float32).reshape(-1, labels)
-    return np.asarray((cells * sureness).sum(0) / np.maximum(1, cells.sum(0)), np.float32)
+def _sureness(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(scores.prod(1))
 
 
-def _where(chosen: NDArray[np.bool_], one: Segmented, other: Segmented) -> Segmented:
-    """Of each label the one answer where it is chosen, else the other, of the same grid."""
-    maps = chosen[:, None, None]
-    scores = None
-    if one.scores is not None and other.scores is not None:
-        scores = np.where(chosen[:, None], one.scores, other.scores)
-    return Segmented(np.where(maps, one.leads, other.leads), np.where(maps, one.priors, other.priors), scores)
+def _mean(answers: Sequence[Segmented]) -> NDArray[np.float32]:
+    """As :func:`_scores`, the mean of tiles' by how large each label's mask is in them; 0 where it has none."""
+    cells = np.array([(a.leads > 0).sum((1, 2)) for a in answers], np.float32)[..., None]
+    scores = np.array([_scores(a) for a in answers], np.float32)
+    return np.asarray((cells * scores).sum(0) / np.maximum(1, cells.sum(0)), np.float32)
+
+
+def _gains(scores: NDArray[np.float32], coarse: Segmented) -> NDArray[np.bool_]:
+    """Bool ``(L,)``: of which labels more of the mask is right, as far as the network can tell.
+
+    A score says whether there is any object, and more tiles find one more often, right or wrong; so it is left out.
+    """
+    return np.asarray(scores[:, 1] > _scores(coarse)[:, 1] + _GAIN)
+
+
+def _better(laid: Segmented, coarse: Segmented) -> Segmented:
+    """Of each label the tiles' answer where it gains, else the coarse one; that itself where none gains."""
+    gains = _gains(_scores(laid), coarse)
+    if gains.all() or not gains.any():
+        return laid if gains.all() else coarse
+    coarse = at_grid(coarse, (laid.leads.shape[1], laid.leads.shape[2]))
+    maps, scores = gains[:, None, None], None
+    if laid.scores is not None and coarse.scores is not None:
+        scores = np.where(gains[:, None], laid.scores, coarse.scores)
+    return Segmented(np.where(maps, laid.leads, coarse.leads), np.where(maps, laid.priors, coarse.priors), scores)
 
 
 def _rows(segmented: Segmented, columns: Sequence[int]) -> Segmented:

@@ -12,6 +12,10 @@ _BENEATH = np.float32(1e-6)
 """Weight of the whole picture's answer: it counts only where no tile was looked at."""
 
 
+_UNLIKELY, _DOUBTED = 0.3, np.float32(-2)
+"""A tile whose score is below the one claims nothing: its log-odds are at most the other. Chosen on training sets."""
+
+
 class Blend:
     """What tiles say, laid over what the whole picture said: log-odds and priors are means by :attr:`Tiles.weight`.
 
@@ -31,11 +35,15 @@ class Blend:
         """Lay a tile's answer to its place."""
         rows, columns = self._tiles.cells_at(place)
         side = (self._tiles.cells, self._tiles.cells)
-        self._leads[:, rows, columns] += self._weight * tile.leads
+        leads = tile.leads
+        if tile.scores is not None:
+            unlikely = (tile.scores[:, 0] < _UNLIKELY)[:, None, None]
+            leads = np.where(unlikely, np.minimum(leads, _DOUBTED), leads)
+        self._leads[:, rows, columns] += self._weight * leads
         self._priors[:, rows, columns] += self._weight * _enlarged(tile.priors, side)
         self._weights[rows, columns] += self._weight
         if tile.scores is not None:
-            cells = (tile.leads > 0).sum((1, 2)).astype(np.float32)
+            cells = (leads > 0).sum((1, 2)).astype(np.float32)
             np.maximum(self._presence, tile.scores[:, 0], out=self._presence)
             self._confidence += cells * tile.scores[:, 1]
             self._cells += cells

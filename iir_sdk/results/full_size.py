@@ -125,3 +125,14 @@ def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
         np.exp(values, out=values)
     np.add(values, 1, out=values)
     return np.reciprocal(values, out=values)
+
+
+def mean_probabilities(leads: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.float32]:
+    """Float32 ``(L, 2)`` in place of :attr:`Segmented.scores`: mean probability of cells in each mask, 0 for none.
+
+    Of log-odds ``(L, h, w)``.
+    """
+    probabilities = sigmoid(leads.copy())
+    cells = probabilities > threshold
+    means = (probabilities * cells).sum((1, 2)) / np.maximum(1, cells.sum((1, 2)))
+    return np.stack([means.astype(np.float32)] * 2, 1)

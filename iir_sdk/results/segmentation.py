@@ -21,7 +21,7 @@ from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.competition import contested, weights_of
-from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, probability_map, sigmoid
+from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, mean_probabilities, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
 
 if TYPE_CHECKING:
@@ -368,6 +368,16 @@ class Cut:
                 raise ConfigError(f"{name}={value!r} must be a number in [0, 1].")
 
 
+def scores_of(segmented: Segmented, cut: Cut) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores and confidences, ``(L,)`` in [0, 1], see :class:`Segmentation`."""
+    scores = segmented.scores
+    if scores is None:
+        scores = mean_probabilities(segmented.leads, cut.threshold)
+    presence, confidence = scores[:, 0], scores[:, 1]
+    masked = (sigmoid(segmented.leads.copy()) > cut.threshold).any((1, 2)) & (presence >= cut.absent_below)
+    return presence, np.where(masked, confidence, np.float32(0))
+
+
 def segmentation(
     labels: tuple[str, ...],
     segmented: Segmented,
@@ -377,19 +387,12 @@ def segmentation(
     timings: Mapping[str, float],
 ) -> Segmentation:
     """What an engine made of a picture ``(H, W, 3)``, as a result."""
-    probabilities = sigmoid(segmented.leads.copy())
-    cells = probabilities > cut.threshold
-    scores = segmented.scores
-    if scores is None:
-        means = (probabilities * cells).sum((1, 2)) / np.maximum(1, cells.sum((1, 2)))
-        scores = np.stack([means.astype(np.float32)] * 2, 1)
-    presence, confidence = scores[:, 0], scores[:, 1]
-    masked = cells.any((1, 2)) & (presence >= cut.absent_below)
+    presence, confidences = scores_of(segmented, cut)
     return Segmentation(
         labels=labels,
         leads=segmented.leads,
         scores=presence,
-        confidences=np.where(masked, confidence, np.float32(0)),
+        confidences=confidences,
         grid_priors=segmented.priors,
         timings=Timings(timings),
         image=image,
