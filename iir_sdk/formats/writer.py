@@ -6,6 +6,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from iir_sdk.results.segmentation import Segmentation
 
 LABELS_FILE = "labels.txt"
+_HALF = ".iir-"
+"""How names of files begin that are being written, see :func:`iir_sdk.files.write_atomically`."""
 
 
 class Writer(ABC):
@@ -50,6 +53,10 @@ class Writer(ABC):
             raise LabelError(f"labels={labels!r} must be several names, or one in a list: each one line, none twice.")
         made_folder(self.folder)
         self._claim()
+        # Starts of files that a process left when it was killed: tools would take them for pictures.
+        for half in self.folder.rglob(f"{_HALF}*"):
+            with suppress(OSError):
+                half.unlink()
 
     def _claim(self) -> None:
         """Write the labels' order, or hold an earlier run's to it: its files hold numbers."""
@@ -110,8 +117,7 @@ class Writer(ABC):
         """Names of the pictures that have such a file, sorted."""
         folder = self.folder / self.below
         for file in sorted(folder.rglob(f"*{self.suffix}")):
-            # A process that was killed may leave the start of a file, under a name of its own.
-            if not file.name.startswith(".iir-"):
+            if not file.name.startswith(_HALF):
                 yield file.relative_to(folder).as_posix().removesuffix(self.suffix)
 
     def label_map(self, result: Segmentation) -> NDArray[np.integer[Any]]:
