@@ -217,6 +217,24 @@ def test_a_file_that_alone_cannot_be_written_costs_no_other_its_masks(photos, tm
     assert (report.segmented, report.present) == (1, 1)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of any bytes, and pipes")
+def test_files_of_odd_names_and_kinds_cost_no_other_its_masks(tmp_path, embedded):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in (b"line\nbreak.jpg", b"back\\slash.jpg", b"\xff.jpg", b"x.y.jpg"):
+        shutil.copy(EYE.query, photos / os.fsdecode(name))
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "link.jpg").symlink_to("nowhere")
+    settings = {"segmenter": embedded, "supports": [(EYE.support, EYE.support_mask)], "recursive": True}
+    report = segment_folder(photos, tmp_path / "out", **settings, formats=["masks", "voc"], review=tmp_path / "s.html")
+    assert sorted(Path(file).name for file in report.errors) == ["link.jpg", "pipe.jpg"]
+    masks = sorted(f.name for f in (tmp_path / "out" / "masks" / "object").iterdir())
+    assert masks == ["%FF.png", "back%5Cslash.png", "line%0Abreak.png", "x.y.png"]
+    assert segment_folder(photos, tmp_path / "out", **settings, formats=["masks", "voc"]).present == 4
+    report = segment_folder(photos, tmp_path / "coco", **settings, formats=["coco"])
+    assert len(report.errors) == 3 and any("rename the picture" in error for error in report.errors.values())
+
+
 def test_an_interrupted_run_leaves_whole_files_and_goes_on(photos, tmp_path):
     for i in range(6):
         shutil.copy(EYE.query, photos / f"more{i}.jpg")
@@ -241,7 +259,7 @@ def test_folders_that_are_not_for_outputs(photos, tmp_path, embedded):
     support = {"supports": [(EYE.support, EYE.support_mask)], "segmenter": embedded}
     with pytest.raises(OutputError, match="queries are read from it"):
         segment_folder(photos, photos, **support, overwrite=True)
-    with pytest.raises(OutputError, match=r"holds 'a.jpg' and nothing that this command wrote.*--overwrite"):
+    with pytest.raises(OutputError, match=r"holds 'a.jpg' and no journal .*--overwrite"):
         segment_folder(photos, photos / "deep", **support)
     out = photos / "out"
     for _ in range(2):
@@ -261,7 +279,12 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_written(photos, tm
         {"batch_size": 0},
         {"tile": 3},
         {"supports": []},
+        {"supports": "photo.jpg"},
+        {"supports": [("photo.jpg",)]},
+        {"counterexamples": "photo.jpg"},
+        {"weights": "iir-lite0"},
         {"labels": ["objekt"]},
+        {"labels": "object"},
         {"counterexamples": [(EYE.query, "objekt")]},
         {"supports": [(EYE.support, JOBS["coins"].support_mask)]},
         {"supports": [(EYE.support, tmp_path / "none.png")]},

@@ -131,32 +131,61 @@ def segment_folder(
         Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest)
     )
     written = _checked_formats(formats)
+    shown = _listed(
+        supports, "supports", _is_support, "[('photo.jpg', 'mask.png')] or [('photo.jpg', 'mask.png', 'cat')]"
+    )
+    against = _listed(counterexamples, "counterexamples", _is_counterexample, "['photo.jpg'] or [('photo.jpg', 'cat')]")
+    if isinstance(labels, str):
+        raise ConfigError(f"labels={labels!r} must be a list of labels: [{labels!r}].")
     folder, page = Path(out), None if review is None else Path(review)
     teaching = Teaching(
-        [s if isinstance(s, Shown) else Shown(*s) for s in supports],
+        [s if isinstance(s, Shown) else Shown(*s) for s in shown],
         support_set,
         annotations,
         images,
         support_file,
-        [c if isinstance(c, tuple) else (c, None) for c in counterexamples],
+        [(c, None) if isinstance(c, (str, os.PathLike)) else (c[0], c[1]) for c in against],
         labels,
     )
     # Before the network is loaded, so that a mistyped path is told at once; once, since stdin is read once.
     places = find_places(queries, recursive=recursive, out=folder, masks=teaching.mask_files())
-    opened = segmenter or FewShotSegmenter(weights, device=device, dtype=dtype, backend=backend, threads=threads)
+    opened = segmenter
+    if opened is None:
+        opened = FewShotSegmenter(weights, device=device, dtype=dtype, backend=backend, threads=threads)
+    elif (weights, str(device), dtype, backend, threads) != (None, "auto", None, "torch", None):
+        raise ConfigError(
+            f"weights={weights!r:.100}, device={str(device)!r}, dtype={str(dtype)!r}, backend={backend!r}, "
+            f"threads={threads!r}: a segmenter keeps what it was opened with; pass these or a segmenter."
+        )
     taught = teaching.teach(opened)
     names = tuple(labels) if labels is not None else taught.supports.labels
     segment = _segmenting(taught, names, cutting, batch_size)
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
         if overwrite:
-            journal.forget()
+            journal.forget(written)
         journal.start(_settings(taught, names, cutting, written))
         if page is not None:
             check_writable_place(page)
         run = _Run(journal, names, [WRITERS[name](folder / name, names) for name in written])
         named = named_queries(places, {record.key: record.name for record in journal.records.values()})
         return run.go(named, segment, batch_size, page=page, progress=progress)
+
+
+def _listed(given: Any, name: str, fits: Callable[[Any], bool], example: str) -> list[Any]:
+    """What is given as a list; a ConfigError says how it is to be."""
+    several = [] if isinstance(given, (str, os.PathLike)) else list(given)
+    if isinstance(given, (str, os.PathLike)) or not all(map(fits, several)):
+        raise ConfigError(f"{name}={given!r:.200} must be a list such as {example}.")
+    return several
+
+
+def _is_support(support: Any) -> bool:
+    return isinstance(support, Shown) or (isinstance(support, (tuple, list)) and len(support) in (2, 3))
+
+
+def _is_counterexample(example: Any) -> bool:
+    return isinstance(example, (str, os.PathLike)) or (isinstance(example, (tuple, list)) and len(example) == 2)
 
 
 @dataclass(frozen=True)
@@ -321,7 +350,12 @@ class _Run:
         made_folder(small.parent)
         write_atomically(small, lambda beside: beside.write_bytes(thumbnail(result)))
         for writer in self.writers:
-            writer.add(query.name, result, Path(query.path))
+            try:
+                writer.add(query.name, result, Path(query.path))
+            except UnicodeEncodeError as error:
+                raise OutputError(
+                    f"{query.path!r} is no UTF-8, as files in {str(writer.folder)!r} must be: rename the picture."
+                ) from error
 
     def _check_room(self, size: int) -> None:
         """Whether the disk takes anything, after a file was not written: else an OutputError, which ends the run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from filelock import FileLock, Timeout
 
 from iir_sdk.errors import IirError, OutputError
 from iir_sdk.files import is_file, is_folder, made_folder
+from iir_sdk.formats.writer import LABELS_FILE
 
 STATE = ".iir"
 """Folder in the output folder: the journal, its lock, thumbnails."""
+
+_JOURNAL = "journal.jsonl"
 
 _FORMAT = "iir_sdk.segmenting/1"
 
@@ -108,7 +111,7 @@ class Journal:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.file = out / STATE / "journal.jsonl"
+        self.file = out / STATE / _JOURNAL
         self.settings: dict[str, Any] | None = None
         self.records: dict[str, Record] = {}
         self._length = 0
@@ -176,11 +179,13 @@ class Journal:
     def _unwritable(self, error: OSError) -> IirError:
         return OutputError(f"cannot write {str(self.file)!r}: {error}.")
 
-    def forget(self) -> None:
-        """Delete what the run wrote: its formats' folders and its state."""
-        folders = [self.out / name for name in (self.settings or {}).get("formats", ())]
+    def forget(self, formats: Iterable[str]) -> None:
+        """Delete what a run wrote: folders of its formats and of these, and its state."""
+        folders = {self.out / name for name in (*(self.settings or {}).get("formats", ()), *formats)}
+        # Folders that no writer made are somebody's own.
+        made = [folder for folder in folders if is_file(folder / LABELS_FILE)]
         try:
-            for folder in (*folders, self.out / STATE / "thumbnails"):
+            for folder in (*made, self.out / STATE / "thumbnails"):
                 if is_folder(folder):
                     shutil.rmtree(folder)
             self.file.unlink(missing_ok=True)
@@ -203,11 +208,11 @@ def held_folder(out: Path, *, overwrite: bool = False) -> Iterator[None]:
         OutputError: it cannot be made, holds what no run wrote, or another run is writing.
     """
     state = out / STATE
-    if is_folder(out) and not is_folder(state) and not overwrite:
-        present = next(out.iterdir(), None) if os.access(out, os.R_OK) else None
+    if is_folder(out) and not is_file(state / _JOURNAL) and not overwrite:
+        present = next((f for f in out.iterdir() if f != state), None) if os.access(out, os.R_OK) else None
         if present:
             raise OutputError(
-                f"{str(out)!r} holds {present.name!r} and nothing that this command wrote. Name a new or an empty "
+                f"{str(out)!r} holds {present.name!r} and no journal of a run to go on from. Name a new or an empty "
                 "--out; --overwrite (overwrite=True) writes into it, over files of the same names."
             )
     made_folder(state)

@@ -161,7 +161,7 @@ def _candidates(key: str, root: str | None) -> Iterator[str]:
     """Names for the outputs of a picture, the best first, without end."""
     path = Path(key)
     relative = path.relative_to(root) if root is not None else Path(path.name)
-    stem = relative.with_suffix("").as_posix()
+    stem = _readable(relative.with_suffix("").as_posix())
     yield stem
     with_suffix = stem + path.suffix.replace(".", "_")
     yield with_suffix
@@ -169,6 +169,13 @@ def _candidates(key: str, root: str | None) -> Iterator[str]:
     while True:
         yield f"{with_suffix}~{number}"
         number += 1
+
+
+def _readable(name: str) -> str:
+    """With backslashes, what ends lines and bytes that are no UTF-8 as in a URL, since lists hold names."""
+    return "".join(
+        f"%{ord(c) & 0xFF:02X}" if c == "\\" or not (c.isprintable() or ord(c) > 0xDFFF) else c for c in name
+    )
 
 
 def _common(roots: Collection[str]) -> str | None:

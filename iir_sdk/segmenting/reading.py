@@ -11,6 +11,7 @@ from time import perf_counter
 from PIL import Image
 
 from iir_sdk.errors import IirError
+from iir_sdk.files import is_file
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.segmenting.journal import Stamp
 from iir_sdk.segmenting.queries import Query
@@ -62,6 +63,9 @@ def _batches(queries: Sequence[Query], batch_size: int) -> Iterator[list[Query]]
 
 def _pixels(query: Query) -> int:
     """As a file's first bytes say; 0 of one that cannot be read, whose error comes when it is."""
+    # A pipe would be waited for.
+    if not is_file(query.path):
+        return 0
     try:
         with Image.open(query.path) as image:
             return image.width * image.height
