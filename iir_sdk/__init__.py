@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from iir_sdk.results.rehearsal import Rehearsal as Rehearsal
     from iir_sdk.results.segmentation import Segmentation as Segmentation
     from iir_sdk.segmenter import FewShotSegmenter as FewShotSegmenter
-    from iir_sdk.segmenting.folder import FolderReport as FolderReport
     from iir_sdk.segmenting.folder import segment_folder as segment_folder
     from iir_sdk.segmenting.large import LargeReport as LargeReport
     from iir_sdk.segmenting.large import segment_large as segment_large
+    from iir_sdk.segmenting.run import FolderReport as FolderReport
     from iir_sdk.supports.bank import Counterexample as Counterexample
     from iir_sdk.supports.bank import Support as Support
     from iir_sdk.supports.bank import SupportBank as SupportBank
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Counterexample": "iir_sdk.supports.bank",
     "FewShotSegmenter": "iir_sdk.segmenter",
-    "FolderReport": "iir_sdk.segmenting.folder",
+    "FolderReport": "iir_sdk.segmenting.run",
     "IirError": "iir_sdk.errors",
     "LargeReport": "iir_sdk.segmenting.large",
     "ModelConfig": "iir_sdk.model.config",

@@ -11,7 +11,7 @@ import click
 from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
 
 if TYPE_CHECKING:
-    from iir_sdk.segmenting.folder import FolderReport
+    from iir_sdk.segmenting.run import FolderReport
 
 _FAILED = 1
 _INTERRUPTED = 130

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from iir_sdk.engines.base import Backend
 from iir_sdk.engines.tiled import Tile, Tiling
-from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError
-from iir_sdk.files import check_writable_place, made_folder, write_atomically
+from iir_sdk.errors import ConfigError
+from iir_sdk.files import check_writable_place
 from iir_sdk.formats.registry import WRITERS
-from iir_sdk.formats.writer import Writer
-from iir_sdk.pictures.load import Picture
 from iir_sdk.records import did_you_mean
 from iir_sdk.results.cleaning import Cleaning
-from iir_sdk.results.segmentation import Cut, Segmentation
+from iir_sdk.results.segmentation import Cut
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.segmenting.journal import STATE, Journal, Record, Row, held_folder
-from iir_sdk.segmenting.queries import Query, find_places, named_queries
-from iir_sdk.segmenting.reading import Read, read_batches
-from iir_sdk.segmenting.review import thumbnail, write_review
-from iir_sdk.segmenting.supports import PathText, Shown, Teaching, fingerprint
-from iir_sdk.segmenting.table import in_order_of_need, rows_of, write_table
+from iir_sdk.segmenting.journal import Journal, held_folder
+from iir_sdk.segmenting.queries import find_places, named_queries
+from iir_sdk.segmenting.run import Cutting, FolderReport, Run, batch_segmenter, settings_of
+from iir_sdk.segmenting.supports import PathText, Shown, Teaching
 
 if TYPE_CHECKING:
     import torch
@@ -38,27 +27,10 @@ if TYPE_CHECKING:
     from iir_sdk.engines.devices import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
 
+_AS_OPENED = {"weights": None, "device": "auto", "dtype": None, "backend": "torch", "threads": None}
+
 FORMATS = ("masks", "overlay")
 """Written where nothing else is said."""
-
-
-@dataclass(frozen=True)
-class FolderReport:
-    """What a run did.
-
-    Attributes:
-        out: the output folder.
-        rows: a row a picture and label, also of earlier runs into this folder; what needs a look first.
-        segmented: how many pictures were segmented now.
-        present: how many had been done by an earlier run.
-        errors: why pictures have no masks, by file.
-    """
-
-    out: Path
-    rows: tuple[Row, ...] = field(repr=False)
-    segmented: int
-    present: int
-    errors: dict[str, str]
 
 
 def segment_folder(
@@ -127,9 +99,7 @@ def segment_folder(
         ConfigError: an argument is out of its range.
         MissingDependencyError: a package that a format or the cleaning needs is not installed.
     """
-    cutting = _Cutting(
-        Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest)
-    )
+    cutting = Cutting(Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest))
     written = _checked_formats(formats)
     shown = _listed(
         supports, "supports", _is_support, "[('photo.jpg', 'mask.png')] or [('photo.jpg', 'mask.png', 'cat')]"
@@ -149,27 +119,29 @@ def segment_folder(
     )
     # Before the network is loaded, so that a mistyped path is told at once; once, since stdin is read once.
     places = find_places(queries, recursive=recursive, out=folder, masks=teaching.mask_files())
-    opened = segmenter
-    if opened is None:
-        opened = FewShotSegmenter(weights, device=device, dtype=dtype, backend=backend, threads=threads)
-    elif (weights, str(device), dtype, backend, threads) != (None, "auto", None, "torch", None):
-        raise ConfigError(
-            f"weights={weights!r:.100}, device={str(device)!r}, dtype={str(dtype)!r}, backend={backend!r}, "
-            f"threads={threads!r}: a segmenter keeps what it was opened with; pass these or a segmenter."
-        )
-    taught = teaching.teach(opened)
+    opening = {"weights": weights, "device": device, "dtype": dtype, "backend": backend, "threads": threads}
+    taught = teaching.teach(_opened(segmenter, opening))
     names = tuple(labels) if labels is not None else taught.supports.labels
-    segment = _segmenting(taught, names, cutting, batch_size)
+    segment = batch_segmenter(taught, names, cutting, batch_size)
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
         if overwrite:
             journal.forget(written)
-        journal.start(_settings(taught, names, cutting, written))
+        journal.start(settings_of(taught, names, cutting, written))
         if page is not None:
             check_writable_place(page)
-        run = _Run(journal, names, [WRITERS[name](folder / name, names) for name in written])
+        run = Run(journal, names, [WRITERS[name](folder / name, names) for name in written])
         named = named_queries(places, {record.key: record.name for record in journal.records.values()})
         return run.go(named, segment, batch_size, page=page, progress=progress)
+
+
+def _opened(segmenter: FewShotSegmenter | None, opening: dict[str, Any]) -> FewShotSegmenter:
+    if segmenter is None:
+        return FewShotSegmenter(**opening)
+    if {**opening, "device": str(opening["device"])} != _AS_OPENED:
+        told = ", ".join(f"{name}={value!r:.100}" for name, value in opening.items())
+        raise ConfigError(f"{told}: a segmenter keeps what it was opened with; pass these or a segmenter.")
+    return segmenter
 
 
 def _listed(given: Any, name: str, fits: Callable[[Any], bool], example: str) -> list[Any]:
@@ -188,19 +160,6 @@ def _is_counterexample(example: Any) -> bool:
     return isinstance(example, (str, os.PathLike)) or (isinstance(example, (tuple, list)) and len(example) == 2)
 
 
-@dataclass(frozen=True)
-class _Cutting:
-    """How pictures become masks."""
-
-    cut: Cut
-    tiling: Tiling
-    cleaning: Cleaning
-
-    def arguments(self) -> dict[str, Any]:
-        """Of ``predict_many``."""
-        return {**asdict(self.cut), **asdict(self.tiling)}
-
-
 def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     if isinstance(formats, str) or not formats:
         raise ConfigError(f"formats={formats!r} must be several names in a list: {', '.join(WRITERS)}.")
@@ -208,179 +167,3 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
         if name not in WRITERS:
             raise ConfigError(f"no format {name!r}{did_you_mean(name, WRITERS, 'formats')}")
     return tuple(dict.fromkeys(formats))
-
-
-def _settings(
-    segmenter: FewShotSegmenter, labels: Sequence[str], cutting: _Cutting, formats: Sequence[str]
-) -> dict[str, Any]:
-    """All that outputs depend on, as plain values."""
-    identity = segmenter.engine.identity
-    return {
-        "supports": fingerprint(segmenter),
-        "weights": identity.name,
-        "sha256": identity.sha256,
-        "backend": identity.backend,
-        "precision": identity.precision,
-        "token_budget": segmenter.token_budget,
-        "labels": list(labels),
-        # Of numpy's numbers the plain ones, as they come back from the journal.
-        **{name: _plain(value) for name, value in {**cutting.arguments(), **asdict(cutting.cleaning)}.items()},
-        "formats": sorted(formats),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-_Outcome: TypeAlias = "tuple[Read, Segmentation | IirError, float]"
-
-
-def _segmenting(
-    segmenter: FewShotSegmenter, labels: Sequence[str], cutting: _Cutting, batch_size: int
-) -> Callable[[list[Read]], list[_Outcome]]:
-    """What segments a batch; arguments are checked now."""
-    settings = {"labels": labels, **cutting.arguments()}
-    segmenter.predict_many([], batch_size=batch_size, **settings)
-
-    def segment(batch: list[Read]) -> list[_Outcome]:
-        start = perf_counter()
-        pictures: list[Any] = [read.outcome for read in batch if isinstance(read.outcome, Picture)]
-        predictions = segmenter.predict_many(pictures, batch_size=max(1, len(pictures)), on_error="skip", **settings)
-        results = iter([replace(result, cleaning=cutting.cleaning) for result in predictions])
-        failed = {skip.position: skip.error for skip in predictions.skipped}
-        segmented = iter([failed[i] if i in failed else next(results) for i in range(len(pictures))])
-        seconds = (perf_counter() - start) / max(1, len(pictures))
-        return [
-            (read, read.outcome if isinstance(read.outcome, IirError) else next(segmented), read.seconds + seconds)
-            for read in batch
-        ]
-
-    return segment
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One call's work on an output folder that it holds."""
-
-    journal: Journal
-    labels: tuple[str, ...]
-    writers: list[Writer]
-
-    @property
-    def out(self) -> Path:
-        return self.journal.out
-
-    def go(
-        self,
-        queries: Sequence[Query],
-        segment: Callable[[list[Read]], list[_Outcome]],
-        batch_size: int,
-        *,
-        page: Path | None,
-        progress: bool,
-    ) -> FolderReport:
-        """Do what is not done, and write what belongs to all pictures, also where the work is interrupted."""
-        records = self.journal.records
-        keys = {query.key for query in queries}
-        for key in [key for key, record in records.items() if record.failed and key not in keys]:
-            # Without masks, and nobody asks for it any more.
-            del records[key]
-        pending = [q for q in queries if q.key not in records or not records[q.key].stands(self.out)]
-        present = len(queries) - len(pending)
-        bar = tqdm(total=len(queries), initial=present, unit=" pictures", disable=not progress, smoothing=0.1)
-        try:
-            with bar, ThreadPoolExecutor(1, thread_name_prefix="iir-write") as writing:
-                last: Future[None] | None = None
-                for batch in read_batches(pending, batch_size):
-                    outcomes = segment(batch)
-                    if last is not None:
-                        last.result()
-                    last = writing.submit(self._write_batch, outcomes, bar)
-                if last is not None:
-                    last.result()
-        except KeyboardInterrupt:
-            self._finish(page)
-            raise
-        except OutputError as error:
-            done = sum(not record.failed for record in records.values())
-            raise OutputError(
-                f"{error} {done} pictures are done and stay; make room, and the same call goes on behind them."
-            ) from error
-        rows = self._finish(page)
-        errors = {row.file: row.error for row in rows if row.error}
-        return FolderReport(self.out, tuple(rows), len(pending) - len(errors), present, errors)
-
-    def _write_batch(self, outcomes: list[_Outcome], bar: Any) -> None:
-        for read, outcome, seconds in outcomes:
-            self._write(read, outcome, seconds)
-            bar.update()
-
-    def _write(self, read: Read, outcome: Segmentation | IirError, seconds: float) -> None:
-        """Everything of one picture, the journal's line last."""
-        start, query = perf_counter(), read.query
-        files = self._files(query.name)
-        try:
-            if isinstance(outcome, IirError):
-                raise outcome
-            self._write_files(query, outcome)
-            rows = rows_of(query.path, outcome, seconds + perf_counter() - start)
-        except MissingDependencyError:
-            raise
-        except IirError as error:
-            if isinstance(error, OutputError) and isinstance(outcome, Segmentation):
-                self._check_room(outcome.image.nbytes)
-            # What an earlier run wrote is not this picture's any more.
-            for file in files:
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
-            files, rows = [], (Row(query.path, error=str(error)),)
-        relative = tuple(file.relative_to(self.out).as_posix() for file in files)
-        self.journal.add(Record(query.key, query.name, read.stamp, relative, rows))
-
-    def _files(self, name: str) -> list[Path]:
-        try:
-            return [self._thumbnail(name), *(file for writer in self.writers for file in writer.files(name))]
-        except OutputError:
-            # No name for a file: adding says so.
-            return []
-
-    def _write_files(self, query: Query, result: Segmentation) -> None:
-        small = self._thumbnail(query.name)
-        made_folder(small.parent)
-        write_atomically(small, lambda beside: beside.write_bytes(thumbnail(result)))
-        for writer in self.writers:
-            try:
-                writer.add(query.name, result, Path(query.path))
-            except UnicodeEncodeError as error:
-                raise OutputError(
-                    f"{query.path!r} is no UTF-8, as files in {str(writer.folder)!r} must be: rename the picture."
-                ) from error
-
-    def _check_room(self, size: int) -> None:
-        """Whether the disk takes anything, after a file was not written: else an OutputError, which ends the run.
-
-        Encoders of pictures do not say why they failed.
-        """
-        probe = self.out / STATE / "probe"
-        try:
-            probe.write_bytes(bytes(size + (1 << 20)))
-        except OSError as error:
-            raise OutputError(f"cannot write into {str(self.out)!r}: {error}.") from error
-        finally:
-            with suppress(OSError):
-                probe.unlink(missing_ok=True)
-
-    def _thumbnail(self, name: str) -> Path:
-        return self.out / STATE / "thumbnails" / f"{name}.jpg"
-
-    def _finish(self, page: Path | None) -> list[Row]:
-        for writer in self.writers:
-            writer.finish()
-        records = list(self.journal.records.values())
-        rows = in_order_of_need(row for record in records for row in record.rows)
-        write_table(self.out / "results.csv", rows)
-        if page is not None:
-            thumbnails = {r.rows[0].file: self._thumbnail(r.name) for r in records if r.rows and not r.failed}
-            write_review(page, rows, thumbnails, self.labels)
-        return rows
