@@ -86,3 +86,9 @@ def test_a_tile_that_is_none_is_refused(segmenter, tile):
 def test_an_overlap_out_of_its_range_is_refused(segmenter, overlap):
     with pytest.raises(ConfigError, match="overlap="):
         segmenter.predict_many([COINS.query], tile=300, overlap=overlap)
+
+
+def test_a_large_picture_without_the_object_gets_no_more_of_it(segmenter):
+    grass = np.tile(load_picture(JOBS["grass"].query).pixels, (2, 3, 1))
+    whole, automatic = (segmenter.predict(grass, tile=tile) for tile in (None, "auto"))
+    assert np.array_equal(whole.mask, automatic.mask) and automatic.score == whole.score

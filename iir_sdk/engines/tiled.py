@@ -35,7 +35,7 @@ _TRACE = -5.0
 """Log-odds, at a cell, of what may be a trace."""
 _PROBES = 4
 """Tiles that decide, those with the clearest traces, whether the others are worth their time."""
-_GAIN, _LEAST_SURE, _SURE = 0.02, 0.25, 0.85
+_GAIN, _LEAST_SURE, _SURE = 0.02, 0.3, 0.85
 """By how much tiles' confidence must be higher than the coarser answer's; how sure, score times confidence, tiles must
 be at least; and how sure an answer needs no closer look."""
 _MOST_CELLS = 12_000_000
@@ -182,7 +182,7 @@ class _Look:
         """For a scale's labels: that of the closest look that pays."""
         near = self._tiles(whole, scale.side)
         if self._everywhere:
-            return self._laid(whole, near, near.places, scale)
+            return self._laid(whole, near, near.places, scale).segmented()
         zoom = max(self._picture.size) / scale.side
         if zoom < _ZOOM or (_sureness(_scores(whole)) > _SURE).all():
             return whole
@@ -190,8 +190,9 @@ class _Look:
             return self._surer(whole, whole, near, scale)
         far = self._tiles(whole, _FIRST * scale.side)
         places = far.places if zoom > _TRACED * _FIRST else sorted(self._traced(whole, far))
-        first = self._laid(whole, far, places, scale)
-        return self._surer(_better(first, whole), first, near, scale)
+        blend = self._laid(whole, far, places, scale)
+        first = blend.segmented()
+        return self._surer(_better(first, whole, blend.typical_scores), first, near, scale)
 
     def _tiles(self, whole: Segmented, side: float) -> Tiles:
         return Tiles.of(self._picture.size, side, whole.leads.shape[1], self._overlap)
@@ -203,16 +204,17 @@ class _Look:
         """
         places = self._traced(traces, tiles)
         probes = [answer for _, answer in self._looks(tiles, places[:_PROBES], scale)]
-        if not probes or not (_gains(_mean(probes), coarse) & (_sureness(_mean(probes)) > _LEAST_SURE)).any():
+        if not probes or not _gains(_mean(probes), coarse).any():
             return coarse
         # Row by row: a file's rows are read together.
-        return _better(self._laid(coarse, tiles, sorted(places), scale), coarse)
+        blend = self._laid(coarse, tiles, sorted(places), scale)
+        return _better(blend.segmented(), coarse, blend.typical_scores)
 
-    def _laid(self, coarse: Segmented, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Segmented:
+    def _laid(self, coarse: Segmented, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Blend:
         blend = Blend(tiles, coarse)
         for place, answer in self._looks(tiles, places, scale):
             blend.add(place, answer)
-        return blend.segmented()
+        return blend
 
     def _looks(self, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Iterator[tuple[Place, Segmented]]:
         """What the network says of each tile."""
@@ -255,23 +257,30 @@ def _mean(answers: Sequence[Segmented]) -> NDArray[np.float32]:
 
 
 def _gains(scores: NDArray[np.float32], coarse: Segmented) -> NDArray[np.bool_]:
-    """Bool ``(L,)``: of which labels more of the mask is right, as far as the network can tell.
+    """Bool ``(L,)``: of which labels there may be any, and more of the mask is right, as far as the network can tell.
 
-    A score says whether there is any object, and more tiles find one more often, right or wrong; so it is left out.
+    A score says whether there is any object, and more tiles find one more often, right or wrong; so a higher one alone
+    is no gain.
     """
-    return np.asarray(scores[:, 1] > _scores(coarse)[:, 1] + _GAIN)
+    return np.asarray((scores[:, 1] > _scores(coarse)[:, 1] + _GAIN) & (_sureness(scores) > _LEAST_SURE))
 
 
-def _better(laid: Segmented, coarse: Segmented) -> Segmented:
-    """Of each label the tiles' answer where it gains, else the coarse one; that itself where none gains."""
-    gains = _gains(_scores(laid), coarse)
+def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32]) -> Segmented:
+    """Of each label the tiles' answer where it gains, else the coarse one; that itself where none gains.
+
+    ``typical (L,)`` are the tiles' scores as :attr:`Blend.typical_scores`.
+    """
+    scores = _scores(laid)
+    if laid.scores is not None:
+        scores = np.stack([typical, scores[:, 1]], 1)
+    gains = _gains(scores, coarse)
     if gains.all() or not gains.any():
         return laid if gains.all() else coarse
     coarse = at_grid(coarse, (laid.leads.shape[1], laid.leads.shape[2]))
-    maps, scores = gains[:, None, None], None
+    maps, joined = gains[:, None, None], None
     if laid.scores is not None and coarse.scores is not None:
-        scores = np.where(gains[:, None], laid.scores, coarse.scores)
-    return Segmented(np.where(maps, laid.leads, coarse.leads), np.where(maps, laid.priors, coarse.priors), scores)
+        joined = np.where(gains[:, None], laid.scores, coarse.scores)
+    return Segmented(np.where(maps, laid.leads, coarse.leads), np.where(maps, laid.priors, coarse.priors), joined)
 
 
 def _rows(segmented: Segmented, columns: Sequence[int]) -> Segmented:

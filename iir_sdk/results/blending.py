@@ -30,6 +30,7 @@ class Blend:
         self._presence = np.zeros(len(whole.leads), np.float32)
         self._confidence = np.zeros_like(self._presence)
         self._cells = np.zeros_like(self._presence)
+        self._claimed, self._likely = np.zeros_like(self._presence), np.zeros_like(self._presence)
 
     def add(self, place: Place, tile: Segmented) -> None:
         """Lay a tile's answer to its place."""
@@ -47,6 +48,17 @@ class Blend:
             np.maximum(self._presence, tile.scores[:, 0], out=self._presence)
             self._confidence += cells * tile.scores[:, 1]
             self._cells += cells
+            claimed = (tile.leads > 0).sum((1, 2)).astype(np.float32)
+            self._claimed += claimed
+            self._likely += claimed * tile.scores[:, 0]
+
+    @property
+    def typical_scores(self) -> NDArray[np.float32]:
+        """Float32 ``(L,)`` in [0, 1]: the mean of tiles' scores, by how much of a label each claims; 0 for none.
+
+        Unlike the highest one it does not grow with the number of tiles.
+        """
+        return np.asarray(self._likely / np.maximum(1, self._claimed))
 
     def segmented(self) -> Segmented:
         """All as of one picture, at the tiles' grid; it can be asked for once.
