@@ -35,9 +35,9 @@ _TRACE = -5.0
 """Log-odds, at a cell, of what may be a trace."""
 _PROBES = 4
 """Tiles that decide, those with the clearest traces, whether the others are worth their time."""
-_GAIN, _LEAST_SURE, _SURE = 0.02, 0.3, 0.85
-"""By how much tiles' confidence must be higher than the coarser answer's; how sure, score times confidence, tiles must
-be at least; and how sure an answer needs no closer look."""
+_GAIN, _LEAST_LIKELY, _LEAST_SURE, _SURE = 0.02, 0.7, 0.25, 0.85
+"""By how much tiles' confidence must be higher than the coarser answer's; the least mean of their scores, and of score
+times confidence; and how sure an answer needs no closer look."""
 _MOST_CELLS = 12_000_000
 """Of all labels' maps together: what they need does not grow with the picture."""
 _MOST = 1000
@@ -262,7 +262,8 @@ def _gains(scores: NDArray[np.float32], coarse: Segmented) -> NDArray[np.bool_]:
     A score says whether there is any object, and more tiles find one more often, right or wrong; so a higher one alone
     is no gain.
     """
-    return np.asarray((scores[:, 1] > _scores(coarse)[:, 1] + _GAIN) & (_sureness(scores) > _LEAST_SURE))
+    likely = (scores[:, 0] > _LEAST_LIKELY) & (_sureness(scores) > _LEAST_SURE)
+    return np.asarray(likely & (scores[:, 1] > _scores(coarse)[:, 1] + _GAIN))
 
 
 def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32]) -> Segmented:
