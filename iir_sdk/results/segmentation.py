@@ -370,11 +370,9 @@ class Cut:
 
 def scores_of(segmented: Segmented, cut: Cut) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores and confidences, ``(L,)`` in [0, 1], see :class:`Segmentation`."""
-    scores = segmented.scores
-    if scores is None:
-        scores = mean_probabilities(segmented.leads, cut.threshold)
-    presence, confidence = scores[:, 0], scores[:, 1]
-    masked = (sigmoid(segmented.leads.copy()) > cut.threshold).any((1, 2)) & (presence >= cut.absent_below)
+    leads, scores = segmented.leads, segmented.scores
+    presence, confidence = (mean_probabilities(leads, cut.threshold) if scores is None else scores).T
+    masked = (sigmoid(leads.copy()) > cut.threshold).any((1, 2)) & (presence >= cut.absent_below)
     return presence, np.where(masked, confidence, np.float32(0))
 
 
@@ -387,11 +385,11 @@ def segmentation(
     timings: Mapping[str, float],
 ) -> Segmentation:
     """What an engine made of a picture ``(H, W, 3)``, as a result."""
-    presence, confidences = scores_of(segmented, cut)
+    scores, confidences = scores_of(segmented, cut)
     return Segmentation(
         labels=labels,
         leads=segmented.leads,
-        scores=presence,
+        scores=scores,
         confidences=confidences,
         grid_priors=segmented.priors,
         timings=Timings(timings),
