@@ -32,8 +32,7 @@ else:
     Detections: TypeAlias = Any
 
 _OF_LABELS = ("labels", "leads", "scores", "confidences", "grid_priors")
-_REPR_SIDE = 256
-_SHOWN_SIDE = 768
+_REPR_SIDE, _SHOWN_SIDE = 256, 768
 
 
 class Timings(Mapping[str, float]):
@@ -372,8 +371,8 @@ def scores_of(segmented: Segmented, cut: Cut) -> tuple[NDArray[np.float32], NDAr
     """Scores and confidences, ``(L,)`` in [0, 1], see :class:`Segmentation`."""
     leads, scores = segmented.leads, segmented.scores
     presence, confidence = (mean_probabilities(leads, cut.threshold) if scores is None else scores).T
-    masked = (sigmoid(leads.copy()) > cut.threshold).any((1, 2)) & (presence >= cut.absent_below)
-    return presence, np.where(masked, confidence, np.float32(0))
+    masked = (sigmoid(leads.copy()) > cut.threshold).any((1, 2))
+    return presence, np.where(masked & (presence >= cut.absent_below), confidence, np.float32(0))
 
 
 def segmentation(
