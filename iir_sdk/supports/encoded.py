@@ -42,13 +42,13 @@ class EncodedSupport(SupportRecord[Numbers]):
         """
         if not counterexamples:
             return self
-        joined = self.tokens
+        lists = [self.tokens]
         for tokens in counterexamples:
             share = tokens.mass.astype(np.float32) / len(counterexamples)
-            tokens = replace(tokens, mass=np.repeat(share, self.shots, 1).astype(np.float16))
-            pairs = zip(joined.parts(), tokens.parts(), strict=True)
-            joined = Tokens(*(np.concatenate([a, b], axis) for (axis, a), (_, b) in pairs))
-        return self.with_tokens(joined)
+            lists.append(replace(tokens, mass=np.repeat(share, self.shots, 1).astype(np.float16)))
+        # All at once: one after the other would copy what is joined already for each further one.
+        parts = zip(*(tokens.parts() for tokens in lists), strict=True)
+        return self.with_tokens(Tokens(*(np.concatenate([array for _, array in part], part[0][0]) for part in parts)))
 
     def within(self, budget: int) -> EncodedSupport:
         """One task with at most ``budget`` tokens: similar ones of the same side are merged into their mean."""

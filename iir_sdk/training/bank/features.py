@@ -219,8 +219,8 @@ class FeatureBank:
         """
         view, object_mask = self.views[query], self.mask(query, key) != 0
         beside = [other for other in view.keys if other != key and self._apart(query, other, object_mask)]
-        others = [k for k in beside if k in self._members] or [k for k in self._of_set(key[0]) if k not in view.keys]
-        others = [other for other in others if other != key]
+        of_set = (k for k in self._members if k[0] == key[0] and k != key and k not in view.keys)
+        others = [k for k in beside if k in self._members] or list(of_set)
         if not others:
             return None
         other = rng.choice(others)
@@ -235,9 +235,6 @@ class FeatureBank:
         """Whether a class shares hardly anything with the object, where a view shows both."""
         mask = self.mask(slot, key) == 1
         return float((mask & object_mask).sum()) <= _OVERLAP * float(mask.sum())
-
-    def _of_set(self, name: str) -> list[ClassKey]:
-        return [key for key in self._members if key[0] == name]
 
     def _sources(self, slot: int, key: ClassKey) -> frozenset[str]:
         view = self.views[slot]
