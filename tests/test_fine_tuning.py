@@ -12,7 +12,6 @@ import torch
 
 from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import ConfigError, DatasetError
-from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.training import start
@@ -22,18 +21,9 @@ from iir_sdk.training.start import TrainedParts, build_trainer
 from iir_sdk.weights.checkpoint_file import Checkpoint, read_checkpoint, save_checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
 from tests.command import output_of
+from tests.test_presence import CONFIG as PRESENCE
 
-CONFIG = ModelConfig(
-    backbone="test_efficientnet",
-    width=8,
-    blocks=1,
-    cross_blocks=1,
-    heads=1,
-    head_width=8,
-    self_support=True,
-    dictionary=6,
-    presence=True,
-)
+CONFIG = replace(PRESENCE, dictionary=6)
 SHORT = ("--set", "steps=4", "--set", "run.save_every=2", "--set", "run.log_every=1", "--set", "bank.views=12")
 
 

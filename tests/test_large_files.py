@@ -6,27 +6,16 @@ import numpy as np
 import pytest
 
 from iir_sdk import FewShotSegmenter, segment_large
-from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import ConfigError, ImageError, OutputError, PictureNotFoundError
 from iir_sdk.formats.raster import opened_raster
 from iir_sdk.pictures.load import load_picture
+from tests.test_tiled_pictures import COINS, JOBS, iou, segmenter
+
+__all__ = ["segmenter"]
 
 rasterio = pytest.importorskip("rasterio")
 
-JOBS = {job.name: job for job in read_jobs()}
-COINS = JOBS["coins"]
 PIXELS, TRUTH = load_picture(COINS.query).pixels, COINS.truth()
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    segmenter = FewShotSegmenter()
-    segmenter.add_support(COINS.support, COINS.support_mask, label="coin")
-    return segmenter
-
-
-def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float((mask & truth).sum() / (mask | truth).sum())
 
 
 def written(path, bands: np.ndarray, **form):
