@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from iir_sdk.supports.bank import Counterexample as Counterexample
     from iir_sdk.supports.bank import Support as Support
     from iir_sdk.supports.bank import SupportBank as SupportBank
+    from iir_sdk.video.frames import FrameMask as FrameMask
+    from iir_sdk.video.frames import VideoFrame as VideoFrame
+    from iir_sdk.video.frames import segment_frames as segment_frames
+    from iir_sdk.video.segment import VideoReport as VideoReport
+    from iir_sdk.video.segment import segment_video as segment_video
     from iir_sdk.weights.entry import WeightsEntry as WeightsEntry
     from iir_sdk.weights.manifest import list_weights as list_weights
     from iir_sdk.weights.manifest import weights_info as weights_info
@@ -28,6 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Counterexample": "iir_sdk.supports.bank",
     "FewShotSegmenter": "iir_sdk.segmenter",
+    "FrameMask": "iir_sdk.video.frames",
     "FolderReport": "iir_sdk.segmenting.run",
     "IirError": "iir_sdk.errors",
     "LargeReport": "iir_sdk.segmenting.large",
@@ -36,10 +42,14 @@ _HOMES = {
     "Segmentation": "iir_sdk.results.segmentation",
     "Support": "iir_sdk.supports.bank",
     "SupportBank": "iir_sdk.supports.bank",
+    "VideoFrame": "iir_sdk.video.frames",
+    "VideoReport": "iir_sdk.video.segment",
     "WeightsEntry": "iir_sdk.weights.entry",
     "list_weights": "iir_sdk.weights.manifest",
     "segment_folder": "iir_sdk.segmenting.folder",
+    "segment_frames": "iir_sdk.video.frames",
     "segment_large": "iir_sdk.segmenting.large",
+    "segment_video": "iir_sdk.video.segment",
     "weights_info": "iir_sdk.weights.manifest",
 }
 __all__ = ["__version__", *_HOMES]

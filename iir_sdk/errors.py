@@ -29,6 +29,10 @@ class PictureNotFoundError(IirError, FileNotFoundError):
     """A picture or mask path that does not exist."""
 
 
+class VideoError(IirError, ValueError):
+    """A video cannot be used, or only up to a frame: no video, damaged, cut off, or of changing size."""
+
+
 class LabelError(IirError, KeyError):
     """A label that is unknown, missing, or must be named."""
 

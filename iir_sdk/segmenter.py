@@ -6,7 +6,7 @@ import os
 import reprlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +233,21 @@ class FewShotSegmenter(Taught):
         if not np.isfinite(segmented.leads).all():
             raise self._overflow
         return names, segmented
+
+    def segment_beside(
+        self, picture: Picture, further: Sequence[TaskGroup], *, labels: Sequence[str] | None, cut: Cut
+    ) -> tuple[tuple[str, ...], Segmented, Mapping[str, float]]:
+        """Labels, and maps at the network's grid by their supports and, behind these, by further tasks; milliseconds.
+
+        :func:`iir_sdk.segment_video` segments by what earlier frames showed, beside the supports. Raises as
+        :meth:`predict` does.
+        """
+        names, tasks, _ = self._asked(labels, cut, Tiling())
+        behind = [TaskGroup(tuple(len(names) + column for column in task.columns), task.state) for task in further]
+        (segmented,), timings = self.engine.segment([picture.pixels], [*tasks, *behind])
+        if not np.isfinite(segmented.leads).all():
+            raise self._overflow
+        return names, segmented, timings
 
     def _segmenting(
         self, labels: Sequence[str] | None, cut: Cut, tiling: Tiling

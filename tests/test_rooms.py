@@ -23,7 +23,7 @@ FLOORS = (
     ("segmenter",),
     ("data",),
     ("segmenting", "evaluation"),
-    ("training",),
+    ("video", "training"),
     ("cli",),
 )
 """From the ground up: a room imports only from floors below its own."""

@@ -13,6 +13,7 @@ from iir_sdk.cli.evaluate import calibrate, evaluate
 from iir_sdk.cli.export import export
 from iir_sdk.cli.segment import segment
 from iir_sdk.cli.train import bank, pretrain, train
+from iir_sdk.cli.video import video
 from iir_sdk.cli.weights import weights
 from iir_sdk.errors import IirError
 
@@ -34,5 +35,5 @@ def main() -> None:
     """Few-shot segmentation: one picture with a mask, and every other picture gets that thing masked."""
 
 
-for _command in (segment, demo, data, weights, export, bank, train, calibrate, pretrain, evaluate, ablate):
+for _command in (segment, video, demo, data, weights, export, bank, train, calibrate, pretrain, evaluate, ablate):
     main.add_command(_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,16 +100,14 @@ def segment_folder(
         MissingDependencyError: a package that a format or the cleaning needs is not installed.
     """
     cutting = Cutting(Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest))
-    written = _checked_formats(formats)
-    shown = _listed(
-        supports, "supports", _is_support, "[('photo.jpg', 'mask.png')] or [('photo.jpg', 'mask.png', 'cat')]"
-    )
+    written = checked_formats(formats, WRITERS)
+    shown = listed_supports(supports)
     against = _listed(counterexamples, "counterexamples", _is_counterexample, "['photo.jpg'] or [('photo.jpg', 'cat')]")
     if isinstance(labels, str):
         raise ConfigError(f"labels={labels!r} must be a list of labels: [{labels!r}].")
     folder, page = Path(out), None if review is None else Path(review)
     teaching = Teaching(
-        [s if isinstance(s, Shown) else Shown(*s) for s in shown],
+        shown,
         support_set,
         annotations,
         images,
@@ -120,7 +118,7 @@ def segment_folder(
     # Before the network is loaded, so that a mistyped path is told at once; once, since stdin is read once.
     places = find_places(queries, recursive=recursive, out=folder, masks=teaching.mask_files())
     opening = {"weights": weights, "device": device, "dtype": dtype, "backend": backend, "threads": threads}
-    taught = teaching.teach(_opened(segmenter, opening))
+    taught = teaching.teach(opened_segmenter(segmenter, opening))
     names = tuple(labels) if labels is not None else taught.supports.labels
     segment = batch_segmenter(taught, names, cutting, batch_size)
     with held_folder(folder, overwrite=overwrite):
@@ -135,13 +133,21 @@ def segment_folder(
         return run.go(named, segment, batch_size, page=page, progress=progress)
 
 
-def _opened(segmenter: FewShotSegmenter | None, opening: dict[str, Any]) -> FewShotSegmenter:
+def opened_segmenter(segmenter: FewShotSegmenter | None, opening: dict[str, Any]) -> FewShotSegmenter:
+    """The given one, or one opened by these arguments; a ConfigError where both say something."""
     if segmenter is None:
         return FewShotSegmenter(**opening)
     if {**opening, "device": str(opening["device"])} != _AS_OPENED:
         told = ", ".join(f"{name}={value!r:.100}" for name, value in opening.items())
         raise ConfigError(f"{told}: a segmenter keeps what it was opened with; pass these or a segmenter.")
     return segmenter
+
+
+def listed_supports(supports: Iterable[Any]) -> list[Shown]:
+    """Supports as records; a ConfigError says how they are to be given."""
+    example = "[('photo.jpg', 'mask.png')] or [('photo.jpg', 'mask.png', 'cat')]"
+    shown = _listed(supports, "supports", _is_support, example)
+    return [s if isinstance(s, Shown) else Shown(*s) for s in shown]
 
 
 def _listed(given: Any, name: str, fits: Callable[[Any], bool], example: str) -> list[Any]:
@@ -160,10 +166,11 @@ def _is_counterexample(example: Any) -> bool:
     return isinstance(example, (str, os.PathLike)) or (isinstance(example, (tuple, list)) and len(example) == 2)
 
 
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+def checked_formats(formats: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """Names of formats, each once; a ConfigError for what is none."""
     if isinstance(formats, str) or not formats:
-        raise ConfigError(f"formats={formats!r} must be several names in a list: {', '.join(WRITERS)}.")
+        raise ConfigError(f"formats={formats!r} must be several names in a list: {', '.join(known)}.")
     for name in formats:
-        if name not in WRITERS:
-            raise ConfigError(f"no format {name!r}{did_you_mean(name, WRITERS, 'formats')}")
+        if name not in known:
+            raise ConfigError(f"no format {name!r}{did_you_mean(name, known, 'formats')}")
     return tuple(dict.fromkeys(formats))

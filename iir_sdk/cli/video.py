@@ -1,0 +1,104 @@
+"""``iir-sdk video``: masks for the frames of a video."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
+
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("video", type=PATH, metavar="VIDEO")
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="[FRAME=]MASK[:LABEL]",
+    help="Mask of a frame of it, by its number; without one of the first frame; repeat for more.",
+)
+@click.option(
+    "--support",
+    "supports",
+    nargs=2,
+    multiple=True,
+    metavar="PHOTO MASK[:LABEL]",
+    help="A picture from elsewhere and its mask; repeat for more.",
+)
+@click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
+@click.option("--label", "labels", multiple=True, help="Use these labels alone; default: all that supports have.")
+@click.option("--out", type=PATH, required=True, help="Folder for everything that is written.")
+@click.option(
+    "--format",
+    "formats",
+    default="masks,video",
+    show_default=True,
+    metavar="NAME,...",
+    help="What to write: video, masks, map, overlay, coco, coco-polygons, yolo, labelme, voc.",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")
+@click.option(
+    "--absent-below",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Score below which a mask is left empty; 0.5 where frames may well not show the object.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(0, 100),
+    default=3,
+    show_default=True,
+    help="Frames that are remembered for each label; 0: each frame by itself.",
+)
+@click.option("--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew.")
+@WEIGHTS
+@click.option("--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]), default="torch", show_default=True)
+@DEVICE
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="To compute in.",
+)
+@click.option("--threads", type=click.IntRange(1), help="To compute with; default: all cores.")
+def video(
+    video: Path,
+    masks: tuple[str, ...],
+    supports: tuple[tuple[str, str], ...],
+    labels: tuple[str, ...],
+    formats: str,
+    **settings: Any,
+) -> None:
+    """Mask the same thing in all frames of a VIDEO, by a mask of one frame or several.
+
+    \b
+    iir-sdk video clip.mp4 --mask first_frame.png --out masks
+
+    In --out lie overlay.mp4 to look at, a folder a format, and results.csv.
+    """
+    from iir_sdk.segmenting.supports import Shown
+    from iir_sdk.video.frames import FrameMask
+    from iir_sdk.video.segment import segment_video
+
+    try:
+        report = segment_video(
+            video,
+            masks=[FrameMask.from_text(text) for text in masks],
+            supports=[Shown.from_text(*pair) for pair in supports],
+            labels=labels or None,
+            formats=[name.strip() for name in formats.split(",") if name.strip()],
+            progress=True,
+            **settings,
+        )
+    except KeyboardInterrupt:
+        click.echo("stopped; the frames so far are written, and whole.", err=True)
+        sys.exit(_INTERRUPTED)
+    before = " were done before" if report.present else " segmented"
+    click.echo(f"{report.frames} frames{before}: {report.out / 'results.csv'}")

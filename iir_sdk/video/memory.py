@@ -1,0 +1,174 @@
+"""What earlier frames say of the next one: their sure masks as further supports, and where the object was."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.engines.base import TaskGroup
+from iir_sdk.pictures.preprocess import resized_map, resized_picture
+from iir_sdk.results.full_size import Segmented, probability_map
+from iir_sdk.results.segmentation import Cut, Segmentation, scores_of, segmentation
+from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.video.reading import Still
+
+_STEADY = 0.3
+"""Log-odds that a place gains for each that it had in the frame before."""
+_MOST = 4.0
+"""Log-odds of the frame before that count at most."""
+_COARSE = 4
+"""Cells of the grid that are one for this, so that what moves a little is still there."""
+_CUT = 0.25
+"""Mean difference of two frames' grey, in [0, 1], beyond which the second one is of another scene."""
+_SURE = 0.3
+"""Score times confidence of a mask that is remembered."""
+_AGREED = 0.6
+"""IoU of such a mask with the one by the user's supports alone."""
+_CLEAR = 0.8
+"""Probability of a pixel of it, or of its background; what lies between is unknown."""
+_LEAST = 0.003
+"""Share of a frame that it covers."""
+_APART = 0.3
+"""Seconds between two frames that are remembered."""
+
+
+@dataclass
+class Remembered:
+    """Of one label.
+
+    Attributes:
+        states: encoded frames with sure masks, the oldest first.
+        last: when the latest of them was, in seconds.
+    """
+
+    states: deque[EncodedSupport]
+    last: float = -np.inf
+
+
+@dataclass
+class Place:
+    """Where the objects were in the frame before.
+
+    Attributes:
+        leads: float32 ``(L, h, w)``, log-odds.
+        grey: float32 ``(32, 32)`` in [0, 1], that frame.
+    """
+
+    leads: NDArray[np.float32]
+    grey: NDArray[np.float32] = field(repr=False)
+
+
+class Memory:
+    """Segments the frames of one video in order, by the segmenter's supports and by what it remembers of the frames.
+
+    The given supports are decoded by alone in each frame, and so never forgotten: a frame is remembered only where
+    that mask agrees. What is remembered is decoded by beside them, and the log-odds of both are averaged.
+
+    Args:
+        segmenter: with supports.
+        labels: see :meth:`FewShotSegmenter.predict`.
+        cut: where probabilities become masks.
+        frames: most frames remembered for each label; 0 for none, and then each frame is segmented by itself.
+    """
+
+    def __init__(self, segmenter: FewShotSegmenter, labels: Sequence[str] | None, cut: Cut, frames: int) -> None:
+        self._segmenter, self._labels, self._cut, self._frames = segmenter, labels, cut, frames
+        self._remembered: dict[str, Remembered] = {}
+        self._place: Place | None = None
+        self._tasks: list[TaskGroup] = []
+
+    def segment(self, still: Still, drawn: Mapping[str, NDArray[np.bool_]] | None = None) -> Segmentation:
+        """The next frame; ``drawn`` are the user's masks of it ``(H, W)``, by which it is known where its objects are.
+
+        Raises as :meth:`FewShotSegmenter.predict` does.
+        """
+        names, segmented, timings = self._segmenter.segment_beside(
+            still.picture, self._tasks, labels=self._labels, cut=self._cut
+        )
+        count = len(names)
+        alone = segmented.leads[:count]
+        if self._frames:
+            segmented = self._joined(names, segmented)
+            grey = _grey(still.picture.pixels)
+            self._steady(segmented.leads, grey)
+            self._place = Place(_with_drawn(segmented.leads, names, drawn or {}), grey)
+        result = segmentation(names, segmented, image=still.picture.pixels, cut=self._cut, timings=timings)
+        if self._frames:
+            self._remember(still, names, segmented, alone)
+        return result
+
+    def _joined(self, names: tuple[str, ...], segmented: Segmented) -> Segmented:
+        """What the given supports say, and what the memory says, as one; a copy."""
+        count = len(names)
+        leads, priors = segmented.leads[:count].copy(), segmented.priors[:count].copy()
+        scores = None if segmented.scores is None else segmented.scores[:count].copy()
+        for column, name in enumerate((n for n in names if n in self._remembered), count):
+            i = names.index(name)
+            leads[i] = (leads[i] + segmented.leads[column]) / 2
+            priors[i] = (priors[i] + segmented.priors[column]) / 2
+            if scores is not None and segmented.scores is not None:
+                scores[i] = (scores[i] + segmented.scores[column]) / 2
+        return Segmented(leads, priors, scores)
+
+    def _steady(self, leads: NDArray[np.float32], grey: NDArray[np.float32]) -> None:
+        """Add to the log-odds ``(L, h, w)`` what the frame before says, unless it is of another scene."""
+        if self._place is None or np.abs(grey - self._place.grey).mean() > _CUT:
+            return
+        for lead, before in zip(leads, self._place.leads, strict=True):
+            size = (before.shape[0], before.shape[1])
+            coarse = (max(1, size[0] // _COARSE), max(1, size[1] // _COARSE))
+            lead += _STEADY * resized_map(resized_map(before.clip(-_MOST, _MOST), coarse), size)
+
+    def _remember(self, still: Still, names: tuple[str, ...], segmented: Segmented, alone: NDArray[np.float32]) -> None:
+        """Keep the frame for labels whose masks are sure, and forget the oldest one beyond the budget."""
+        changed = False
+        presence, confidences = scores_of(segmented, Cut())
+        for name, lead, by_user, certainty in zip(names, segmented.leads, alone, presence * confidences, strict=True):
+            latest = self._remembered.get(name)
+            if (latest and still.time - latest.last < _APART) or certainty < _SURE or not _agree(lead, by_user):
+                continue
+            state = self._encoded(still, lead)
+            if state is not None:
+                label = self._remembered.setdefault(name, Remembered(deque(maxlen=self._frames)))
+                label.states.append(state)
+                label.last, changed = still.time, True
+        if changed:
+            self._tasks = self._segmenter.engine.prepare(
+                [self._segmenter.task(list(self._remembered[n].states)) for n in names if n in self._remembered]
+            )
+
+    def _encoded(self, still: Still, lead: NDArray[np.float32]) -> EncodedSupport | None:
+        """A frame as a support, by what is clear of its mask; None where too little of it is."""
+        probability = probability_map(lead, still.picture.size)
+        mask = probability > _CLEAR
+        known = mask | (probability < 1 - _CLEAR)
+        if mask.mean() < _LEAST or not (known & ~mask).any():
+            return None
+        return self._segmenter.engine.encode(still.picture.pixels, mask, known)
+
+
+def _agree(lead: NDArray[np.float32], by_user: NDArray[np.float32]) -> bool:
+    mask, of_user = lead > 0, by_user > 0
+    return bool((mask & of_user).sum() >= _AGREED * max(1, (mask | of_user).sum()))
+
+
+def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    small: NDArray[np.float32] = resized_picture(pixels, 32, "bilinear").mean(2, dtype=np.float32) / 255
+    return small
+
+
+def _with_drawn(
+    leads: NDArray[np.float32], names: tuple[str, ...], drawn: Mapping[str, NDArray[np.bool_]]
+) -> NDArray[np.float32]:
+    """Log-odds ``(L, h, w)`` with those of labels that the user has drawn by the masks ``(H, W)``; a copy."""
+    joined = leads.copy()
+    for name, mask in drawn.items():
+        if name in names:
+            share = resized_map(mask.astype(np.float32), (leads.shape[1], leads.shape[2]))
+            joined[names.index(name)] = (2 * share - 1) * _MOST
+    return joined
