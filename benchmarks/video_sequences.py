@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-LONGEST = 12
+LONGEST = 8
 """Frames of a sequence."""
 SHORTEST = 4
 """Frames of a recording that is used."""

@@ -82,7 +82,7 @@ def test_frames_are_yielded_with_the_masks_of_their_object(embedded):
 
 def test_without_memory_frames_are_as_predict_gives_them(clip, tiny):
     taught = FewShotSegmenter(tiny.engine)
-    frames = list(segment_frames(clip, {0: camera(1)[1][0]}, segmenter=tiny, memory=0))
+    frames = list(segment_frames(clip, {0: camera(1)[1][0]}, segmenter=tiny, steady=0))
     taught.add_support(frames[0].result.image, camera(1)[1][0])
     for frame in frames:
         alone = taught.predict(frame.result.image)
@@ -159,6 +159,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_written(clip, mask, tmp_
         ({"masks": {}}, NoSupportError, "--mask"),
         ({"labels": ["cat"]}, LabelError, "cat"),
         ({"memory": -1}, ConfigError, "memory=-1"),
+        ({"steady": 1.5}, ConfigError, "steady=1.5"),
         ({"threshold": 2}, ConfigError, "threshold=2"),
         ({"formats": ["vide"]}, ConfigError, "did you mean 'video'"),
         ({"formats": ["geojson"]}, ConfigError, "no format"),
@@ -176,8 +177,8 @@ def test_a_folder_of_another_run_is_refused_and_overwritten_when_told(clip, mask
     other = write_video(tmp_path / "other.mp4", camera(3)[0])
     with pytest.raises(OutputError, match=r"holds results of a run with video=\['clip.mp4'.*overwrite"):
         segment_video(other, out, {0: mask}, segmenter=tiny)
-    with pytest.raises(OutputError, match="memory=3, not 0"):
-        segment_video(clip, out, {0: mask}, segmenter=tiny, memory=0)
+    with pytest.raises(OutputError, match="memory=0, not 3"):
+        segment_video(clip, out, {0: mask}, segmenter=tiny, memory=3)
     with pytest.raises(OutputError, match="no journal"):
         segment_video(clip, out / "masks", {0: mask}, segmenter=tiny)
     assert segment_video(other, out, {0: mask}, segmenter=tiny, overwrite=True).frames == 3

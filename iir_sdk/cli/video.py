@@ -52,9 +52,16 @@ _INTERRUPTED = 130
 @click.option(
     "--memory",
     type=click.IntRange(0, 100),
-    default=3,
+    default=0,
     show_default=True,
-    help="Frames that are remembered for each label; 0: each frame by itself.",
+    help="Frames with sure masks that are further supports of each label.",
+)
+@click.option(
+    "--steady",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="How much a place keeps of what it was in the frame before; 0: each frame by itself.",
 )
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew.")
 @WEIGHTS

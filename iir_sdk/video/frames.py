@@ -21,11 +21,8 @@ from iir_sdk.pictures.source import ImageSource
 from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.supports import DEFAULT_LABEL, PathText, Teaching, naming_files, split_label
-from iir_sdk.video.memory import Memory
+from iir_sdk.video.memory import MEMORY, STEADY, Memory, Recall
 from iir_sdk.video.reading import opened_video, stills_at
-
-MEMORY = 3
-"""Frames of each label that are remembered where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Prepared:
         segmenter: taught.
         labels: those that are asked for.
         cut: where probabilities become masks.
-        memory: most frames that are remembered for each label.
+        recall: what earlier frames count for.
         drawn: the user's masks ``(H, W)``, by frame and label.
     """
 
@@ -90,12 +87,12 @@ class Prepared:
     segmenter: FewShotSegmenter
     labels: tuple[str, ...]
     cut: Cut
-    memory: int
+    recall: Recall
     drawn: Mapping[int, Mapping[str, NDArray[np.bool_]]]
 
     def frames(self, rates: list[Fraction] | None = None) -> Iterator[VideoFrame]:
         """All frames, in order; the video's frames a second are appended to ``rates``."""
-        memory = Memory(self.segmenter, self.labels, self.cut, self.memory)
+        memory = Memory(self.segmenter, self.labels, self.cut, self.recall)
         with opened_video(self.path) as video:
             if rates is not None:
                 rates.append(video.rate)
@@ -112,6 +109,7 @@ def segment_frames(
     threshold: float = 0.5,
     absent_below: float = 0.0,
     memory: int = MEMORY,
+    steady: float = STEADY,
 ) -> Iterator[VideoFrame]:
     """Segment a video's frames in order, each as it is asked for; nothing is written.
 
@@ -121,7 +119,10 @@ def segment_frames(
             ``{0: {"cat": "cat.png", "dog": "dog.png"}}``.
         segmenter: an open one, whose supports count, too, and which stays as it is; None opens the default.
         labels: see :meth:`FewShotSegmenter.predict`, likewise ``threshold`` and ``absent_below``.
-        memory: most frames that are remembered for each label, as further supports; 0 segments each frame by itself.
+        memory: most frames with sure masks that are remembered for each label, as further supports; the given ones are
+            never forgotten.
+        steady: how much a place keeps of what it was in the frame before, in [0, 1]; with 0, and no memory, each frame
+            is segmented by itself.
 
     Raises:
         PictureNotFoundError, VideoError: there is no such video; while the frames are read, it ends early or is
@@ -135,12 +136,17 @@ def segment_frames(
         ...     print(frame.index, frame.time, frame.result.score)
     """
     marks, cut = frame_masks(masks), Cut(threshold, absent_below)
-    check_memory(memory)
-    return prepared(video, marks, Teaching(labels=labels), segmenter or FewShotSegmenter(), cut, memory).frames()
+    recall = Recall(memory, steady)
+    return prepared(video, marks, Teaching(labels=labels), segmenter or FewShotSegmenter(), cut, recall).frames()
 
 
 def prepared(
-    video: PathText, marks: Sequence[FrameMask], teaching: Teaching, segmenter: FewShotSegmenter, cut: Cut, memory: int
+    video: PathText,
+    marks: Sequence[FrameMask],
+    teaching: Teaching,
+    segmenter: FewShotSegmenter,
+    cut: Cut,
+    recall: Recall,
 ) -> Prepared:
     """A video with a segmenter that was taught its masks and further supports; the given one stays as it is."""
     path, taught = Path(video), copy.copy(segmenter)
@@ -160,7 +166,7 @@ def prepared(
     names = tuple(teaching.labels) if teaching.labels is not None else taught.supports.labels
     # A mistake in what is asked for is told now and not at the first frame.
     taught.predict_many([], labels=names, threshold=cut.threshold, absent_below=cut.absent_below)
-    return Prepared(path, taught, names, cut, int(memory), drawn)
+    return Prepared(path, taught, names, cut, recall, drawn)
 
 
 def frame_masks(masks: FrameMasks) -> list[FrameMask]:
@@ -181,9 +187,3 @@ def _of_mapping(masks: Mapping[int, ImageSource | Mapping[str, ImageSource]]) ->
     for frame, one in masks.items():
         of_labels = one if isinstance(one, Mapping) else {DEFAULT_LABEL: one}
         yield from (FrameMask(frame, mask, label) for label, mask in of_labels.items())
-
-
-def check_memory(memory: object) -> None:
-    """Refuse what is no number of frames by a ConfigError."""
-    if isinstance(memory, bool) or not isinstance(memory, (int, np.integer)) or not 0 <= memory <= 100:
-        raise ConfigError(f"memory={memory!r} must be an integer in [0, 100]: frames that are remembered.")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_sdk.engines.base import TaskGroup
+from iir_sdk.errors import ConfigError
 from iir_sdk.pictures.preprocess import resized_map, resized_picture
 from iir_sdk.results.full_size import Segmented, probability_map
 from iir_sdk.results.segmentation import Cut, Segmentation, scores_of, segmentation
@@ -17,12 +18,16 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import EncodedSupport
 from iir_sdk.video.reading import Still
 
-_STEADY = 0.3
-"""Log-odds that a place gains for each that it had in the frame before."""
+MEMORY = 0
+"""Frames of each label that are further supports where nothing else is said: with the present weights masks are worse
+by them (``benchmarks/video.py``)."""
+STEADY = 0.5
+"""How much of the frame before counts where nothing else is said."""
+
 _MOST = 4.0
 """Log-odds of the frame before that count at most."""
-_COARSE = 4
-"""Cells of the grid that are one for this, so that what moves a little is still there."""
+_CELLS = 15
+"""Of the frame before, a side: few, so that what moves a little is still in its place."""
 _CUT = 0.25
 """Mean difference of two frames' grey, in [0, 1], beyond which the second one is of another scene."""
 _SURE = 0.3
@@ -35,6 +40,24 @@ _LEAST = 0.003
 """Share of a frame that it covers."""
 _APART = 0.3
 """Seconds between two frames that are remembered."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What earlier frames count for."""
+
+    memory: int = MEMORY  # most frames remembered for each label as further supports, in [0, 100]
+    # Log-odds that a place gains for each that it had in the frame before, in [0, 1].
+    steady: float = STEADY
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a ConfigError names the value."""
+        memory, steady = self.memory, self.steady
+        if isinstance(memory, bool) or not isinstance(memory, (int, np.integer)) or not 0 <= memory <= 100:
+            raise ConfigError(f"memory={memory!r} must be an integer in [0, 100]: frames that are remembered.")
+        number = isinstance(steady, (int, float, np.integer, np.floating)) and not isinstance(steady, bool)
+        if not number or not 0 <= steady <= 1:
+            raise ConfigError(f"steady={steady!r} must be a number in [0, 1].")
 
 
 @dataclass
@@ -73,11 +96,12 @@ class Memory:
         segmenter: with supports.
         labels: see :meth:`FewShotSegmenter.predict`.
         cut: where probabilities become masks.
-        frames: most frames remembered for each label; 0 for none, and then each frame is segmented by itself.
+        recall: what earlier frames count for; with 0 and 0 each is segmented by itself.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter, labels: Sequence[str] | None, cut: Cut, frames: int) -> None:
-        self._segmenter, self._labels, self._cut, self._frames = segmenter, labels, cut, frames
+    def __init__(self, segmenter: FewShotSegmenter, labels: Sequence[str] | None, cut: Cut, recall: Recall) -> None:
+        self._segmenter, self._labels, self._cut = segmenter, labels, cut
+        self._recall = recall
         self._remembered: dict[str, Remembered] = {}
         self._place: Place | None = None
         self._tasks: list[TaskGroup] = []
@@ -92,15 +116,20 @@ class Memory:
         )
         count = len(names)
         alone = segmented.leads[:count]
-        if self._frames:
-            segmented = self._joined(names, segmented)
+        segmented = self._joined(names, segmented)
+        if self._recall.steady:
             grey = _grey(still.picture.pixels)
-            self._steady(segmented.leads, grey)
+            self._steady_by_place(segmented.leads, grey)
             self._place = Place(_with_drawn(segmented.leads, names, drawn or {}), grey)
         result = segmentation(names, segmented, image=still.picture.pixels, cut=self._cut, timings=timings)
-        if self._frames:
+        if self._recall.memory:
             self._remember(still, names, segmented, alone)
         return result
+
+    @property
+    def remembered(self) -> dict[str, tuple[EncodedSupport, ...]]:
+        """Frames that are further supports now, by label, the oldest first."""
+        return {label: tuple(of_label.states) for label, of_label in self._remembered.items()}
 
     def _joined(self, names: tuple[str, ...], segmented: Segmented) -> Segmented:
         """What the given supports say, and what the memory says, as one; a copy."""
@@ -115,14 +144,14 @@ class Memory:
                 scores[i] = (scores[i] + segmented.scores[column]) / 2
         return Segmented(leads, priors, scores)
 
-    def _steady(self, leads: NDArray[np.float32], grey: NDArray[np.float32]) -> None:
+    def _steady_by_place(self, leads: NDArray[np.float32], grey: NDArray[np.float32]) -> None:
         """Add to the log-odds ``(L, h, w)`` what the frame before says, unless it is of another scene."""
         if self._place is None or np.abs(grey - self._place.grey).mean() > _CUT:
             return
         for lead, before in zip(leads, self._place.leads, strict=True):
             size = (before.shape[0], before.shape[1])
-            coarse = (max(1, size[0] // _COARSE), max(1, size[1] // _COARSE))
-            lead += _STEADY * resized_map(resized_map(before.clip(-_MOST, _MOST), coarse), size)
+            coarse = (min(size[0], _CELLS), min(size[1], _CELLS))
+            lead += self._recall.steady * resized_map(resized_map(before.clip(-_MOST, _MOST), coarse), size)
 
     def _remember(self, still: Still, names: tuple[str, ...], segmented: Segmented, alone: NDArray[np.float32]) -> None:
         """Keep the frame for labels whose masks are sure, and forget the oldest one beyond the budget."""
@@ -134,7 +163,7 @@ class Memory:
                 continue
             state = self._encoded(still, lead)
             if state is not None:
-                label = self._remembered.setdefault(name, Remembered(deque(maxlen=self._frames)))
+                label = self._remembered.setdefault(name, Remembered(deque(maxlen=self._recall.memory)))
                 label.states.append(state)
                 label.last, changed = still.time, True
         if changed:

@@ -27,7 +27,8 @@ from iir_sdk.segmenting.journal import Journal, Record, Row, Stamp, held_folder
 from iir_sdk.segmenting.run import Cutting, settings_of
 from iir_sdk.segmenting.supports import PathText, Shown, Teaching
 from iir_sdk.segmenting.table import rows_of
-from iir_sdk.video.frames import MEMORY, FrameMasks, Prepared, VideoFrame, check_memory, frame_masks, prepared
+from iir_sdk.video.frames import FrameMasks, Prepared, VideoFrame, frame_masks, prepared
+from iir_sdk.video.memory import MEMORY, STEADY, Recall
 from iir_sdk.video.reading import opened_video
 from iir_sdk.video.writing import OverlayVideo, write_frame_table
 
@@ -84,6 +85,7 @@ def segment_video(
     threshold: float = 0.5,
     absent_below: float = 0.0,
     memory: int = MEMORY,
+    steady: float = STEADY,
     overwrite: bool = False,
     progress: bool = False,
 ) -> VideoReport:
@@ -96,7 +98,7 @@ def segment_video(
     Args:
         video: its file.
         out: folder for the outputs: new, empty, or of an earlier run of the same video, masks, weights and settings.
-        masks: see :func:`segment_frames`, likewise ``memory``.
+        masks: see :func:`segment_frames`, likewise ``memory`` and ``steady``.
         supports: see :func:`segment_folder`, likewise ``support_file`` and ``labels``.
         segmenter: an open one, whose supports count, too, and which stays as it is; None opens one.
         weights: see :class:`FewShotSegmenter`, likewise ``device``, ``dtype``, ``backend`` and ``threads``.
@@ -114,13 +116,13 @@ def segment_video(
         MissingDependencyError: without ``pip install 'iir-sdk[video]'``, or what a format needs.
     """
     cut, written, marks = Cut(threshold, absent_below), checked_formats(formats, KNOWN), frame_masks(masks)
-    check_memory(memory)
+    recall = Recall(memory, steady)
     teaching = Teaching(listed_supports(supports), support_file=support_file, labels=labels)
     with opened_video(video) as opened:
         # A mistyped path is told before the network is loaded.
         count = opened.count
     opening = {"weights": weights, "device": device, "dtype": dtype, "backend": backend, "threads": threads}
-    ready = prepared(video, marks, teaching, opened_segmenter(segmenter, opening), cut, memory)
+    ready = prepared(video, marks, teaching, opened_segmenter(segmenter, opening), cut, recall)
     folder = Path(out)
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
@@ -139,7 +141,8 @@ def _settings(ready: Prepared, written: Sequence[str]) -> dict[str, Any]:
     return {
         "video": [ready.path.name, stamp.size, stamp.mtime_ns],
         **settings_of(ready.segmenter, ready.labels, cutting, written),
-        "memory": ready.memory,
+        "memory": int(ready.recall.memory),
+        "steady": float(ready.recall.steady),
     }
 
 
