@@ -22,8 +22,12 @@ from video_sequences import STEP, Sequence, cameras, recordings
 from iir_sdk import FewShotSegmenter
 from iir_sdk.pictures.load import Picture
 from iir_sdk.results.segmentation import Cut
+from iir_sdk.video.frames import FrameMask, teach_frame
 from iir_sdk.video.memory import MEMORY, STEADY, Memory, Recall
 from iir_sdk.video.reading import Still
+
+ALONE = Recall(0, 0)
+"""Each frame by the given support alone."""
 
 
 class Looking(FewShotSegmenter):
@@ -35,18 +39,26 @@ class Looking(FewShotSegmenter):
         if further:
             return super().segment_beside(picture, further, labels=labels, cut=cut)
         if id(picture) not in self.seen:
-            self.seen[id(picture)] = super().segment_beside(picture, further, labels=labels, cut=cut)
-        return self.seen[id(picture)]
+            # With the picture, which lives as long, so that no other gets its number.
+            self.seen[id(picture)] = (picture, super().segment_beside(picture, further, labels=labels, cut=cut))
+        return self.seen[id(picture)][1]
 
 
 def scores(segmenter: Looking, sequence: Sequence, settings: Mapping[str, Recall]) -> dict[str, float]:
     """Mean IoU of all frames but the first, by the names of settings."""
     segmenter.clear_supports()
     segmenter.seen = {}
-    segmenter.add_support(sequence.frames[0], sequence.masks[0])
     stills = [Still(i, i * STEP, Picture(frame)) for i, frame in enumerate(sequence.frames)]
     means = {}
     for name, recall in settings.items():
+        if list(settings).index(name) < 2:
+            # Frame by frame as predict does it; all others by what segment_video makes of the frame.
+            segmenter.clear_supports()
+            segmenter.seen = {}
+            segmenter.add_support(sequence.frames[0], sequence.masks[0])
+        if list(settings).index(name) == 1:
+            segmenter.clear_supports()
+            teach_frame(segmenter, sequence.frames[0], FrameMask(0, sequence.masks[0]))
         memory = Memory(segmenter, None, Cut(), recall)
         ious = []
         memory.segment(stills[0], {"object": sequence.masks[0]})
@@ -96,7 +108,7 @@ def main(
 ) -> None:
     """Score the settings on one half of the sequences."""
     segmenter = Looking(weights, device="cpu", threads=threads)
-    settings = {"frame by frame": Recall(0, 0)}
+    settings = {"frame by frame": ALONE}
     for frames, steady in product(memories, steadies):
         settings[f"memory {frames}, steady {steady}"] = Recall(frames, steady)
     recorded, moved = spread(recordings(data, half), sequences), list(cameras(data, half, sequences))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import ConfigError
 from iir_sdk.pictures.load import Picture
 from iir_sdk.results.segmentation import Cut
@@ -40,11 +41,10 @@ def remembering(monkeypatch, **values):
 def test_a_place_keeps_some_of_what_it_was(taught):
     memory = Memory(taught, None, Cut(), Recall(0, 0.5))
     first, second = (memory.segment(still(i)) for i in range(2))
-    alone = taught.predict(FRAMES[1])
-    gain = second.leads[0] - alone.leads[0]
-    # Of a map that is the same everywhere half is kept: so it is of the mean of any.
-    assert np.isclose(gain.mean(), 0.5 * first.leads[0].clip(-4, 4).mean(), atol=0.01)
-    assert np.abs(gain).max() <= 0.5 * 4 + 1e-4 and gain.std() > 0
+    gain = second.leads[0] - taught.predict(FRAMES[1]).leads[0]
+    before = first.leads[0].clip(-3, 3)
+    assert np.isclose(gain.mean(), 0.5 * before.mean(), atol=0.1)
+    assert np.corrcoef(gain.ravel(), before.ravel())[0, 1] > 0.4 and np.abs(gain).max() <= 0.5 * 3 + 1e-4
 
 
 def test_the_users_mask_is_what_the_next_frame_starts_from(taught):
@@ -53,15 +53,16 @@ def test_the_users_mask_is_what_the_next_frame_starts_from(taught):
     gain = memory.segment(still(1)).leads[0] - taught.predict(FRAMES[1]).leads[0]
     height, width = gain.shape
     drawn = np.asarray(Image.fromarray(MASKS[0]).resize((width, height)))
-    assert gain[drawn].mean() > 0.5 > -1 > gain[~drawn].mean()
+    assert gain[drawn].mean() > gain[~drawn].mean() + 1 and gain[~drawn].mean() < -1
 
 
 def test_another_scene_starts_anew(taught):
     memory = Memory(taught, None, Cut(), Recall(0, 1.0))
     memory.segment(still(0), {"object": MASKS[0]})
-    inverted = 255 - FRAMES[0] // 4
-    result = memory.segment(still(1, inverted))
-    assert np.allclose(result.leads, taught.predict(inverted).leads, atol=1e-5)
+    with Image.open(next(job for job in read_jobs() if job.name == "coins").query) as image:
+        coins = np.asarray(image.convert("RGB").resize((128, 128)))
+    result = memory.segment(still(1, coins))
+    assert np.allclose(result.leads, taught.predict(coins).leads, atol=1e-5)
 
 
 def test_as_many_frames_as_the_budget_are_remembered_and_no_support_is_forgotten(taught, monkeypatch):

@@ -26,6 +26,7 @@ from iir_sdk.errors import (
     VideoError,
 )
 from iir_sdk.video import writing
+from iir_sdk.video.frames import teach_frame
 from iir_sdk.video.memory import Memory
 from tests.command import run
 from tests.videos import EYE, camera, write_video
@@ -83,7 +84,8 @@ def test_frames_are_yielded_with_the_masks_of_their_object(embedded):
 def test_without_memory_frames_are_as_predict_gives_them(clip, tiny):
     taught = FewShotSegmenter(tiny.engine)
     frames = list(segment_frames(clip, {0: camera(1)[1][0]}, segmenter=tiny, steady=0))
-    taught.add_support(frames[0].result.image, camera(1)[1][0])
+    teach_frame(taught, frames[0].result.image, FrameMask(0, camera(1)[1][0]))
+    assert len(taught.supports) == 2
     for frame in frames:
         alone = taught.predict(frame.result.image)
         assert np.allclose(frame.result.leads, alone.leads, atol=1e-4) and frame.result.scores == alone.scores

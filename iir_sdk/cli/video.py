@@ -59,7 +59,7 @@ _INTERRUPTED = 130
 @click.option(
     "--steady",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=1.0,
     show_default=True,
     help="How much a place keeps of what it was in the frame before; 0: each frame by itself.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,14 +55,21 @@ class Engine(ABC):
     identity: EngineIdentity
 
     def encode(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+        self,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        known: NDArray[np.bool_] | None = None,
+        *,
+        whole: bool = False,
     ) -> EncodedSupport:
         """A support: picture ``(H, W, 3)`` and mask ``(H, W)``, checked before; floats are kept in float16.
 
         Where ``known (H, W)`` is False, nobody says whether it is the object: that counts as neither. None is known
-        throughout.
+        throughout. With ``whole`` it is not cut to the object's surroundings.
         """
-        arrays = self._encoded(self.identity.preprocessing.support(pixels, mask, known))
+        preprocessing = self.identity.preprocessing
+        shown = replace(preprocessing, support_context=0) if whole else preprocessing
+        arrays = self._encoded(shown.support(pixels, mask, known))
         return EncodedSupport.from_arrays({name: halved(array) for name, array in arrays.items()}).with_mass()
 
     def encode_counterexample(self, pixels: NDArray[np.uint8], region: NDArray[np.bool_]) -> Tokens[NDArray[Any]]:

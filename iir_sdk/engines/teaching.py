@@ -57,6 +57,7 @@ class Taught(EngineWeights):
         exif: Exif = "auto",
         page: int | None = None,
         keep_picture: bool = True,
+        whole: bool = False,
     ) -> Support:
         """Encode one example of a label and keep it; further ones of the same label are further shots.
 
@@ -76,6 +77,8 @@ class Taught(EngineWeights):
             page: which one of files of several pages or frames, from 0; None is the first, with a warning.
             keep_picture: keep a small copy of the picture, at the network's size and also in files of supports, for
                 :meth:`rehearse`.
+            whole: look at the whole picture and not at the object's surroundings alone: beside a support that does not,
+                for queries of the same scene, as a video's frames are.
 
         Warns:
             IirWarning: the object is too small or too thin for good masks, no background is known, or hardly anything
@@ -100,7 +103,7 @@ class Taught(EngineWeights):
         warn_of_small_object(mask_of_object, stated, self.preprocessing)
         if not self.supports.counterexamples_of(label):
             warn_of_no_background(labels == 0, label)
-        state = self.engine.encode(picture.pixels, mask_of_object, stated)
+        state = self.engine.encode(picture.pixels, mask_of_object, stated, whole=whole)
         copy = small_copy(picture.pixels, self.preprocessing) if keep_picture else b""
         support = Support(label, state, PackedMask.of(mask_of_object, stated), copy, box)
         self._add(support)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,13 +15,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import ConfigError, LabelError, NoSupportError
+from iir_sdk.errors import ConfigError, IirWarning, LabelError, NoSupportError
 from iir_sdk.files import is_file
 from iir_sdk.pictures.masks import Value
 from iir_sdk.pictures.source import ImageSource
 from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.supports import DEFAULT_LABEL, PathText, Teaching, naming_files, split_label
+from iir_sdk.supports.bank import Support
 from iir_sdk.video.memory import MEMORY, STEADY, Memory, Recall
 from iir_sdk.video.reading import opened_video, stills_at
 
@@ -155,7 +157,7 @@ def prepared(
     for mark in marks:
         name = mark.mask if isinstance(mark.mask, (str, os.PathLike)) else "its mask"
         with naming_files(f"{path}, frame {mark.frame}", name):
-            support = taught.add_support(stills[mark.frame].picture.pixels, mark.mask, mark.label, value=mark.value)
+            support = teach_frame(taught, stills[mark.frame].picture.pixels, mark)
         drawn.setdefault(mark.frame, {})[mark.label] = support.mask
     if not (marks or len(taught.supports) or teaching.shown or teaching.support_file):
         raise NoSupportError(
@@ -167,6 +169,18 @@ def prepared(
     # A mistake in what is asked for is told now and not at the first frame.
     taught.predict_many([], labels=names, threshold=cut.threshold, absent_below=cut.absent_below)
     return Prepared(path, taught, names, cut, recall, drawn)
+
+
+def teach_frame(segmenter: FewShotSegmenter, pixels: NDArray[np.uint8], mark: FrameMask) -> Support:
+    """Add a frame ``(H, W, 3)`` with its mask as a support, and once more as a whole: the scene is seen again so."""
+    support = segmenter.add_support(pixels, mark.mask, mark.label, value=mark.value)
+    rows, columns = segmenter.preprocessing.support_cut(support.mask, support.packed.known)
+    if support.mask[rows, columns].shape != support.mask.shape:
+        # Of the support's own mask, so that nothing is read, or warned of, twice.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IirWarning)
+            segmenter.add_support(pixels, support.mask, mark.label, known=support.packed.known, whole=True)
+    return support
 
 
 def frame_masks(masks: FrameMasks) -> list[FrameMask]:

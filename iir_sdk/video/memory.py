@@ -11,25 +11,22 @@ from numpy.typing import NDArray
 
 from iir_sdk.engines.base import TaskGroup
 from iir_sdk.errors import ConfigError
-from iir_sdk.pictures.preprocess import resized_map, resized_picture
+from iir_sdk.pictures.preprocess import resized_map
 from iir_sdk.results.full_size import Segmented, probability_map
 from iir_sdk.results.segmentation import Cut, Segmentation, scores_of, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import EncodedSupport
+from iir_sdk.video.motion import carried, colours_of
 from iir_sdk.video.reading import Still
 
 MEMORY = 0
 """Frames of each label that are further supports where nothing else is said: with the present weights masks are worse
 by them (``benchmarks/video.py``)."""
-STEADY = 0.5
+STEADY = 1.0
 """How much of the frame before counts where nothing else is said."""
 
-_MOST = 4.0
+_MOST = 3.0
 """Log-odds of the frame before that count at most."""
-_CELLS = 15
-"""Of the frame before, a side: few, so that what moves a little is still in its place."""
-_CUT = 0.25
-"""Mean difference of two frames' grey, in [0, 1], beyond which the second one is of another scene."""
 _SURE = 0.3
 """Score times confidence of a mask that is remembered."""
 _AGREED = 0.6
@@ -79,11 +76,11 @@ class Place:
 
     Attributes:
         leads: float32 ``(L, h, w)``, log-odds.
-        grey: float32 ``(32, 32)`` in [0, 1], that frame.
+        colours: float32 ``(30, 30, 3)``, that frame.
     """
 
     leads: NDArray[np.float32]
-    grey: NDArray[np.float32] = field(repr=False)
+    colours: NDArray[np.float32] = field(repr=False)
 
 
 class Memory:
@@ -118,9 +115,9 @@ class Memory:
         alone = segmented.leads[:count]
         segmented = self._joined(names, segmented)
         if self._recall.steady:
-            grey = _grey(still.picture.pixels)
-            self._steady_by_place(segmented.leads, grey)
-            self._place = Place(_with_drawn(segmented.leads, names, drawn or {}), grey)
+            colours = colours_of(still.picture.pixels)
+            self._steady_by_place(segmented.leads, colours)
+            self._place = Place(_with_drawn(segmented.leads, names, drawn or {}), colours)
         result = segmentation(names, segmented, image=still.picture.pixels, cut=self._cut, timings=timings)
         if self._recall.memory:
             self._remember(still, names, segmented, alone)
@@ -144,14 +141,11 @@ class Memory:
                 scores[i] = (scores[i] + segmented.scores[column]) / 2
         return Segmented(leads, priors, scores)
 
-    def _steady_by_place(self, leads: NDArray[np.float32], grey: NDArray[np.float32]) -> None:
-        """Add to the log-odds ``(L, h, w)`` what the frame before says, unless it is of another scene."""
-        if self._place is None or np.abs(grey - self._place.grey).mean() > _CUT:
-            return
-        for lead, before in zip(leads, self._place.leads, strict=True):
-            size = (before.shape[0], before.shape[1])
-            coarse = (min(size[0], _CELLS), min(size[1], _CELLS))
-            lead += self._recall.steady * resized_map(resized_map(before.clip(-_MOST, _MOST), coarse), size)
+    def _steady_by_place(self, leads: NDArray[np.float32], colours: NDArray[np.float32]) -> None:
+        """Add to the log-odds ``(L, h, w)`` what the frame before says."""
+        if self._place is not None:
+            before = self._place.leads.clip(-_MOST, _MOST)
+            leads += self._recall.steady * carried(before, self._place.colours, colours)
 
     def _remember(self, still: Still, names: tuple[str, ...], segmented: Segmented, alone: NDArray[np.float32]) -> None:
         """Keep the frame for labels whose masks are sure, and forget the oldest one beyond the budget."""
@@ -184,11 +178,6 @@ class Memory:
 def _agree(lead: NDArray[np.float32], by_user: NDArray[np.float32]) -> bool:
     mask, of_user = lead > 0, by_user > 0
     return bool((mask & of_user).sum() >= _AGREED * max(1, (mask | of_user).sum()))
-
-
-def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    small: NDArray[np.float32] = resized_picture(pixels, 32, "bilinear").mean(2, dtype=np.float32) / 255
-    return small
 
 
 def _with_drawn(
