@@ -26,47 +26,43 @@ from iir_sdk.video.frames import FrameMask, teach_frame
 from iir_sdk.video.memory import MEMORY, STEADY, Memory, Recall
 from iir_sdk.video.reading import Still
 
-ALONE = Recall(0, 0)
-"""Each frame by the given support alone."""
+ALONE = "frame by frame"
 
 
 class Looking(FewShotSegmenter):
-    """Computes what the given support says of a frame once, for all settings."""
+    """Computes what the given supports say of a frame once, for all settings."""
 
     seen: dict[int, Any]
 
     def segment_beside(self, picture: Picture, further: Any, *, labels: Any, cut: Cut) -> Any:
         if further:
             return super().segment_beside(picture, further, labels=labels, cut=cut)
-        if id(picture) not in self.seen:
-            # With the picture, which lives as long, so that no other gets its number.
-            self.seen[id(picture)] = (picture, super().segment_beside(picture, further, labels=labels, cut=cut))
-        return self.seen[id(picture)][1]
+        # By the pixels, which the sequence keeps, so that no others get their number.
+        number = id(picture.pixels)
+        if number not in self.seen:
+            self.seen[number] = super().segment_beside(picture, further, labels=labels, cut=cut)
+        return self.seen[number]
 
 
 def scores(segmenter: Looking, sequence: Sequence, settings: Mapping[str, Recall]) -> dict[str, float]:
-    """Mean IoU of all frames but the first, by the names of settings."""
+    """Mean IoU of all frames but the first: frame by frame as ``predict`` does it, and by each of the settings."""
+    mark = FrameMask(0, sequence.masks[0])
     segmenter.clear_supports()
     segmenter.seen = {}
-    stills = [Still(i, i * STEP, Picture(frame)) for i, frame in enumerate(sequence.frames)]
-    means = {}
-    for name, recall in settings.items():
-        if list(settings).index(name) < 2:
-            # Frame by frame as predict does it; all others by what segment_video makes of the frame.
-            segmenter.clear_supports()
-            segmenter.seen = {}
-            segmenter.add_support(sequence.frames[0], sequence.masks[0])
-        if list(settings).index(name) == 1:
-            segmenter.clear_supports()
-            teach_frame(segmenter, sequence.frames[0], FrameMask(0, sequence.masks[0]))
-        memory = Memory(segmenter, None, Cut(), recall)
-        ious = []
-        memory.segment(stills[0], {"object": sequence.masks[0]})
-        for still, truth in zip(stills[1:], sequence.masks[1:], strict=True):
-            mask = memory.segment(still).mask
-            ious.append((mask & truth).sum() / max(1, (mask | truth).sum()))
-        means[name] = round(100 * float(np.mean(ious)), 2)
-    return means
+    segmenter.add_support(sequence.frames[0], mark.mask)
+    means = {ALONE: mean_iou(segmenter, sequence, Recall(0, 0))}
+    segmenter.clear_supports()
+    segmenter.seen = {}
+    teach_frame(segmenter, sequence.frames[0], mark)
+    return means | {name: mean_iou(segmenter, sequence, recall) for name, recall in settings.items()}
+
+
+def mean_iou(segmenter: Looking, sequence: Sequence, recall: Recall) -> float:
+    memory, ious = Memory(segmenter, None, Cut(), recall), []
+    for i, (picture, truth) in enumerate(zip(sequence.frames, sequence.masks, strict=True)):
+        mask = memory.segment(Still(i, i * STEP, Picture(picture)), {"object": truth} if i == 0 else None).mask
+        ious.append((mask & truth).sum() / max(1, (mask | truth).sum()))
+    return round(100 * float(np.mean(ious[1:])), 2)
 
 
 def spread(sequences: Iterable[Sequence], count: int) -> list[Sequence]:
@@ -108,9 +104,7 @@ def main(
 ) -> None:
     """Score the settings on one half of the sequences."""
     segmenter = Looking(weights, device="cpu", threads=threads)
-    settings = {"frame by frame": ALONE}
-    for frames, steady in product(memories, steadies):
-        settings[f"memory {frames}, steady {steady}"] = Recall(frames, steady)
+    settings = {f"memory {m}, steady {s}": Recall(m, s) for m, s in product(memories, steadies)}
     recorded, moved = spread(recordings(data, half), sequences), list(cameras(data, half, sequences))
     rows: list[dict[str, Any]] = []
     # By turns, so that a run that was ended early has both kinds.
@@ -118,7 +112,11 @@ def main(
         for sequence in pair:
             rows.append({"name": sequence.name, "kind": sequence.kind, **scores(segmenter, sequence, settings)})
             click.echo(json.dumps(rows[-1]))
-            content = {"weights": segmenter.engine.identity.name, "half": half, "means": summary(rows, settings)}
+            content = {
+                "weights": segmenter.engine.identity.name,
+                "half": half,
+                "means": summary(rows, [ALONE, *settings]),
+            }
             out.write_text(json.dumps({**content, "sequences": rows}, indent=1) + "\n")
 
 
