@@ -152,7 +152,8 @@ def figures_of(engine: TorchEngine, pictures: FewShotDataset, episode: Episode) 
     mask = pictures.mask(episode.name, key) == 1
     image, share, _ = engine.identity.preprocessing.support(pictures.picture(key), mask)
     support = taps_of(engine.model.backbone, torch.from_numpy(image)[None])
-    query = engine.taps([pictures.picture(episode.query)])
+    asked = engine.identity.preprocessing.image(pictures.picture(episode.query))
+    query = taps_of(engine.model.backbone, torch.from_numpy(asked)[None])
     target = torch.from_numpy(pictures.mask(episode.name, episode.query)).long()[None]
     return episode_figures(engine.model, support, torch.from_numpy(share)[None, None], query, target)
 

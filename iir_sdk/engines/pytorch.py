@@ -23,7 +23,7 @@ from iir_sdk.engines.devices import Precision, pick_device, pick_dtype
 from iir_sdk.engines.folding import with_folded_norms
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
 from iir_sdk.model.backbone import Taps, taps_of
-from iir_sdk.model.encodings import SupportState
+from iir_sdk.model.encodings import QueryFeatures, SupportState
 from iir_sdk.model.iir import IIR, Prediction
 from iir_sdk.model.support_state import Tokens
 from iir_sdk.pictures.preprocess import SupportInput
@@ -137,19 +137,18 @@ class TorchEngine(Engine):
         return segmented, clock.laps
 
     @_inferring
-    def taps(self, pictures: Sequence[NDArray[np.uint8]]) -> Taps:
-        """The backbone's features of pictures ``(H, W, 3)``."""
-        return taps_of(self.network.backbone, self._images(pictures))
+    def read(self, picture: NDArray[np.uint8]) -> QueryFeatures:
+        """All of a picture ``(H, W, 3)`` that no support changes."""
+        return self.network.read_query(taps_of(self.network.backbone, self._images([picture])))
 
     @_inferring
-    def segment_taps(self, taps: Taps, tasks: Sequence[TaskGroup]) -> list[Segmented]:
-        """As :meth:`segment`, of pictures whose features are known."""
-        return self._decoded(taps, tasks)
+    def segment_read(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> Segmented:
+        """As :meth:`segment`, of one picture that was read."""
+        return self._by_all(query, tasks)
 
     @_inferring
-    def segment_with_evidence(self, taps: Taps, task: TaskGroup) -> tuple[Segmented, Tensor]:
-        """One picture by one label, and what speaks for its mask, float32 ``(10,)`` of :meth:`IIR.evidence`."""
-        query = self.network.read_query(taps)
+    def segment_with_evidence(self, query: QueryFeatures, task: TaskGroup) -> tuple[Segmented, Tensor]:
+        """A picture that was read, by one label, and what speaks for its mask: ``(10,)`` of :meth:`IIR.evidence`."""
         prediction = self.network.decode(query, task.state)
         evidence = self.network.evidence(query, task.state, prediction.shot_weights, prediction.logits)
         return _segmented(prediction), evidence[0].float().cpu()
@@ -159,10 +158,10 @@ class TorchEngine(Engine):
             few = [_segmented(self.network.decode(few, tasks[0].state)) for few in self._few_at_once(taps)]
             return [one for several in few for one in several.apart()]
         query = self.network.read_query(taps)
-        return [
-            in_order([_segmented(self.network.decode(query.one(i), task.state)) for task in tasks], tasks)
-            for i in range(len(taps.mid))
-        ]
+        return [self._by_all(query.one(i), tasks) for i in range(len(taps.mid))]
+
+    def _by_all(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> Segmented:
+        return in_order([_segmented(self.network.decode(query, task.state)) for task in tasks], tasks)
 
     def _few_at_once(self, taps: Taps) -> list[Taps]:
         """Taps of a few queries each: on a CPU the maps of more leave the cache."""

@@ -15,8 +15,8 @@ from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.engines.base import TaskGroup
 from iir_sdk.errors import ConfigError, TooFewPicturesError
-from iir_sdk.evaluation.metrics import SeedMeans, SegmentationScore, seed_means
-from iir_sdk.model.backbone import Taps
+from iir_sdk.evaluation.metrics import Counts, SeedMeans, SegmentationScore, counts_of, seed_means
+from iir_sdk.model.encodings import QueryFeatures
 from iir_sdk.results.full_size import full_map, probability_map
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import EncodedSupport
@@ -24,7 +24,8 @@ from iir_sdk.supports.encoded import EncodedSupport
 Output = Literal["mask", "prior"]
 """What is scored: the network's mask, or IIR's prior alone."""
 
-_KEPT_BYTES = 1 << 30
+_SUPPORT_BYTES, _QUERY_BYTES = 1 << 30, 3 << 29
+"""Kept at most; a query's features take some 4 MB, and the pictures of a COCO fold fit."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,22 @@ class Protocol:
 
 
 class Evaluator:
-    """Runs episodes through a segmenter's own model and preprocessing; each support and query is encoded once.
+    """Runs episodes through a segmenter's own model and preprocessing; nothing is done twice that memory can hold.
 
+    Each support and query is encoded once, and an episode that comes again, as many do in small sets, counts as it did.
     The segmenter's supports are neither used nor changed.
     """
 
     def __init__(self, segmenter: FewShotSegmenter, pictures: FewShotDataset, *, output: Output = "mask") -> None:
         self.segmenter, self.pictures, self.output = segmenter, pictures, output
-        self._queries: BoundedCache[str, Query] = BoundedCache(_KEPT_BYTES, lambda query: query.nbytes)
-        self._supports: BoundedCache[tuple[str, str], EncodedSupport] = BoundedCache(_KEPT_BYTES, lambda s: s.nbytes)
+        self._queries: BoundedCache[str, Query] = BoundedCache(_QUERY_BYTES, lambda query: query.features.nbytes)
+        self._supports: BoundedCache[tuple[str, str], EncodedSupport] = BoundedCache(_SUPPORT_BYTES, lambda s: s.nbytes)
+        self._counts: dict[Episode, Counts] = {}
 
     def probability(self, episode: Episode) -> NDArray[np.float32]:
         """Foreground probability of the episode's query, ``(H, W)`` at its own size."""
         tasks, query = self.tasks({episode.name: episode.supports}), self.query(episode.query)
-        (segmented,) = self.segmenter.torch_engine.segment_taps(query.taps, tasks)
+        segmented = self.segmenter.torch_engine.segment_read(query.features, tasks)
         if self.output == "prior":
             return full_map(segmented.priors[0], query.size)
         return probability_map(segmented.leads[0], query.size)
@@ -93,9 +96,10 @@ class Evaluator:
         """Score episodes by where probability is above one half: all together, and each by its IoU."""
         score, each = SegmentationScore(), []
         for episode in tqdm(episodes, desc=self.pictures.name, unit="episode"):
-            target = self.pictures.mask(episode.name, episode.query)
-            iou = score.add(episode.name, self.probability(episode) > 0.5, target)
-            each.append(EpisodeScore(episode, iou))
+            if episode not in self._counts:
+                target = self.pictures.mask(episode.name, episode.query)
+                self._counts[episode] = counts_of(self.probability(episode) > 0.5, target)
+            each.append(EpisodeScore(episode, score.add_counts(episode.name, self._counts[episode])))
         return score, each
 
     def _support(self, name: str, key: str) -> EncodedSupport:
@@ -110,7 +114,7 @@ class Evaluator:
 
         def look() -> Query:
             pixels = self.pictures.picture(key)
-            return Query(self.segmenter.torch_engine.taps([pixels]), (pixels.shape[0], pixels.shape[1]))
+            return Query(self.segmenter.torch_engine.read(pixels), (pixels.shape[0], pixels.shape[1]))
 
         return self._queries.get(key, look)
 
@@ -119,13 +123,8 @@ class Evaluator:
 class Query:
     """A query's features, and its own ``(height, width)``."""
 
-    taps: Taps
+    features: QueryFeatures
     size: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the features."""
-        return sum(t.numel() * t.element_size() for t in self.taps)
 
 
 def draw_episodes(pictures: FewShotDataset, protocol: Protocol) -> dict[int, list[Episode]]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from iir_sdk.data.dataset import IGNORE
 
+Counts = NDArray[np.int64]
+"""``(2, 2)`` pixels: of the background and of the foreground, intersection and union."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedMeans:
@@ -38,22 +41,30 @@ def seed_means(scores: Sequence[SegmentationScore | WaysScore]) -> dict[str, Any
     }
 
 
+def counts_of(predicted: NDArray[np.bool_], target: NDArray[np.uint8]) -> Counts:
+    """What one query counts, ``(H, W)`` predicted and true in {0, 1, 255}; pixels labelled 255 count nowhere."""
+    known = target != IGNORE
+    truth = target == 1
+    sides = ((~predicted, ~truth), (predicted, truth))
+    return np.array([(np.sum(p & t & known), np.sum((p | t) & known)) for p, t in sides], np.int64)
+
+
 class SegmentationScore:
     """Intersections and unions, summed per class over all episodes.
 
     mIoU is the mean over classes of foreground IoU; FB-IoU the mean of foreground and background IoU pooled over
-    episodes. Pixels labelled 255 count nowhere.
+    episodes.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
 
     def add(self, name: str, predicted: NDArray[np.bool_], target: NDArray[np.uint8]) -> float:
-        """Count one query, ``(H, W)`` predicted and true in {0, 1, 255}; gives its own foreground IoU, in [0, 1]."""
-        known = target != IGNORE
-        truth = target == 1
-        sides = ((~predicted, ~truth), (predicted, truth))
-        counts = np.array([(np.sum(p & t & known), np.sum((p | t) & known)) for p, t in sides], np.int64)
+        """Count one query, as :func:`counts_of` does; gives its own foreground IoU, in [0, 1]."""
+        return self.add_counts(name, counts_of(predicted, target))
+
+    def add_counts(self, name: str, counts: Counts) -> float:
+        """As :meth:`add`, of a query that was counted."""
         self._counts[name] += counts
         return _ratio(counts[1])
 

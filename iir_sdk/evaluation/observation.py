@@ -100,7 +100,7 @@ def _observed(evaluator: Evaluator, present: Sequence[Episode], absent: Sequence
 def _observe(evaluator: Evaluator, episode: Episode) -> tuple[Tensor, float, float]:
     """Evidence, the share of the mask that is right, and its IoU, at the query's own size."""
     (task,), query = evaluator.tasks({episode.name: episode.supports}), evaluator.query(episode.query)
-    segmented, evidence = evaluator.segmenter.torch_engine.segment_with_evidence(query.taps, task)
+    segmented, evidence = evaluator.segmenter.torch_engine.segment_with_evidence(query.features, task)
     mask = mask_map(segmented.leads[0], query.size, Cut().threshold)
     target = np.zeros_like(mask, np.uint8)
     if episode.query in evaluator.pictures.classes.get(episode.name, ()):

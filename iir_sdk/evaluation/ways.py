@@ -112,7 +112,7 @@ def predicted(evaluator: Evaluator, episode: WaysEpisode) -> Segmentation:
     """The query by all labels of the episode, as :meth:`iir_sdk.FewShotSegmenter.predict` gives it."""
     tasks = evaluator.tasks(dict(zip(episode.labels, episode.supports, strict=True)))
     query = evaluator.query(episode.query)
-    (segmented,) = evaluator.segmenter.torch_engine.segment_taps(query.taps, tasks)
+    segmented = evaluator.segmenter.torch_engine.segment_read(query.features, tasks)
     blank = np.broadcast_to(np.uint8(0), (*query.size, 3))
     return segmentation(episode.labels, segmented, image=blank, cut=Cut(), timings={})
 

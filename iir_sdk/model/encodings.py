@@ -79,6 +79,12 @@ class QueryFeatures(NamedTuple):
         """``N``."""
         return len(self.detail)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        vectors = (*self.low, *self.mid, *self.high, *(self.pooled or ()))
+        return sum(t.nbytes for t in (*vectors, self.fused, self.detail, *([] if self.base is None else [self.base])))
+
     def one(self, index: int) -> QueryFeatures:
         """One query's, still with a batch axis."""
         one = slice(index, index + 1)
