@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from iir_sdk.cli.main import main
 from iir_sdk.data.dataset import source_of
 from iir_sdk.data.folder import read_picture_set
 from iir_sdk.errors import ConfigError, TooFewPicturesError
+from iir_sdk.evaluation import ways
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol
 from iir_sdk.evaluation.metrics import WaysScore
 from iir_sdk.evaluation.ways import (
@@ -130,6 +132,7 @@ def test_the_command_scores_several_labels(small_checkpoint, picture_folder, tmp
     assert result.exit_code == 3, result.output
     assert "coins: 1 classes have" in result.stderr
     assert "2-way mIoU" in result.stdout
+    assert result.stdout.splitlines()[-2].startswith("mean") and "by their own masks" in result.stdout.splitlines()[-2]
     document = json.loads((tmp_path / "s.json").read_text())
     (scored,) = document["sets"]
     assert (scored["ways"], scored["episodes"], scored["protocol"]["seeds"]) == (2, 3, [0, 1])
@@ -139,3 +142,27 @@ def test_the_command_scores_several_labels(small_checkpoint, picture_folder, tmp
         command = [*base, "--data", picture_folder, *more]
         result = CliRunner().invoke(main, [str(a) for a in command])
         assert result.exit_code == 2, result.output
+
+
+def test_what_competition_costs_is_told_by_the_labels_own_masks(small_segmenter, monkeypatch):
+    """Of a, its own mask finds all; on the map b takes one of its two pixels, and c, which is not shown, another."""
+    masks = {
+        "a": {"q": [[1, 1, 0, 0], [0, 0, 0, 0]]},
+        "b": {"q": [[0, 0, 1, 0], [0, 0, 0, 255]]},
+        "c": {"other": [[1, 0, 0, 0], [0, 0, 0, 0]]},
+    }
+    alone = {"a": np.array([[1, 1, 0, 0], [0, 0, 0, 0]]), "b": np.array([[0, 0, 1, 1], [0, 0, 0, 1]])}
+
+    class Found(dict):
+        """A result, by what is read of it."""
+
+    found = Found({name: SimpleNamespace(mask=mask == 1) for name, mask in alone.items()})
+    found.label_map = np.array([[1, 2, 2, 0], [0, 3, 0, 2]])
+    monkeypatch.setattr(ways, "predicted", lambda evaluator, episode: found)
+    episode = WaysEpisode(("a", "b", "c"), (("s",),) * 3, "q")
+    score = evaluate_ways(small_segmenter, Drawn(masks), Protocol(), {0: [episode]})
+    # On the map a has one of two, b one of two, c none of one; where ignored, nothing counts.
+    assert score.per_class == pytest.approx({"a": 1 / 2, "b": 1 / 2, "c": 0})
+    assert score.labels == pytest.approx(1 / 3)
+    assert score.shown == pytest.approx(1 / 2)
+    assert score.own_masks == pytest.approx((1 + 1 / 2) / 2)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iir_sdk.evaluation.calibration import PresenceScore
     from iir_sdk.evaluation.evaluate import Protocol, SetScore
     from iir_sdk.evaluation.observation import Observed
+    from iir_sdk.evaluation.ways import WaysSetScore
     from iir_sdk.pictures.orientation import Exif
 
 _LEFT_OUT = 3
@@ -289,8 +290,15 @@ def _score_ways(
     for pictures in (s for s in sets if s.name in drawn):
         scores[pictures.name] = evaluate_ways(segmenter, pictures, protocol, drawn[pictures.name])
         keep(scores, left_out, ways_table)
-    _print_scores(scores, lambda s, miou: f"{s.ways}-way {miou}   background {100 * s.background:5.1f}")
+    _print_scores(scores, lambda s, miou: f"{s.ways}-way {miou}   {_ways_line([s])}")
+    click.echo(f"{'mean':20} {_ways_line(list(scores.values()))}")
     return left_out
+
+
+def _ways_line(scores: Sequence[WaysSetScore]) -> str:
+    means = (sum(getattr(s, name) for s in scores) / len(scores) for name in ("labels", "shown", "own_masks"))
+    on_map, shown, own_masks = (f"{100 * mean:.1f}" for mean in means)
+    return f"labels on the map {on_map}, where shown {shown}, by their own masks {own_masks}"
 
 
 def _score_masks(

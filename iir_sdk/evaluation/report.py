@@ -69,15 +69,18 @@ def ways_table(scores: Sequence[WaysSetScore], left_out: Mapping[str, str] | Non
     lines = [
         f"{_how(scores[0])}; several labels, one map scored, mIoU over labels and background.",
         "",
-        "| set | labels at once | classes | mIoU | std over seeds | background |",
-        "|---|---|---|---|---|---|",
+        "| set | labels at once | classes | mIoU | std over seeds | background | labels | where shown | own masks |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for s in scores:
-        lines.append(
-            f"| {s.name} | {s.ways} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {100 * s.background:.1f} |"
-        )
+        rest = " | ".join(f"{100 * value:.1f}" for value in (s.background, s.labels, s.shown, s.own_masks))
+        lines.append(f"| {s.name} | {s.ways} | {len(s.per_class)} | {100 * s.miou:.1f} | {_std(s)} | {rest} |")
     if len(scores) > 1:
-        lines.append(f"| **mean** | | | **{100 * np.mean([s.miou for s in scores]):.1f}** | | |")
+        miou, *of_labels = (
+            f"**{100 * np.mean([getattr(s, name) for s in scores]):.1f}**"
+            for name in ("miou", "labels", "shown", "own_masks")
+        )
+        lines.append(f"| **mean** | | | {miou} | | | {' | '.join(of_labels)} |")
     return _document(lines, scores, left_out)
 
 

@@ -14,6 +14,11 @@ score of every method alike.
 **Score.** The ``label_map`` of the result at the query's own size, with nothing left out by score. Intersections and
 unions of each label and of the background are summed over the episodes in which the label took part; mIoU is the mean
 over the labels and the background.
+
+**What competition costs.** Beside it stand three means over the labels alone: of their places on the map, as above; of
+the same where the query shows them, which leaves out what absent labels took; and of the masks that they have by
+themselves there, above one half, as in one-way scoring. From the third to the second right pixels went to other labels,
+or wrong ones did; from the second to the first absent labels were found.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from iir_sdk.data.dataset import IGNORE, DenseDataset, FewShotDataset, source_of
 from iir_sdk.data.episodes import large_enough
 from iir_sdk.errors import ConfigError, TooFewPicturesError
 from iir_sdk.evaluation.evaluate import Evaluator, Protocol, made_by
-from iir_sdk.evaluation.metrics import SeedMeans, WaysScore, seed_means
+from iir_sdk.evaluation.metrics import SeedMeans, SegmentationScore, WaysScore, seed_means
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 
@@ -39,10 +44,13 @@ _LARGEST_WAYS = 254
 
 @dataclass(frozen=True, kw_only=True)
 class WaysSetScore(SeedMeans):
-    """Score of one set, over the labels and the background; how many compete, and the background's IoU in [0, 1]."""
+    """Score of one set, over the labels and the background."""
 
-    ways: int
-    background: float
+    ways: int  # how many labels compete
+    background: float  # its IoU in [0, 1]
+    labels: float  # mean IoU of the labels alone, in [0, 1]
+    shown: float  # the same, counted on queries that show them
+    own_masks: float  # of the masks that they have by themselves, likewise
 
 
 @dataclass(frozen=True)
@@ -124,11 +132,19 @@ def evaluate_ways(
     episodes: Mapping[int, Sequence[WaysEpisode]],
 ) -> WaysSetScore:
     """MIoU over labels and background of one set; of the protocol, shots, smallest object and seeds are stated."""
-    evaluator, scores = Evaluator(segmenter, pictures), []
+    evaluator, scores, shown, own_masks = Evaluator(segmenter, pictures), [], [], []
     for of_seed in episodes.values():
         scores.append(score := WaysScore())
+        shown.append(on_map := SegmentationScore())
+        own_masks.append(alone := SegmentationScore())
         for episode in tqdm(of_seed, desc=pictures.name, unit="episode"):
-            score.add(episode.labels, predicted(evaluator, episode).label_map, truth_map(pictures, episode))
+            result, truth = predicted(evaluator, episode), truth_map(pictures, episode)
+            label_map = result.label_map
+            score.add(episode.labels, label_map, truth)
+            for place in (int(value) for value in np.unique(truth) if value not in (0, IGNORE)):
+                name, target = episode.labels[place - 1], _of_label(truth, place)
+                on_map.add(name, label_map == place, target)
+                alone.add(name, result[name].mask, target)
     backgrounds = [score.background for score in scores if score.background is not None]
     first = next(iter(episodes.values()))
     return WaysSetScore(
@@ -138,4 +154,12 @@ def evaluate_ways(
         protocol=made_by(segmenter, protocol, episodes),
         ways=len(first[0].labels),
         background=float(np.mean(backgrounds)) if backgrounds else 0.0,
+        labels=float(np.mean([np.mean(list(score.per_class.values()) or [0.0]) for score in scores])),
+        shown=float(np.mean([score.miou for score in shown])),
+        own_masks=float(np.mean([score.miou for score in own_masks])),
     )
+
+
+def _of_label(truth: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
+    """One label's mask of a truth map: 0, 1, 255."""
+    return np.where(truth == IGNORE, IGNORE, truth == place).astype(np.uint8)
