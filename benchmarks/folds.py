@@ -1,7 +1,8 @@
 """Each COCO fold as new classes: ``python benchmarks/folds.py --data DATA --bank BANK --out runs/folds``.
 
-For each fold the package's own commands train, calibrate and score in turn. Scores and calibrated weights that are
-there are kept, even if the data changed; a run of another recipe is refused.
+For each fold the package's own commands train, calibrate and score in turn. Scores and weights that are there are kept,
+even if the data changed; a run of another recipe is refused. Of folds that were trained elsewhere, as by
+``tools/train_runs.py``, no bank is needed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.cli.main import main as iir_sdk
 from iir_sdk.errors import IirError
 from iir_sdk.training.config import TrainingConfig, find_recipe, read_recipe
+from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE
 
 SEEDS = ("--seed", "0", "--seed", "1", "--seed", "2")
 SCORES: dict[str, tuple[str, ...]] = {"1shot": SEEDS, "5shot": (*SEEDS, "--shots", "5"), "absent": ("--absent",)}
@@ -27,8 +29,9 @@ def score_fold(fold: int, training: list[str], coco: Path, run: Path, dtype: str
     missing = [name for name in SCORES if not (run / f"{name}.json").exists()]
     if not missing:
         return
-    if not calibrated(run):
+    if not (run / WEIGHTS_FILE).exists():
         iir_sdk(["train", *training, "--exclude-fold", str(fold), "--out", str(run), "--resume"], standalone_mode=False)
+    if not calibrated(run):
         fitting = ["--data", str(coco), "--exclude-fold", str(fold), "--episodes", "600"]
         iir_sdk(["calibrate", str(run), *fitting], standalone_mode=False)
     how = ["--data", str(coco), "--fold", str(fold), "--weights", str(run), "--dtype", dtype]
@@ -48,8 +51,8 @@ def check_recipe(run: Path, config: TrainingConfig) -> None:
 
 
 def calibrated(run: Path) -> bool:
-    """Whether a run has been trained to its end and its scores are fitted."""
-    file = run / "model.safetensors"
+    """Whether a trained run's scores are fitted."""
+    file = run / WEIGHTS_FILE
     return file.exists() and FewShotSegmenter(file, device="cpu").model.config.presence
 
 
@@ -92,10 +95,11 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("recipe", default="lite2")
-@click.option("--set", "overrides", multiple=True, default=("convention=filtered",), show_default=True)
+@click.option("--set", "overrides", multiple=True, help="As of iir-sdk train, as convention=filtered.")
 @click.option("--data", type=PATH, required=True, help="Folder of sets, one of them coco.")
 @click.option("--cutouts", type=PATH, help="Folder of cut-outs.")
-@click.option("--bank", type=PATH, required=True, help="What iir-sdk bank filled of them.")
+@click.option("--bank", type=PATH, help="What iir-sdk bank filled of them; needed to train.")
+@click.option("--backbone-weights", type=PATH, help="As of iir-sdk train.")
 @click.option("--fold", "folds", multiple=True, type=click.IntRange(0, 3), default=(0, 1, 2, 3), show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--out", type=PATH, required=True, help="Folder of the runs, folds.json and folds.md.")
@@ -104,15 +108,20 @@ def main(
     overrides: tuple[str, ...],
     data: Path,
     cutouts: Path | None,
-    bank: Path,
+    bank: Path | None,
+    backbone_weights: Path | None,
     folds: tuple[int, ...],
     dtype: str,
     out: Path,
 ) -> None:
     """Train RECIPE once for each fold, score it on the fold's classes, and write the table."""
-    training = [recipe, "--data", str(data), "--bank", str(bank)]
+    if bank is None and (lacking := [fold for fold in folds if not (out / f"fold{fold}" / WEIGHTS_FILE).exists()]):
+        raise click.UsageError(
+            f"{out / f'fold{lacking[0]}'} is not trained: pass --bank to train it, or --fold to skip it."
+        )
+    given = {"--data": data, "--bank": bank, "--cutouts": cutouts, "--backbone-weights": backbone_weights}
+    training = [recipe, *(word for name, value in given.items() if value for word in (name, str(value)))]
     training += [word for override in overrides for word in ("--set", override)]
-    training += ["--cutouts", str(cutouts)] if cutouts else []
     try:
         config = read_recipe(find_recipe(recipe), overrides)
         for fold in folds:

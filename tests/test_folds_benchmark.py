@@ -68,7 +68,7 @@ def test_a_calibrated_run_is_only_scored(folds, tmp_path, monkeypatch):
     assert [words[0] for words in asked] == ["evaluate"] * 3
 
 
-def test_weights_that_are_not_calibrated_are_trained_on_and_calibrated(folds, tmp_path, monkeypatch):
+def test_weights_that_are_not_calibrated_are_calibrated(folds, tmp_path, monkeypatch):
     asked: list[list[str]] = []
     monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
     run = tmp_path / "fold0"
@@ -77,7 +77,22 @@ def test_weights_that_are_not_calibrated_are_trained_on_and_calibrated(folds, tm
     config = replace(segmenter.model.config, presence=False)
     save_checkpoint(IIR(config), segmenter.preprocessing, run / "model.safetensors")
     folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
-    assert [words[0] for words in asked] == ["train", "calibrate", *["evaluate"] * 3]
+    assert [words[0] for words in asked] == ["calibrate", *["evaluate"] * 3]
+
+
+def test_folds_that_are_trained_need_no_bank_and_others_say_so(folds, tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
+    for fold in (0, 1):
+        write_scores(tmp_path / f"fold{fold}", 0.30, 0.40)
+        shutil.copy(embedded_file(weights_info("iir-lite0")), tmp_path / f"fold{fold}" / "model.safetensors")
+        (tmp_path / f"fold{fold}" / "5shot.json").unlink()
+    given = ["duo", "--data", str(tmp_path), "--out", str(tmp_path)]
+    result = CliRunner().invoke(folds.main, [*given, "--fold", "0", "--fold", "1", "--fold", "2"])
+    assert result.exit_code == 2
+    assert "fold2 is not trained: pass --bank" in result.output
+    CliRunner().invoke(folds.main, [*given, "--fold", "0", "--fold", "1"])
+    assert asked[0][0] == "evaluate"
 
 
 def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(folds, tmp_path):
