@@ -46,4 +46,6 @@ def test_false_positives_are_counted_at_equal_recall(benchmark):
     assert row["threshold"] == pytest.approx(0.35)
     told_apart = benchmark.Counts([objects[0] / 2], [0.0], [p / 4 for p in before.look_alikes])
     assert benchmark.row(before, told_apart)["with a mask"] == [50.0, 0.0, 0.0]
+    assert "false area 50.0 % -> 50.0 % (x 1.00), with a mask" in benchmark.verdict(row)
+    assert "with a mask 50.0 % -> 0.0 % (x 0.00); to be halved" in benchmark.verdict(benchmark.row(before, told_apart))
     assert "| all | 2 | 50.0 -> 0.0 (50.0) |" in benchmark.table({"all": row})
