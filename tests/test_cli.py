@@ -101,4 +101,4 @@ def test_errors_are_one_line_without_a_traceback(arguments, reason):
 
 
 def test_the_default_recipe_travels_with_the_package():
-    assert (Path(start.__file__).parent / "recipes/lite2.toml").is_file()
+    assert (Path(start.__file__).parent / "recipes/duo.toml").is_file()
