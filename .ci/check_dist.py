@@ -16,7 +16,7 @@ NEEDED = (
     "iir_sdk/demo/pictures/jobs.json",
     "iir_sdk/training/recipes/duo.toml",
 )
-LARGEST_WHEEL = 30_000_000
+LARGEST_WHEEL = 40_000_000
 
 
 def check_wheel(path: Path) -> None:

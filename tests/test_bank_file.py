@@ -337,6 +337,7 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
         "bank.label_size=32",
         "steps=2",
         "episodes.batch=2",
+        "model.backbone=test_efficientnet",
         "model.width=16",
     ]
     given: list[object] = ["--data", picture_folder, "--cutouts", cutouts, "--workers", 0]

@@ -43,6 +43,7 @@ _SMALL_RECIPE = (
     "preprocessing.size=64",
     "pictures.view_size=64",
     "run.log_every=1",
+    "model.backbone=test_efficientnet",
     "model.width=16",
     "model.blocks=1",
     "model.cross_blocks=1",
