@@ -240,7 +240,7 @@ def test_pickles_are_never_opened(tmp_path):
 
 
 def one_entry() -> dict:
-    return json.loads(manifest_path().read_text())["checkpoints"][0]
+    return next(e for e in json.loads(manifest_path().read_text())["checkpoints"] if e["name"] == EMBEDDED.name)
 
 
 def write(tmp_path: Path, document: object) -> Path:
