@@ -14,9 +14,9 @@ NEEDED = (
     "iir_sdk/py.typed",
     "iir_sdk/weights_manifest.json",
     "iir_sdk/demo/pictures/jobs.json",
-    "iir_sdk/training/recipes/lite2.toml",
+    "iir_sdk/training/recipes/duo.toml",
 )
-LARGEST_WHEEL = 30_000_000
+LARGEST_WHEEL = 40_000_000
 
 
 def check_wheel(path: Path) -> None:

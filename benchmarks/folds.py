@@ -94,7 +94,7 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("recipe", default="lite2")
+@click.argument("recipe", default="duo")
 @click.option("--set", "overrides", multiple=True, help="As of iir-sdk train, as convention=filtered.")
 @click.option("--data", type=PATH, required=True, help="Folder of sets, one of them coco.")
 @click.option("--cutouts", type=PATH, help="Folder of cut-outs.")

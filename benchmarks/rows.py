@@ -14,11 +14,9 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.demo.job import read_jobs
 from iir_sdk.engines.devices import computes_in_bfloat16
 from iir_sdk.errors import ConfigError
-from iir_sdk.model.iir import IIR
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.pictures.preprocess import Preprocessing
-from iir_sdk.training.ablate import OF_CLOSED_FORM
 from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.resolve import load_checkpoint
 
@@ -84,7 +82,6 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
         "uncached": uncached,
         "predict": scene.predicting(plain),
         "predict, as loaded": scene.predicting(_as_loaded(scene, plain)),
-        "predict, Grad-CAM": scene.predicting(scene.segmenter(weights=_with_grad_cam(plain.checkpoint))),
         "bare backbone, torch.compile": scene.backbone(compiled),
         "predict, torch.compile": scene.predicting(compiled),
     }
@@ -134,11 +131,6 @@ def growth_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
 def _at(checkpoint: Checkpoint, side: int) -> Checkpoint:
     entry = checkpoint.entry
     return replace(checkpoint, entry=replace(entry, preprocessing=replace(entry.preprocessing, size=side)))
-
-
-def _with_grad_cam(checkpoint: Checkpoint) -> Checkpoint:
-    """The same network but for the CAM and the priors that need the other; untrained, since only time is measured."""
-    return replace(checkpoint, model=IIR(replace(checkpoint.model.config, **OF_CLOSED_FORM)).eval())
 
 
 def _compiled(scene: Scene, plain: FewShotSegmenter) -> FewShotSegmenter:

@@ -22,12 +22,14 @@ from iir_sdk.weights.checkpoint_file import read_checkpoint, save_checkpoint
 EVIDENCE = Path(__file__).parent / "evidence"
 
 RETIRED_OF_MODEL = {"classifier", "companion_priors", "decoder", "joint_priors", "late_features", "shared_projection"}
-RETIRED_OF_MODEL |= {"shot_fusion"}
-"""Settings of architectures that follow from the preset since."""
+RETIRED_OF_MODEL |= {"shot_fusion", "self_support", "dictionary"}
+"""Settings of architectures that follow from the preset since, or that none has any more."""
 
 
 def _is_light(model: dict[str, Any]) -> bool:
     """Whether an architecture of the evidence is the light preset; the mixtures that were tried are built no more."""
+    if model.get("dictionary") or model.get("self_support"):
+        return False
     return bool(model.get("preset") == "light" or (model.get("joint_priors") and not model.get("late_features")))
 
 

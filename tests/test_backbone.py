@@ -110,8 +110,6 @@ def test_closed_form_on_a_nonlinear_head_is_refused():
         {"cam": "magic"},
         {"head_width": 12},
         {"preset": "heavy"},
-        {"self_support": True, "preset": "paper"},
-        {"dictionary": 8, "cam": "grad"},
         {"presence": True, "cam": "grad"},
     ],
 )

@@ -337,13 +337,14 @@ def test_bank_and_train_from_the_command_line(picture_folder, cutouts, tmp_path,
         "bank.label_size=32",
         "steps=2",
         "episodes.batch=2",
+        "model.backbone=test_efficientnet",
         "model.width=16",
     ]
     given: list[object] = ["--data", picture_folder, "--cutouts", cutouts, "--workers", 0]
     for setting in [*settings, "model.head_width=8", "preprocessing.size=64", "preprocessing.support_size=64"]:
         given += ["--set", setting]
-    assert "72 views" in output_of("bank", "lite2", *given, "--out", tmp_path / "bank")
-    output_of("train", "lite2", *given, "--bank", tmp_path / "bank", "--out", tmp_path / "run")
+    assert "72 views" in output_of("bank", "duo", *given, "--out", tmp_path / "bank")
+    output_of("train", "duo", *given, "--bank", tmp_path / "bank", "--out", tmp_path / "run")
     assert (tmp_path / "run/model.safetensors").exists()
 
 

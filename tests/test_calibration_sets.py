@@ -124,6 +124,14 @@ def test_several_sets_are_fitted_at_once(three_sets, tmp_path):
     assert [s.name for s in read_picture_sets(three_sets)] == ["coco", "coins", "teeth"]
 
 
+def test_they_are_fitted_to_what_is_named_alone(three_sets, tmp_path):
+    run, scores, listed = tmp_path / "model.safetensors", tmp_path / "scores.json", tmp_path / "listed.txt"
+    listed.write_text("".join(f"coco/{label}{i}\n" for label in ("dog", "cat") for i in range(3)) + "teeth\n")
+    save_checkpoint(IIR(replace(CONFIG, presence=False)), Preprocessing(size=96, support_size=64), run)
+    output_of("calibrate", run, "--data", three_sets, "--only", listed, "--episodes", 8, "--json", scores)
+    assert {each["name"] for each in json.loads(scores.read_text())["sets"]} == {"coco", "teeth"}
+
+
 def test_a_complete_set_must_be_there(three_sets, tmp_path):
     run = tmp_path / "model.safetensors"
     save_checkpoint(IIR(replace(CONFIG, presence=False)), Preprocessing(size=96, support_size=64), run)

@@ -43,6 +43,7 @@ _SMALL_RECIPE = (
     "preprocessing.size=64",
     "pictures.view_size=64",
     "run.log_every=1",
+    "model.backbone=test_efficientnet",
     "model.width=16",
     "model.blocks=1",
     "model.cross_blocks=1",
@@ -101,4 +102,4 @@ def test_errors_are_one_line_without_a_traceback(arguments, reason):
 
 
 def test_the_default_recipe_travels_with_the_package():
-    assert (Path(start.__file__).parent / "recipes/lite2.toml").is_file()
+    assert (Path(start.__file__).parent / "recipes/duo.toml").is_file()

@@ -222,8 +222,8 @@ def test_variants_differ_in_what_they_say():
     grad = varied(PICTURES, "other_cam")
     assert grad.model.cam == "grad"
     assert varied(grad, "other_cam").model.cam == "closed_form"
-    embedded = read_recipe(find_recipe("lite2"))
-    assert {varied(embedded, name).model.cam for name in VARIANTS} == {"closed_form", "grad"}
+    faster = read_recipe(find_recipe("lite0"))
+    assert {varied(faster, name).model.cam for name in VARIANTS} == {"closed_form", "grad"}
     assert varied(PICTURES, "single").model.prototypes == "single"
     assert varied(PICTURES, "dual").model.prototypes == "dual"
     assert varied(PICTURES, "dual").model.cross_blocks == 0
@@ -234,26 +234,26 @@ def test_variants_differ_in_what_they_say():
 
 
 def test_rows_that_leave_data_out_are_of_banks_that_have_it():
-    embedded = read_recipe(find_recipe("lite2"))
-    assert variants_of(embedded, cutouts=True) == tuple(VARIANTS)
-    assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"no_cutouts"}
+    embedded = read_recipe(find_recipe("duo"))
+    assert variants_of(read_recipe(find_recipe("lite0")), cutouts=True) == tuple(VARIANTS)
+    assert set(VARIANTS) - set(variants_of(embedded, cutouts=True)) == {"other_cam"}
+    assert set(VARIANTS) - set(variants_of(embedded, cutouts=False)) == {"other_cam", "no_cutouts"}
     without_regions = embedded.changed({"episodes.regions": 0.0, "episodes.shared_regions": 0.0})
-    assert set(VARIANTS) - set(variants_of(without_regions, cutouts=True)) == {"no_regions"}
+    assert set(VARIANTS) - set(variants_of(without_regions, cutouts=True)) == {"other_cam", "no_regions"}
     assert varied(embedded, "no_regions") == without_regions.changed({"optimiser.directional_dropout": True})
     prior, alone = varied(embedded, "prior"), varied(embedded, "main_set")
     assert (prior.episodes.regions, prior.episodes.shared_regions) == (0, 0)
     assert (alone.episodes.regions, alone.episodes.shared_regions) == (embedded.episodes.regions, 0)
-    assert (embedded.model.dictionary, varied(embedded, "no_dictionary").model.dictionary) == (128, 0)
-    assert embedded.model.self_support and not varied(embedded, "no_self_support").model.self_support
     assert (alone.bank.main_weight, alone.bank.cutout_weight) == (1.0, 0.0)
     lacking = (
         ("main_set", "source = 'bank'"),
-        ("no_dictionary", "model.dictionary"),
         ("no_regions", "episodes.regions or"),
     )
     for name, lacks in lacking:
-        with pytest.raises(ConfigError, match=f"{name!r} leaves something out .* not have: {lacks}"):
+        with pytest.raises(ConfigError, match=f"{name!r} needs what the recipe does not have: {lacks}"):
             varied(PICTURES, name)
+    with pytest.raises(ConfigError, match=r"'other_cam' needs .* not have: a backbone of one network"):
+        varied(embedded, "other_cam")
 
 
 def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path, random_backbone):  # noqa: F811
@@ -268,7 +268,7 @@ def test_an_ablation_trains_scores_and_writes_its_table(picture_folder, tmp_path
     config = replace(PICTURES, steps=2)
     sets = [read_picture_set(picture_folder / "coins")]
     names = variants_of(config, cutouts=False)
-    assert set(VARIANTS) - set(names) == {"no_dictionary", "no_self_support", "no_regions", "no_cutouts", "main_set"}
+    assert set(VARIANTS) - set(names) == {"no_regions", "no_cutouts", "main_set"}
     held_out = [HeldOut("", (), sets)]
     rows = ablate(config, names, build, held_out, Protocol(episodes=3), tmp_path / "out", device="cpu")
     assert built == [r.variant for r in rows] == list(names)

@@ -49,10 +49,10 @@ def test_what_is_scored_is_not_trained_again_and_what_is_missing_is_asked_for(fo
     asked: list[list[str]] = []
     monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: asked.append(words))
     write_scores(tmp_path / "fold0", 0.30, 0.40)
-    folds.score_fold(0, ["lite2"], tmp_path / "coco", tmp_path / "fold0", "auto")
+    folds.score_fold(0, ["duo"], tmp_path / "coco", tmp_path / "fold0", "auto")
     assert asked == []
     (tmp_path / "fold0" / "5shot.json").unlink()
-    folds.score_fold(0, ["lite2"], tmp_path / "coco", tmp_path / "fold0", "auto")
+    folds.score_fold(0, ["duo"], tmp_path / "coco", tmp_path / "fold0", "auto")
     assert [words[0] for words in asked] == ["train", "calibrate", "evaluate"]
     assert {"--resume", "--exclude-fold"} <= set(asked[0])
     assert asked[2][asked[2].index("--shots") + 1] == "5"
@@ -64,7 +64,7 @@ def test_a_calibrated_run_is_only_scored(folds, tmp_path, monkeypatch):
     run = tmp_path / "fold0"
     run.mkdir()
     shutil.copy(embedded_file(weights_info("iir-lite0")), run / "model.safetensors")
-    folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
+    folds.score_fold(0, ["duo"], tmp_path / "coco", run, "auto")
     assert [words[0] for words in asked] == ["evaluate"] * 3
 
 
@@ -76,7 +76,7 @@ def test_weights_that_are_not_calibrated_are_calibrated(folds, tmp_path, monkeyp
     segmenter = FewShotSegmenter("iir-lite0", device="cpu")
     config = replace(segmenter.model.config, presence=False)
     save_checkpoint(IIR(config), segmenter.preprocessing, run / "model.safetensors")
-    folds.score_fold(0, ["lite2"], tmp_path / "coco", run, "auto")
+    folds.score_fold(0, ["duo"], tmp_path / "coco", run, "auto")
     assert [words[0] for words in asked] == ["calibrate", *["evaluate"] * 3]
 
 
@@ -96,7 +96,7 @@ def test_folds_that_are_trained_need_no_bank_and_others_say_so(folds, tmp_path, 
 
 
 def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(folds, tmp_path):
-    config = read_recipe(find_recipe("lite2"))
+    config = read_recipe(find_recipe("duo"))
     kept = config.to_dict()
     del kept["episodes"]["accumulate"]
     (tmp_path / "recipe.json").write_text(json.dumps(kept), encoding="utf-8")
@@ -107,7 +107,7 @@ def test_a_run_of_another_recipe_is_refused_and_one_from_before_a_key_is_not(fol
 
 def test_nothing_is_trained_before_all_recipes_are_checked(folds, tmp_path, monkeypatch):
     monkeypatch.setattr(folds, "iir_sdk", lambda words, standalone_mode: pytest.fail(words[0]))
-    other = read_recipe(find_recipe("lite2"), ("convention=filtered", "steps=5"))
+    other = read_recipe(find_recipe("duo"), ("convention=filtered", "steps=5"))
     (tmp_path / "fold3").mkdir()
     (tmp_path / "fold3" / "recipe.json").write_text(json.dumps(other.to_dict()), encoding="utf-8")
     given = ["--data", str(tmp_path), "--bank", str(tmp_path / "bank"), "--out", str(tmp_path)]

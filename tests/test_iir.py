@@ -15,7 +15,7 @@ from tests import small_vgg  # noqa: F401
 
 SMALL = ModelConfig(preset="paper", width=16, blocks=2, cross_blocks=1, heads=2, head_width=8)
 LIGHT = replace(SMALL, preset="light", blocks=3, cross_blocks=2)
-WHOLE = replace(LIGHT, self_support=True, dictionary=7, presence=True)
+WHOLE = replace(LIGHT, presence=True)
 
 
 def kept(state: SupportState, task: int) -> EncodedSupport:

@@ -42,7 +42,6 @@ BANK = TINY.changed(
         "run.precision": "float32",
     }
 )
-WORDS = replace(BANK, model=replace(MODEL, self_support=True, dictionary=6))
 PICTURES = replace(BANK, source="pictures")
 
 
@@ -61,8 +60,8 @@ def lines(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize(
     "config",
-    [BANK, BANK.changed({"run.precision": "bfloat16"}), PICTURES, WORDS, replace(PICTURES, model=WORDS.model)],
-    ids=["bank", "bf16", "pictures", "words", "words of pictures"],
+    [BANK, BANK.changed({"run.precision": "bfloat16"}), PICTURES],
+    ids=["bank", "bf16", "pictures"],
 )
 def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folder, tmp_path, random_backbone):  # noqa: F811
     whole = build(config, picture_folder, tmp_path / "whole")
@@ -90,23 +89,16 @@ def test_twenty_steps_are_ten_and_ten_more_to_the_last_bit(config, picture_folde
 
 def test_two_processes_are_one_with_twice_the_batch(picture_folder, tmp_path, random_backbone):  # noqa: F811
     """Tolerance 0.1 %: each process's mean is over its own known pixels, and their number differs a little."""
-    models = {"plain": MODEL, "words": WORDS.model}
-    configs = {
-        name: PICTURES.changed(
-            {"episodes.batch": 4, "steps": 6, "episodes.shots": (1,), "model": replace(model, dropout=0.0)}
-        )
-        for name, model in models.items()
-    }
-    for name, config in configs.items():
-        build(config, picture_folder / "coins", tmp_path / "one" / name).run()
-    recipes = tmp_path / "recipes.json"
-    recipes.write_text(
-        json.dumps({name: config.changed({"episodes.batch": 2}).to_dict() for name, config in configs.items()})
+    config = PICTURES.changed(
+        {"episodes.batch": 4, "steps": 6, "episodes.shots": (1,), "model": replace(MODEL, dropout=0.0)}
     )
+    build(config, picture_folder / "coins", tmp_path / "one").run()
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(config.changed({"episodes.batch": 2}).to_dict()))
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
-    arguments = [str(recipes), str(picture_folder / "coins"), str(tmp_path / "two")]
+    arguments = [str(recipe), str(picture_folder / "coins"), str(tmp_path / "two")]
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(
         command + arguments,
@@ -117,11 +109,10 @@ def test_two_processes_are_one_with_twice_the_batch(picture_folder, tmp_path, ra
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in models:
-        one, two = (np.array([line["loss"] for line in lines(tmp_path / count / name)]) for count in ("one", "two"))
-        assert len(one) == len(two) == 6
-        np.testing.assert_allclose(one, two, rtol=1e-3)
-        assert len(set(one.tolist())) > 1
+    one, two = (np.array([line["loss"] for line in lines(tmp_path / count)]) for count in ("one", "two"))
+    assert len(one) == len(two) == 6
+    np.testing.assert_allclose(one, two, rtol=1e-3)
+    assert len(set(one.tolist())) > 1
 
 
 SHARED = """
@@ -134,14 +125,13 @@ from iir_sdk.training.run.processes import joined_processes
 from tests.test_training import random_weights
 
 start.load_backbone_weights = random_weights
-recipes = json.loads(Path(sys.argv[1]).read_text())
+config = TrainingConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+data, out = Path(sys.argv[2]), Path(sys.argv[3])
 with joined_processes("cpu") as processes:
     assert processes.count == 2
-    for name, recipe in recipes.items():
-        config, data, out = TrainingConfig.from_dict(recipe), Path(sys.argv[2]), Path(sys.argv[3]) / name
-        trainer = start.build_trainer(config, data, out, device="cpu", workers=0, processes=processes)
-        trainer.run()
-        trainer.export()
+    trainer = start.build_trainer(config, data, out, device="cpu", workers=0, processes=processes)
+    trainer.run()
+    trainer.export()
 """
 
 

@@ -15,6 +15,7 @@ from iir_sdk.errors import DatasetError, IirWarning, MaskError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import load_mask
 from tests.command import output_of
+from tests.lowest_iou import LOWEST_IOU
 
 FLAG = next(job for job in read_jobs() if job.name == "flag")
 STORED_BY = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
@@ -94,7 +95,7 @@ def test_the_real_job_is_done_either_way(embedded, orientation, tmp_path):
         segmenter = FewShotSegmenter(embedded.engine)
         silently(segmenter.add_support, phone, drawn, exif=exif)
         found, truth = segmenter.predict(FLAG.query).mask, FLAG.truth()
-        assert (found & truth).sum() / (found | truth).sum() > 0.8
+        assert (found & truth).sum() / (found | truth).sum() >= LOWEST_IOU["flag"]
 
 
 @pytest.fixture

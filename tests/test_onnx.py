@@ -44,7 +44,7 @@ openvino = pytest.importorskip("openvino")
 BACKENDS = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
-PLAIN = {"self_support": False, "dictionary": 0, "presence": False}
+PLAIN = {"presence": False}
 
 
 def save(path: Path, **changes: object) -> Path:
@@ -56,8 +56,6 @@ def save(path: Path, **changes: object) -> Path:
             "blocks": 2,
             "cross_blocks": 1,
             "head_width": 8,
-            "self_support": True,
-            "dictionary": 6,
             "presence": True,
             **changes,
         }
@@ -361,11 +359,11 @@ def test_a_folder_of_graphs_names_the_backends_and_hides_no_known_name(exported,
     shutil.copy(exported[0], both / "model.safetensors")
     assert FewShotSegmenter(both).checkpoint.sha256 == read_checkpoint(exported[0]).sha256
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(exported[1], tmp_path / "iir-lite2")
+    shutil.copytree(exported[1], tmp_path / "iir-duo")
     asked = []
     monkeypatch.setattr(opening, "_cached", lambda sha256: asked.append(sha256) or read_export(exported[1]))
-    FewShotSegmenter("iir-lite2", backend="onnxruntime")
-    assert asked == [weights_info("iir-lite2").sha256]
+    FewShotSegmenter("iir-duo", backend="onnxruntime")
+    assert asked == [weights_info("iir-duo").sha256]
 
 
 def test_a_failed_export_leaves_the_older_one(exported, traced_before, tmp_path, monkeypatch):

@@ -85,5 +85,5 @@ def test_the_same_name_for_other_weights_is_told(coins):
 
 def test_what_a_segmenter_holds_is_printed(coins):
     assert repr(coins) == (
-        "FewShotSegmenter('iir-lite2', backend='torch', device='cpu', dtype='float32', shots={'coin': 1})"
+        "FewShotSegmenter('iir-duo', backend='torch', device='cpu', dtype='float32', shots={'coin': 1})"
     )

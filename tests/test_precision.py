@@ -29,7 +29,7 @@ from tests.test_onnx import export
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
-CHECKPOINTS = ("iir-lite2", "iir-lite0")
+CHECKPOINTS = ("iir-duo", "iir-lite0")
 # Of the masks that float32 gives: rounding moves edges, and more of them where a network is unsure.
 LEAST_IOU = {"float32": 0.995, "float16": 0.99, "bfloat16": 0.92}
 Masks = dict[str, np.ndarray]

@@ -18,7 +18,6 @@ def test_every_recipe_of_the_package_is_valid():
         "finetune",
         "fss1000",
         "lite0",
-        "lite2",
         "paco_part",
         "pascal",
         "pascal_dinov2",
@@ -55,4 +54,4 @@ def test_what_is_given_last_decides_how_long():
     assert read_recipe(find_recipe("pascal"), ["steps=7"]).epochs == 0
     assert read_recipe(find_recipe("pascal"), ["epochs=7"]).epochs == 7
     with pytest.raises(ConfigError, match="needs source='pictures'"):
-        read_recipe(find_recipe("lite2"), ["epochs=7"])
+        read_recipe(find_recipe("duo"), ["epochs=7"])

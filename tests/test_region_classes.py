@@ -168,7 +168,6 @@ def test_what_clusters_regions_is_asked_for_before_anything_is_trained(
 ):
     monkeypatch.setitem(sys.modules, "scipy.cluster.vq", None)
     config = STILL.changed({"bank.views": 48, "episodes.shots": (1,)})
-    assert not config.model.dictionary
     trainer = start.build_trainer(config, picture_folder, tmp_path, device="cpu", workers=0)
     monkeypatch.setattr(trainer, "_train", lambda: pytest.fail("trained"))
     with pytest.raises(MissingDependencyError, match="scipy"):

@@ -186,7 +186,7 @@ def test_saved_supports_predict_the_same(small_segmenter, small_checkpoint, tmp_
 def test_supports_of_another_checkpoint_are_refused(small_segmenter, embedded, scene, tmp_path):
     small_segmenter.add_support(*scene)
     small_segmenter.save_supports(tmp_path / "s.safetensors")
-    with pytest.raises(SupportError, match=r"made with checkpoint 'small'.*iir-lite2.*is loaded"):
+    with pytest.raises(SupportError, match=r"made with checkpoint 'small'.*iir-duo.*is loaded"):
         embedded.load_supports(tmp_path / "s.safetensors")
     assert len(embedded.supports) == 0
 

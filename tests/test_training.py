@@ -297,7 +297,7 @@ def test_evaluation_is_fixed_by_its_seed(small_segmenter, picture_folder):
 
 
 def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
-    recipe = Path(start.__file__).parent / "recipes/lite2.toml"
+    recipe = Path(start.__file__).parent / "recipes/duo.toml"
     config = read_recipe(recipe, ["steps=5", "model.width=64", "bank.main_set=mine", "episodes.shots=[1, 5]"])
     assert (config.steps, config.model.width, config.bank.main_set, config.episodes.shots) == (5, 64, "mine", (1, 5))
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -325,7 +325,7 @@ def test_the_recipe_of_the_embedded_weights_is_valid_and_overridable(tmp_path):
 )
 def test_recipes_refuse_what_does_not_fit(override, reason):
     with pytest.raises(ConfigError, match=reason):
-        read_recipe(Path(start.__file__).parent / "recipes/lite2.toml", [override])
+        read_recipe(Path(start.__file__).parent / "recipes/duo.toml", [override])
 
 
 def test_missing_recipes_data_and_cutouts_are_named(tmp_path):

@@ -22,13 +22,13 @@ NUMBERS = [name for name, value in TrainingConfig().settings().items() if isinst
 @pytest.mark.parametrize("name", NUMBERS)
 def test_no_number_of_a_recipe_may_be_nan_or_infinite(name, value):
     with pytest.raises(ConfigError, match=name.split(".")[-1]):
-        read_recipe(find_recipe("lite2"), [f"{name}={value}"])
+        read_recipe(find_recipe("duo"), [f"{name}={value}"])
 
 
 @pytest.mark.parametrize("value", ["[nan, 1.1]", "[0.9, inf]"])
 def test_nor_may_one_of_a_list(value):
     with pytest.raises(ConfigError, match=r"pictures\.scale="):
-        read_recipe(find_recipe("lite2"), [f"pictures.scale={value}"])
+        read_recipe(find_recipe("duo"), [f"pictures.scale={value}"])
 
 
 @pytest.mark.parametrize("name", ["optimiser.learning_rate", "optimiser.gradient_clip"])
@@ -48,7 +48,7 @@ def test_the_key_and_its_value_are_named(name, value):
 )
 def test_whole_numbers_that_no_run_can_go_by(override, reason):
     with pytest.raises(ConfigError, match=reason):
-        read_recipe(find_recipe("lite2"), [override])
+        read_recipe(find_recipe("duo"), [override])
 
 
 @pytest.mark.parametrize("train", [adapt_classifier, pretrain_base_learner])

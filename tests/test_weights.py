@@ -38,7 +38,7 @@ def test_the_manifest_tells_the_truth_about_the_embedded_file():
     assert EMBEDDED.metrics
 
 
-@pytest.mark.parametrize(("name", "most"), [("iir-lite2", 25_000_000), ("iir-lite0", 16_000_000)])
+@pytest.mark.parametrize(("name", "most"), [("iir-duo", 25_000_000), ("iir-lite0", 16_000_000)])
 def test_embedded_files_are_small_and_their_cards_are_of_the_manifest(name, most):
     entry = manifest.weights_info(name)
     assert embedded_file(entry).stat().st_size == entry.size <= most
@@ -55,8 +55,8 @@ def test_the_file_carries_the_same_configuration_as_its_entry():
 def test_known_names():
     assert iir_sdk.list_weights()[0] == manifest.DEFAULT
     assert iir_sdk.weights_info(manifest.DEFAULT).sha256 == EMBEDDED.sha256
-    with pytest.raises(WeightsNotFoundError, match="did you mean 'iir-lite2'"):
-        iir_sdk.weights_info("iir-lite-2")
+    with pytest.raises(WeightsNotFoundError, match="did you mean 'iir-duo'"):
+        iir_sdk.weights_info("iir-dou")
 
 
 def test_a_checkpoint_round_trips(small_model, small_checkpoint):
@@ -83,7 +83,7 @@ def test_a_folder_is_a_checkpoint(small_checkpoint, tmp_path):
         load_checkpoint(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["", "a" * 300, "no/such/file.safetensors", Path("iir-lite2"), Path("labs/tiny")])
+@pytest.mark.parametrize("name", ["", "a" * 300, "no/such/file.safetensors", Path("iir-duo"), Path("labs/tiny")])
 def test_what_leads_nowhere(name):
     with pytest.raises(WeightsNotFoundError):
         load_checkpoint(name)
@@ -240,7 +240,7 @@ def test_pickles_are_never_opened(tmp_path):
 
 
 def one_entry() -> dict:
-    return json.loads(manifest_path().read_text())["checkpoints"][0]
+    return next(e for e in json.loads(manifest_path().read_text())["checkpoints"] if e["name"] == EMBEDDED.name)
 
 
 def write(tmp_path: Path, document: object) -> Path:

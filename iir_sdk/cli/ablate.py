@@ -62,10 +62,10 @@ def ablate(
     dtype: str,
     workers: int,
 ) -> None:
-    """Train variants of RECIPE (default: lite2) on one budget and write a table.
+    """Train variants of RECIPE (default: duo) on one budget and write a table.
 
     Prior only, single and dual prototypes, cross attention, directional dropout, the other CAM form; without
-    dictionary, self-support, regions, cut-outs, other sets.
+    regions, cut-outs, other sets.
     """
     from iir_sdk.evaluation.evaluate import Protocol
     from iir_sdk.training.ablate import ablate as run_ablation

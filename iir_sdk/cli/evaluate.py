@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, PATH, SCORING, WEIGHTS
+from iir_sdk.cli.options import DATA, DEVICE, DTYPE, EXIF, LEAVE_OUT, ONLY, PATH, SCORING, WEIGHTS
 
 if TYPE_CHECKING:
     from iir_sdk.data.dataset import FewShotDataset
@@ -30,6 +30,7 @@ _LEFT_OUT = 3
 @DATA
 @click.option("--exclude-fold", type=click.IntRange(0, 3), help="Leave out this COCO fold's classes, as in training.")
 @LEAVE_OUT
+@ONLY
 @click.option(
     "--complete",
     multiple=True,
@@ -52,6 +53,7 @@ def calibrate(
     data: Path,
     exclude_fold: int | None,
     leave_out: tuple[str, ...],
+    only: tuple[str, ...],
     complete: tuple[str, ...],
     episodes: int,
     seed: int,
@@ -67,7 +69,7 @@ def calibrate(
 
     RUN is a training run's folder, or a .safetensors file; the fitted head goes into it, and masks stay as they are.
     """
-    from iir_sdk.data.exclusion import without_classes, without_sets
+    from iir_sdk.data.exclusion import only_named, without_classes, without_sets
     from iir_sdk.data.folder import JoinedSets, coco_fold, read_picture_sets
     from iir_sdk.evaluation.calibration import cross_validated, fit_scores
     from iir_sdk.evaluation.evaluate import Protocol
@@ -75,6 +77,7 @@ def calibrate(
     from iir_sdk.evaluation.report import write_presence
     from iir_sdk.files import check_writable_place
     from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.training.config import read_names
     from iir_sdk.weights.checkpoint_file import WEIGHTS_FILE, save_checkpoint
     from iir_sdk.weights.resolve import CONFIG_FILE
 
@@ -84,7 +87,7 @@ def calibrate(
         check_writable_place(json_file)
     path = run / WEIGHTS_FILE if run.is_dir() else run
     segmenter = FewShotSegmenter(path, device=device)
-    every = without_sets(read_picture_sets(data, exif=exif), leave_out)
+    every = without_sets(only_named(read_picture_sets(data, exif=exif), read_names(only)), leave_out)
     sets = without_classes(every, () if exclude_fold is None else coco_fold(exclude_fold))
     strange = sorted(set(complete) - {s.name for s in sets})
     if strange:

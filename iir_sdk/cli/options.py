@@ -56,7 +56,7 @@ ONLY = click.option(
     help="Use these alone: a set, a picture (set/stem), 'cutouts', some (cutouts/FOLDER), a .txt list; repeat.",
 )
 _SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
-RECIPE = _shared(click.argument("recipe", default="lite2"), _SET)
+RECIPE = _shared(click.argument("recipe", default="duo"), _SET)
 RECIPE_OF_INIT = _shared(click.argument("recipe", required=False), _SET)
 BACKBONE_WEIGHTS = click.option(
     "--backbone-weights", type=PATH, help="File (of two towers, of either); default: its package's, or the Hub's."

@@ -46,7 +46,7 @@ def bank(
     device: str,
     workers: int,
 ) -> None:
-    """Keep the features of RECIPE's augmented views (default: lite2) in a folder, for train and ablate.
+    """Keep the features of RECIPE's augmented views (default: duo) in a folder, for train and ablate.
 
     With --init of those weights' backbone, for runs that start from them.
 
@@ -106,7 +106,7 @@ def train(
     device: str,
     workers: int,
 ) -> None:
-    """Train a decoder by RECIPE: a .toml file or a name, as pascal; default: lite2, the embedded weights'.
+    """Train a decoder by RECIPE: a .toml file or a name, as pascal; default: duo, the embedded weights'.
 
     With --init it starts from trained weights, and RECIPE is finetune: a few minutes on a few dozen pictures.
 
@@ -169,7 +169,7 @@ def pretrain(
     device: str,
     workers: int,
 ) -> None:
-    """Train, by RECIPE (default: lite2), what the decoder starts from: base learner, or classifier."""
+    """Train, by RECIPE (default: duo), what the decoder starts from: base learner, or classifier."""
     from iir_sdk.training.config import find_recipe, read_recipe
     from iir_sdk.training.start import TrainedParts, run_pretraining
 

@@ -34,10 +34,6 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
         blocks: refinement blocks; the first ``cross_blocks`` of them have cross attention.
         heads: attention heads; ``width`` must be a multiple.
         head_width: channels of the stride-8 head, a multiple of 8.
-        self_support: priors of the query's own prototypes, which the surest of the others gives: the joint one, with a
-            dictionary that among its words.
-        dictionary: words of a dictionary of what pictures show in general, which a further joint prior takes for
-            background; 0 for none.
         presence: a head that says how probable it is that the query shows the object, and how much of the mask is right
             if so; only with a closed-form CAM.
         evidence: how many of :data:`iir_sdk.model.presence.EVIDENCE` that head reads.
@@ -54,8 +50,6 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
     cross_blocks: Annotated[int, within(0, 24)] = 2
     heads: Annotated[int, within(1, 64)] = 2
     head_width: Annotated[int, _WIDTH] = 64
-    self_support: bool = False
-    dictionary: Annotated[int, within(0, 4096)] = 0
     presence: bool = False
     evidence: Annotated[int, within(6, 10)] = 6
     dropout: Annotated[float, Rule(lambda v: 0 <= v < 1, "in [0, 1), 1 excluded")] = 0.1
@@ -75,9 +69,6 @@ class ModelConfig(CheckedRecord, prefix="model config: "):
             raise ConfigError(f"model config: width={self.width} is not a multiple of heads={self.heads}.")
         if self.head_width % 8:
             raise ConfigError(f"model config: head_width={self.head_width} is not a multiple of 8.")
-        for name in ("self_support", "dictionary"):
-            if getattr(self, name) and not self.joint_priors:
-                raise ConfigError(f"model config: {name} needs preset='light' and cam='closed_form'.")
         if "+" in self.backbone and self.cam != "closed_form":
             raise ConfigError("model config: a backbone of two networks needs cam='closed_form'.")
         if self.presence and self.cam != "closed_form":

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from iir_sdk.model.attention import CrossAttention, KeysValues, Labels, Residual, SelfAttention
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
-from iir_sdk.model.companions import Dictionary
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.light import LightBlock, LightHead
 from iir_sdk.model.presence import SCORES
@@ -136,7 +135,6 @@ class Decoder(nn.Module):
         self.temperature_log = nn.Parameter(torch.tensor(0.05).log().repeat(2)) if config.light else None
         # Of the joint one, of its two summands.
         self.joint_temperature_log = nn.Parameter(torch.tensor(0.1).log().repeat(2)) if config.joint_priors else None
-        self.dictionary = Dictionary(config.dictionary, *channels[1:]) if config.dictionary else None
         # Fitted after training, to evidence that its losses never see.
         self.scores = nn.Linear(config.evidence, len(SCORES)) if config.presence else None
         self.shot_scale_log = nn.Parameter(torch.tensor(10.0).log())

@@ -18,12 +18,7 @@ from iir_sdk.model.attention import Labels, support_labels
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.base_learner import BackgroundMerge, BaseLearner
 from iir_sdk.model.cam import adaptive_threshold, class_activation, normalised_at, proxy_class, resize_map
-from iir_sdk.model.companions import (
-    companion_priors,
-    prior_maps,
-    self_support_priors,
-    similarity_priors,
-)
+from iir_sdk.model.companions import companion_priors, prior_maps, similarity_priors
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.decoder import Decoder, SupportBranch
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
@@ -285,10 +280,7 @@ class IIR(nn.Module):
             temperatures = self.decoder.temperature_log.exp(), None if joint is None else joint.exp()
             at_low["low"] = similarity_priors(query.low, state.low, weights)
             at_mid["low"] = area_average(at_low["low"], size)
-            at_mid |= companion_priors(query, state, weights, bias, *temperatures, self.decoder.dictionary)
-        if self.config.self_support:
-            surest = at_mid.get("among_words", at_mid["joint"])
-            at_mid["self_support"], at_low["self_support"] = self_support_priors(query, surest)
+            at_mid |= companion_priors(query, state, weights, bias, *temperatures)
         # In the order of the lists that count their channels.
         fusion = torch.cat([at_mid[name] for name in self.prior_maps.at_mid], 1)
         return fusion, torch.cat([at_low[name] for name in self.prior_maps.at_low], 1)

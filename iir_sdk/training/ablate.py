@@ -31,24 +31,16 @@ class Variant:
     leave_out: tuple[str, ...] = ()  # sets that are not trained on
     of_bank: bool = False  # only for recipes whose source is a bank of several sets
     of_regions: bool = False  # only for recipes that ask for regions
-    without: str = ""  # name of a setting that is turned off; only for recipes that have it on
+    of_one_network: bool = False  # only for backbones of one network, which alone have both forms of CAM
 
     def lacking(self, config: TrainingConfig) -> str:
-        """What the variant leaves out and a recipe does not have; "" where it has all."""
-        if self.without and not config.settings()[self.without]:
-            return self.without
+        """What the variant needs and a recipe does not have; "" where it has all."""
+        if self.of_one_network and "+" in config.model.backbone:
+            return "a backbone of one network"
         if self.of_regions and not config.episodes.ask_for_regions:
             return "episodes.regions or episodes.shared_regions"
         return "source = 'bank'" if self.of_bank and config.source != "bank" else ""
 
-
-OF_CLOSED_FORM: dict[str, Any] = {
-    "cam": "grad",
-    "self_support": False,
-    "dictionary": 0,
-    "presence": False,
-}
-"""Grad-CAM, and without what only the closed form has."""
 
 _CUT, _NOT_CUT = {"optimiser.directional_dropout": True}, {"optimiser.directional_dropout": False}
 _NO_REGIONS: dict[str, Any] = {"episodes.regions": 0.0, "episodes.shared_regions": 0.0}
@@ -61,9 +53,7 @@ VARIANTS: dict[str, Variant] = {
     "dual": Variant("dual prototypes", {"model.cross_blocks": 0} | _NOT_CUT),
     "cross": Variant("+ cross attention", _NOT_CUT),
     "dropout": Variant("+ directional dropout", _CUT),
-    "other_cam": Variant("the other CAM form", _CUT),
-    "no_dictionary": Variant("without dictionary", _CUT, without="model.dictionary"),
-    "no_self_support": Variant("without self-support", _CUT, without="model.self_support"),
+    "other_cam": Variant("the other CAM form", _CUT, of_one_network=True),
     "no_regions": Variant("without regions", _CUT | _NO_REGIONS, of_regions=True),
     "no_cutouts": Variant("without cut-outs", _CUT, leave_out=(CUTOUT_SET,), of_bank=True),
     "main_set": Variant("episodes of the main set alone", _CUT | _MAIN_SET, of_bank=True),
@@ -107,15 +97,14 @@ def varied(config: TrainingConfig, name: str) -> TrainingConfig:
     """A recipe as a variant has it; a ConfigError where there is none, or not of such a recipe."""
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}.")
-    variant, before = VARIANTS[name], config.settings()
+    variant = VARIANTS[name]
     if lacking := variant.lacking(config):
-        raise ConfigError(f"variant {name!r} leaves something out that the recipe does not have: {lacking}.")
+        raise ConfigError(f"variant {name!r} needs what the recipe does not have: {lacking}.")
     settings = dict(variant.settings)
-    if variant.without:
-        settings[variant.without] = type(before[variant.without])()
     if name == "other_cam":
-        other = OF_CLOSED_FORM if config.model.cam == "closed_form" else {"cam": "closed_form"}
-        settings |= {f"model.{key}": value for key, value in other.items()}
+        # Only the closed form has a head for scores.
+        grad = {"model.cam": "grad", "model.presence": False}
+        settings |= grad if config.model.cam == "closed_form" else {"model.cam": "closed_form"}
     return config.changed(settings)
 
 

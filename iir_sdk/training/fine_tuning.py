@@ -42,9 +42,9 @@ def read_fine_tuning(path: str | Path, overrides: Sequence[str], init: Checkpoin
 
 
 def chosen_recipe(recipe: str | None, overrides: Sequence[str], init: Checkpoint | None) -> TrainingConfig:
-    """A recipe by name or file; unless one is named ``finetune`` with a checkpoint, and ``lite2`` without."""
+    """A recipe by name or file; unless one is named ``finetune`` with a checkpoint, and ``duo`` without."""
     if init is None:
-        return read_recipe(find_recipe(recipe or "lite2"), overrides)
+        return read_recipe(find_recipe(recipe or "duo"), overrides)
     return read_fine_tuning(find_recipe(recipe or RECIPE), overrides, init)
 
 

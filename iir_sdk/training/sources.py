@@ -44,9 +44,6 @@ class EpisodeSource(Protocol):
     def contents(self) -> dict[str, Any]:
         """What the run is made of, for its folder."""
 
-    def first_taps(self, count: int) -> Taps:
-        """Taps of at most ``count`` pictures that training sees, all processes the same."""
-
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """This process's batches of step ``first`` and all later ones, ``accumulate`` of them a step."""
 
@@ -102,10 +99,6 @@ class BankSource:
     def contents(self) -> dict[str, Any]:
         """Number of masks by set and class, the cut-outs, and which kept bank there is."""
         return self.maker.contents() | ({"bank": self.filled.digest} if self.filled else {})
-
-    def first_taps(self, count: int) -> Taps:
-        """Of the first views in use."""
-        return self.bank().first_taps(count)
 
     def batches(self, first: int) -> Iterator[list[EpisodeBatch]]:
         """Draw each step's episodes from the bank."""
@@ -276,12 +269,6 @@ class PictureSource:
             if len(of_step) == config.episodes.accumulate:
                 yield of_step
                 of_step = []
-
-    def first_taps(self, count: int) -> Taps:
-        """Of the first episodes' queries."""
-        queries = [self.stream[i].query for i in range(min(count, self.stream.epoch_length))]
-        parts = [self._taps(query[None]) for query in queries]
-        return Taps(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def number(self, step: int, part: int, i: int) -> int:
         """Episode ``i`` of this process's batch: all processes together take neighbouring ones."""

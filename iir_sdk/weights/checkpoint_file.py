@@ -26,7 +26,7 @@ from iir_sdk.pictures.preprocess import Preprocessing
 from iir_sdk.process import unset_default_device
 from iir_sdk.weights.entry import LARGEST_FILE, UNSTATED, WeightsEntry
 
-FORMAT = "iir_sdk.checkpoint/2"
+FORMAT = "iir_sdk.checkpoint/3"
 """Key of a file's metadata that holds its configuration; the only one, since their order in the file is not fixed."""
 
 WEIGHTS_FILE = "model.safetensors"

@@ -13,7 +13,7 @@ from iir_sdk.files import write_text_atomically
 from iir_sdk.records import did_you_mean
 from iir_sdk.weights.entry import WeightsEntry
 
-DEFAULT = "iir-lite2"
+DEFAULT = "iir-duo"
 """Name of the embedded checkpoint that ``FewShotSegmenter()`` loads."""
 
 SCHEMA = 1

@@ -91,10 +91,6 @@ class FeatureBank:
             *(torch.stack([self._parts[p][i][row] for p, row in places]).float() for i in range(len(Taps._fields)))
         )
 
-    def first_taps(self, count: int) -> Taps:
-        """Float taps of the first ``count`` views in use, or of all of them."""
-        return self.taps(self.used_slots[:count])
-
     def weights(self, names: Iterable[str]) -> dict[str, float]:
         """The shares of these sets in episodes, by the classes and pictures that views in use show."""
         wanted = tuple(sorted(names))

@@ -20,14 +20,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from iir_sdk.data.dataset import IGNORE
-from iir_sdk.errors import DatasetError
+from iir_sdk.errors import DatasetError, needed_imports
 from iir_sdk.model.backbone import Taps
 from iir_sdk.model.cam import resize_map
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.training.bank.allocation import draw_set
 from iir_sdk.training.bank.features import FeatureBank
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.dictionary_fit import require_clustering
 
 _FIT_VIEWS = 300
 _FEATURES = 64
@@ -194,6 +193,13 @@ def _clustered_together(cells: dict[int, NDArray[np.float16]], seed: int) -> dic
 
 def _sample(rows: NDArray[np.float32], count: int, rng: random.Random) -> NDArray[np.float32]:
     return rows[rng.sample(range(len(rows)), min(count, len(rows)))]
+
+
+def require_clustering() -> Callable[..., Any]:
+    """SciPy's k-means; a MissingDependencyError without SciPy."""
+    with needed_imports("clusters are found with scipy; run: pip install 'iir-sdk[train]'"):
+        from scipy.cluster.vq import kmeans2
+    return kmeans2  # type: ignore[no-any-return]
 
 
 def _clusters(rows: NDArray[np.float32], count: int, rng: random.Random) -> Callable[[Any], NDArray[np.uint8]]:

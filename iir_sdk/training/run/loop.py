@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from iir_sdk.errors import TrainingError
 from iir_sdk.model.iir import IIR
+from iir_sdk.training.bank.regions import require_clustering
 from iir_sdk.training.config import TrainingConfig
-from iir_sdk.training.dictionary_fit import PICTURES, fit_dictionary, require_clustering
 from iir_sdk.training.run.folder import BEST, LAST, RunFolder, draw_curve, require_matplotlib
 from iir_sdk.training.run.optimisation import autocast, build_average, build_optimizer, build_schedule
 from iir_sdk.training.run.processes import Processes
@@ -79,21 +79,17 @@ class Trainer:
 
         Raises:
             ConfigError: the folder holds a run of another recipe or other data, or one already and ``resume`` is off.
-            MissingDependencyError: matplotlib is not installed, or scipy for the recipe's dictionary or regions.
+            MissingDependencyError: matplotlib is not installed, or scipy for the recipe's regions.
             TrainingError: the loss is not a number; the batch is in the folder.
         """
         require_matplotlib()
-        # Of trained weights it stays as it is: the decoder has learned to read it.
-        new_dictionary = None if self.description else self.model.decoder.dictionary
-        if new_dictionary is not None or self.config.episodes.ask_for_regions:
+        if self.config.episodes.ask_for_regions:
             require_clustering()
         state = self.folder.open(resume=resume, device=self.device)
         if state is not None:
             for name, part in self._stateful.items():
                 part.load_state_dict(state[name])
             self.step, self.best = state["step"], state["best"]
-        if self.step == 0 and new_dictionary is not None:
-            fit_dictionary(new_dictionary, self.source.first_taps(PICTURES), seed=self.config.seed)
         if self.step < self.source.steps:
             self._train()
         if self.processes.first and self.folder.lines():
