@@ -81,6 +81,7 @@ def settings_rows(scene: Scene, plain: FewShotSegmenter) -> dict[str, Row]:
         "add_support": lambda: plain.engine.encode(scene.pixels, scene.mask),
         "uncached": uncached,
         "predict": scene.predicting(plain),
+        "predict, sharpened": lambda: plain.predict(scene.query, sharpen=True).masks,
         "predict, as loaded": scene.predicting(_as_loaded(scene, plain)),
         "bare backbone, torch.compile": scene.backbone(compiled),
         "predict, torch.compile": scene.predicting(compiled),

@@ -7,6 +7,7 @@ import reprlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from iir_sdk.pictures.tiles import InMemory, Windowed
 from iir_sdk.results.full_size import Segmented
 from iir_sdk.results.predictions import OnError, Predictions, check_collection
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
+from iir_sdk.results.sharpening import sharpened
 from iir_sdk.supports.bank import SupportBank
 from iir_sdk.weights.hub import HubOptions
 
@@ -155,6 +157,7 @@ class FewShotSegmenter(Taught):
         absent_below: float = 0.0,
         tile: Tile = None,
         overlap: float = 0.25,
+        sharpen: bool = False,
         page: int | None = None,
     ) -> Segmentation:
         """Segment one picture at its own size.
@@ -170,16 +173,18 @@ class FewShotSegmenter(Taught):
                 ``auto`` for what the supports say of the object's size, and only where tiles give more than the whole
                 picture does; None for the whole picture alone.
             overlap: least share of a tile's side that it has in common with the next one, in [0, 0.5].
+            sharpen: draw the masks' edges to those of the picture, see :mod:`iir_sdk.results.sharpening`: closer where
+                colours tell the object from what is around it.
             page: which one of a file of several pages or frames, from 0; None is the first, with a warning.
 
         Raises:
             NoSupportError: no support was added.
             LabelError: a label has no support.
             ImageError, PictureNotFoundError: the picture cannot be used.
-            ConfigError: ``threshold``, ``absent_below``, ``tile`` or ``overlap`` is out of its range.
+            ConfigError: ``threshold``, ``absent_below``, ``tile``, ``overlap`` or ``sharpen`` is out of its range.
             PrecisionError: numbers overflowed in the chosen dtype.
         """
-        segment = self._segmenting(labels, Cut(threshold, absent_below), Tiling(tile, overlap))
+        segment = self._segmenting(labels, Cut(threshold, absent_below, sharpen), Tiling(tile, overlap))
         (outcome,) = segment([load_picture(query, what="query", page=page)])
         if isinstance(outcome, IirError):
             raise outcome
@@ -194,6 +199,7 @@ class FewShotSegmenter(Taught):
         absent_below: float = 0.0,
         tile: Tile = None,
         overlap: float = 0.25,
+        sharpen: bool = False,
         batch_size: int = 8,
         on_error: OnError = "raise",
         page: int | None = None,
@@ -206,7 +212,8 @@ class FewShotSegmenter(Taught):
 
         Args:
             queries: pictures as :meth:`predict` takes them.
-            labels: see :meth:`predict`; likewise ``threshold``, ``absent_below``, ``tile``, ``overlap`` and ``page``.
+            labels: see :meth:`predict`; likewise ``threshold``, ``absent_below``, ``tile``, ``overlap``,
+                ``sharpen`` and ``page``.
             batch_size: pictures read and computed together; an integer of at least 1.
             on_error: ``raise`` or ``skip``.
 
@@ -217,7 +224,7 @@ class FewShotSegmenter(Taught):
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         check_collection(queries)
-        segment = self._segmenting(labels, Cut(threshold, absent_below), Tiling(tile, overlap))
+        segment = self._segmenting(labels, Cut(threshold, absent_below, sharpen), Tiling(tile, overlap))
         return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error, page=page)
 
     def segment_windows(
@@ -289,9 +296,13 @@ class FewShotSegmenter(Taught):
             before = time.perf_counter()
             segmented = [closer.segmented(InMemory(p.pixels), s) for p, s in zip(pictures, segmented, strict=True)]
             timings = {**timings, "tiles": (time.perf_counter() - before) * 1000}
+        finite = [bool(np.isfinite(s.leads).all()) for s in segmented]
+        if cut.sharpen:
+            before = time.perf_counter()
+            pairs = zip(pictures, segmented, finite, strict=True)
+            segmented = [replace(s, leads=sharpened(s.leads, p.pixels)) if ok else s for p, s, ok in pairs]
+            timings = {**timings, "sharpening": (time.perf_counter() - before) * 1000}
         return [
-            segmentation(names, s, image=p.pixels, cut=cut, timings=timings)
-            if np.isfinite(s.leads).all()
-            else self._overflow
-            for p, s in zip(pictures, segmented, strict=True)
+            segmentation(names, s, image=p.pixels, cut=cut, timings=timings) if ok else self._overflow
+            for p, s, ok in zip(pictures, segmented, finite, strict=True)
         ]

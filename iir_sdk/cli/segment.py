@@ -76,6 +76,7 @@ def _tile(text: str) -> int | str:
 @click.option(
     "--overlap", type=click.FloatRange(0, 0.5), default=0.25, show_default=True, help="Of tiles, as a share of a side."
 )
+@click.option("--sharpen/--no-sharpen", default=False, show_default=True, help="Draw edges to those of the picture.")
 @click.option("--fill-holes", is_flag=True, help="Fill the background that a mask encloses.")
 @click.option(
     "--min-area",

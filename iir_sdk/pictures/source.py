@@ -109,12 +109,17 @@ def opened(
 
 def too_large_cure(kind: Kind) -> str:
     """What to do about a picture of more than ``MAX_PIXELS``."""
-    shrink = "image.thumbnail((8000, 8000))"
+    shrink, windows = "image.thumbnail((8000, 8000))", ""
     if kind is MaskError:
         shrink = "image = image.resize(size of the shrunk picture, Image.Resampling.NEAREST)"
+    else:
+        windows = (
+            " To segment it as it is: iir_sdk.segment_large(path, 'masks.tif', segmenter=segmenter), after "
+            "pip install 'iir-sdk[geo]'."
+        )
     return (
         f"At most {MAX_PIXELS:,} pixels are taken: shrink it (Image.MAX_IMAGE_PIXELS = None; image = Image.open(path); "
-        f"{shrink}) and pass the image, or cut it into tiles with image.crop."
+        f"{shrink}) and pass the image, or cut it into tiles with image.crop.{windows}"
     )
 
 

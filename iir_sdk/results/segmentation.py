@@ -208,20 +208,17 @@ class Segmentation:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Bool ``(H, W)`` of the only label, see :attr:`masks`; with several, ``LabelError``."""
-        mask: NDArray[np.bool_] = self.masks[self._only()]
-        return mask
+        return np.asarray(self.masks[self._only()])
 
     @property
     def probability(self) -> NDArray[np.float32]:
         """Float32 ``(H, W)`` of the only label, see :attr:`probabilities`; with several, ``LabelError``."""
-        probability: NDArray[np.float32] = self.probabilities[self._only()]
-        return probability
+        return np.asarray(self.probabilities[self._only()])
 
     @property
     def prior(self) -> NDArray[np.float32]:
         """Float32 ``(H, W)`` of the only label, see :attr:`priors`; with several, ``LabelError``."""
-        prior: NDArray[np.float32] = self.priors[self._only()]
-        return prior
+        return np.asarray(self.priors[self._only()])
 
     @property
     def score(self) -> float:
@@ -358,6 +355,7 @@ class Cut:
 
     threshold: float = 0.5  # a pixel belongs to a mask where its probability exceeds this, in [0, 1]
     absent_below: float = 0.0  # labels with a score below this get an empty mask, in [0, 1]
+    sharpen: bool = False  # draw edges to those of the picture
 
     def __post_init__(self) -> None:
         """Check the ranges; a ConfigError names the value."""
@@ -365,6 +363,8 @@ class Cut:
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
             if not number or not 0 <= value <= 1:
                 raise ConfigError(f"{name}={value!r} must be a number in [0, 1].")
+        if not isinstance(self.sharpen, (bool, np.bool_)):
+            raise ConfigError(f"sharpen={self.sharpen!r} must be True or False.")
 
 
 def scores_of(segmented: Segmented, cut: Cut) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

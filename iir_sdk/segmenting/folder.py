@@ -56,6 +56,7 @@ def segment_folder(
     absent_below: float = 0.0,
     tile: Tile = None,
     overlap: float = 0.25,
+    sharpen: bool = False,
     fill_holes: bool = False,
     min_area: float = 0,
     keep_largest: bool = False,
@@ -85,7 +86,8 @@ def segment_folder(
         weights: see :class:`FewShotSegmenter`, likewise ``device``, ``dtype``, ``backend`` and ``threads``.
         recursive: folders with all the folders in them.
         formats: see :data:`iir_sdk.formats.registry.WRITERS`.
-        threshold: see :meth:`FewShotSegmenter.predict`, likewise ``absent_below``, ``tile`` and ``overlap``.
+        threshold: see :meth:`FewShotSegmenter.predict`, likewise ``absent_below``, ``tile``, ``overlap`` and
+            ``sharpen``.
         fill_holes: see :meth:`Segmentation.cleaned`, likewise ``min_area`` and ``keep_largest``.
         batch_size: pictures computed together; the next ones are read meanwhile.
         review: write a page with all overlays here, ``.html``.
@@ -99,7 +101,8 @@ def segment_folder(
         ConfigError: an argument is out of its range.
         MissingDependencyError: a package that a format or the cleaning needs is not installed.
     """
-    cutting = Cutting(Cut(threshold, absent_below), Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest))
+    cut = Cut(threshold, absent_below, sharpen)
+    cutting = Cutting(cut, Tiling(tile, overlap), Cleaning(fill_holes, min_area, keep_largest))
     written = checked_formats(formats, WRITERS)
     shown = listed_supports(supports)
     against = _listed(counterexamples, "counterexamples", _is_counterexample, "['photo.jpg'] or [('photo.jpg', 'cat')]")
