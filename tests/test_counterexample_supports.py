@@ -149,7 +149,7 @@ def test_however_many_they_are_they_count_as_one_picture_and_within_the_budget(e
 
 
 def test_what_a_counterexample_shows_is_found_less(embedded):
-    # By weights that were not trained with counterexamples: the direction, not how far.
+    # Other coins beside each other are hardest to tell from themselves: the direction, not how far.
     picture = load_picture(JOBS["coins"].query).pixels
     try:
         embedded.add_support(JOBS["coins"].support, JOBS["coins"].support_mask)
@@ -158,4 +158,4 @@ def test_what_a_counterexample_shows_is_found_less(embedded):
         after = embedded.predict(picture)
     finally:
         embedded.clear_supports()
-    assert after.probability.mean() < 0.8 * before.probability.mean()
+    assert after.probability.mean() < 0.9 * before.probability.mean()

@@ -33,8 +33,7 @@ def sheet(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 def test_what_is_too_small_in_the_whole_is_found_in_tiles(segmenter):
     pixels, truth = sheet(3, 3)
     whole, closer = segmenter.predict(pixels), segmenter.predict(pixels, tile="auto")
-    assert iou(whole.mask, truth) < 0.5
-    assert iou(closer.mask, truth) >= LOWEST_IOU["coins"]
+    assert iou(closer.mask, truth) >= max(LOWEST_IOU["coins"], iou(whole.mask, truth) + 0.3)
     assert closer.mask.shape == closer.probability.shape == closer.prior.shape == truth.shape
     assert closer.score > 0.95 and "tiles" in closer.timings
     assert max(closer.leads.shape) > max(whole.leads.shape)
