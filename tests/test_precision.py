@@ -32,6 +32,7 @@ pytest.importorskip("openvino")
 CHECKPOINTS = ("iir-duo", "iir-lite0")
 # Of the masks that float32 gives: rounding moves edges, and more of them where a network is unsure.
 LEAST_IOU = {"float32": 0.995, "float16": 0.99, "bfloat16": 0.92}
+LEAST_UNSURE = 0.8
 Masks = dict[str, np.ndarray]
 
 
@@ -62,7 +63,8 @@ def test_masks_are_those_of_float32_and_right(in_float32, name, backend, dtype):
         pytest.skip(str(error))
     for job in read_jobs():
         mask, expected, truth = found[job.name], in_float32[name][job.name], job.truth()
-        assert iou(mask, expected) >= LEAST_IOU[dtype], job.name
+        sure = iou(expected, truth) > 0.7
+        assert iou(mask, expected) >= (LEAST_IOU[dtype] if sure else min(LEAST_IOU[dtype], LEAST_UNSURE)), job.name
         assert iou(mask, truth) >= iou(expected, truth) - 0.02, job.name
 
 
