@@ -30,13 +30,44 @@ EXIF = click.option(
     help="Whether masks were drawn on pictures as shown, or as stored by tools that ignore EXIF; auto: by their size.",
 )
 DEVICE = click.option("--device", default="auto", show_default=True)
-DTYPE = click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="To score in.",
+
+
+def _dtype(purpose: str) -> Callable[[Any], Any]:
+    choices = click.Choice(["auto", "float32", "bfloat16", "float16"])
+    return click.option("--dtype", type=choices, default="float32", show_default=True, help=purpose)
+
+
+DTYPE = _dtype("To score in.")
+ENGINE = _shared(
+    WEIGHTS,
+    click.option(
+        "--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]), default="torch", show_default=True
+    ),
+    DEVICE,
+    _dtype("To compute in."),
+    click.option("--threads", type=click.IntRange(1), help="To compute with; default: all cores."),
 )
+SUPPORT_FILE = click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
+LABELS = click.option(
+    "--label", "labels", multiple=True, help="Use these labels alone; default: all that supports have."
+)
+THRESHOLD = click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")
+OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew."
+)
+
+
+def absent_below(queries: str) -> Callable[[Any], Any]:
+    """The option, in words for these queries, as ``pictures``."""
+    help_text = f"Score below which a mask is left empty; 0.5 where {queries} may well not show the object."
+    return click.option("--absent-below", type=click.FloatRange(0, 1), default=0.0, show_default=True, help=help_text)
+
+
+def format_names(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """What an option's value ``masks, coco`` names; for ``callback``."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 WORKERS = click.option(
     "--workers",
     type=click.IntRange(0),

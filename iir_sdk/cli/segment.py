@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
+from iir_sdk.cli.options import (
+    ENGINE,
+    LABELS,
+    OVERWRITE,
+    PATH,
+    SUPPORT_FILE,
+    THRESHOLD,
+    absent_below,
+    format_names,
+)
 
 if TYPE_CHECKING:
     from iir_sdk.segmenting.run import FolderReport
@@ -38,7 +47,7 @@ def _tile(text: str) -> int | str:
     "--annotations", type=PATH, help="COCO's or LabelMe's json, or YOLO's labels, of pictures that are supports."
 )
 @click.option("--images", type=PATH, help="Folder of these pictures; default: where the annotations say, or beside.")
-@click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
+@SUPPORT_FILE
 @click.option(
     "--counterexample",
     "counterexamples",
@@ -46,7 +55,7 @@ def _tile(text: str) -> int | str:
     metavar="PHOTO[:LABEL]",
     help="A picture that does not show the object; repeat for more.",
 )
-@click.option("--label", "labels", multiple=True, help="Use these labels alone; default: all that supports have.")
+@LABELS
 @click.option("--out", type=PATH, required=True, help="Folder for everything that is written; a rerun goes on there.")
 @click.option("-r", "--recursive", is_flag=True, help="Folders with all the folders in them.")
 @click.option("--list", "lists", type=PATH, multiple=True, help="Queries of a text file, a path a line; also @FILE.")
@@ -55,18 +64,13 @@ def _tile(text: str) -> int | str:
     "formats",
     default="masks,overlay",
     show_default=True,
+    callback=format_names,
     metavar="NAME,...",
     help="What to write: masks, map, overlay, coco, coco-polygons, yolo, labelme, voc, geojson, geotiff.",
 )
 @click.option("--review", type=PATH, help="Page (.html) of all overlays, those first that need a look.")
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")
-@click.option(
-    "--absent-below",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Score below which a mask is left empty; 0.5 where pictures may well not show the object.",
-)
+@THRESHOLD
+@absent_below("pictures")
 @click.option(
     "--tile",
     type=_tile,
@@ -87,25 +91,14 @@ def _tile(text: str) -> int | str:
 )
 @click.option("--keep-largest", is_flag=True, help="Keep the largest part of each mask alone.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures computed together.")
-@click.option("--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew.")
-@WEIGHTS
-@click.option("--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]), default="torch", show_default=True)
-@DEVICE
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="To compute in.",
-)
-@click.option("--threads", type=click.IntRange(1), help="To compute with; default: all cores.")
+@OVERWRITE
+@ENGINE
 def segment(
     queries: tuple[str, ...],
     supports: tuple[tuple[str, str], ...],
     counterexamples: tuple[str, ...],
     labels: tuple[str, ...],
     lists: tuple[Path, ...],
-    formats: str,
     **settings: Any,
 ) -> None:
     """Mask the same thing in many pictures: QUERIES are files, folders, globs, @list.txt, or - for paths on stdin.
@@ -125,7 +118,6 @@ def segment(
             supports=[Shown.from_text(*pair) for pair in supports],
             counterexamples=[split_label(text)[:2] for text in counterexamples],
             labels=labels or None,
-            formats=[name.strip() for name in formats.split(",") if name.strip()],
             progress=True,
             **settings,
         )

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from iir_sdk.cli.options import DEVICE, PATH, WEIGHTS
+from iir_sdk.cli.options import (
+    ENGINE,
+    LABELS,
+    OVERWRITE,
+    PATH,
+    SUPPORT_FILE,
+    THRESHOLD,
+    absent_below,
+    format_names,
+)
 
 _INTERRUPTED = 130
 
@@ -30,25 +39,20 @@ _INTERRUPTED = 130
     metavar="PHOTO MASK[:LABEL]",
     help="A picture from elsewhere and its mask; repeat for more.",
 )
-@click.option("--supports", "support_file", type=PATH, help="File that save_supports wrote.")
-@click.option("--label", "labels", multiple=True, help="Use these labels alone; default: all that supports have.")
+@SUPPORT_FILE
+@LABELS
 @click.option("--out", type=PATH, required=True, help="Folder for everything that is written.")
 @click.option(
     "--format",
     "formats",
     default="masks,video",
     show_default=True,
+    callback=format_names,
     metavar="NAME,...",
     help="What to write: video, masks, map, overlay, coco, coco-polygons, yolo, labelme, voc.",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of a pixel.")
-@click.option(
-    "--absent-below",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Score below which a mask is left empty; 0.5 where frames may well not show the object.",
-)
+@THRESHOLD
+@absent_below("frames")
 @click.option(
     "--memory",
     type=click.IntRange(0, 100),
@@ -63,24 +67,13 @@ _INTERRUPTED = 130
     show_default=True,
     help="How much a place keeps of what it was in the frame before; 0: each frame by itself.",
 )
-@click.option("--overwrite", is_flag=True, help="Delete what an earlier run wrote into --out, and start anew.")
-@WEIGHTS
-@click.option("--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]), default="torch", show_default=True)
-@DEVICE
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="To compute in.",
-)
-@click.option("--threads", type=click.IntRange(1), help="To compute with; default: all cores.")
+@OVERWRITE
+@ENGINE
 def video(
     video: Path,
     masks: tuple[str, ...],
     supports: tuple[tuple[str, str], ...],
     labels: tuple[str, ...],
-    formats: str,
     **settings: Any,
 ) -> None:
     """Mask the same thing in all frames of a VIDEO, by a mask of one frame or several.
@@ -100,7 +93,6 @@ def video(
             masks=[FrameMask.from_text(text) for text in masks],
             supports=[Shown.from_text(*pair) for pair in supports],
             labels=labels or None,
-            formats=[name.strip() for name in formats.split(",") if name.strip()],
             progress=True,
             **settings,
         )
