@@ -101,6 +101,10 @@ class OutputError(IirError, OSError):
     """A result that cannot be written where it was asked to go."""
 
 
+class ProjectError(IirError, ValueError):
+    """A project of the page that cannot be opened, or something that it does not hold."""
+
+
 class MissingDependencyError(IirError, ImportError):
     """An optional package that this feature needs is not installed."""
 

@@ -24,6 +24,7 @@ FLOORS = (
     ("data",),
     ("segmenting", "evaluation"),
     ("video", "training"),
+    ("web",),
     ("cli",),
 )
 """From the ground up: a room imports only from floors below its own."""

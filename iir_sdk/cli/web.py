@@ -1,0 +1,45 @@
+"""``iir-sdk web``: see and correct, in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iir_sdk.cli.options import ENGINE, PATH
+from iir_sdk.errors import needed_imports
+
+
+@click.command()
+@click.argument("folder", required=False, type=PATH)
+@click.option("--project", type=PATH, help="Where all that is done is kept; default: FOLDER.iir-project, beside it.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="To bind to; others than this machine's: a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 for a free one.")
+@click.option("--open/--no-open", "opens", default=True, show_default=True, help="Open the page in the browser.")
+@click.option(
+    "--memory", type=click.IntRange(16), default=1024, show_default=True, help="MB to keep read pictures in, 4 MB each."
+)
+@ENGINE
+def web(
+    folder: Path | None, project: Path | None, host: str, port: int, opens: bool, memory: int, **opening: Any
+) -> None:
+    """See and correct: a page on which one mask becomes masks of all pictures in FOLDER, and what was dropped in.
+
+    \b
+    iir-sdk web photos/
+
+    Paint the thing on one picture, and every other one is masked, least sure first; correct, accept, export. All of it
+    is kept at every action, and is there when the page is opened again.
+    """
+    with needed_imports("the page needs a web server; run: pip install 'iir-sdk[web]'"):
+        from iir_sdk.web.server.serve import serve
+    from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.web.project.opening import opened_desk
+
+    engine = FewShotSegmenter(opening.pop("weights"), **opening).engine
+    desk = opened_desk(engine, folder, project, features=memory << 20)
+    try:
+        serve(desk, host=host, port=port, opens=opens, say=click.echo)
+    finally:
+        desk.close()

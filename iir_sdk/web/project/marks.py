@@ -1,0 +1,108 @@
+"""Strokes as maps of pixels: what they say of a label in a picture, and what of it holds whatever is predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from iir_sdk.pictures.masks import UNKNOWN
+from iir_sdk.web.project.state import Stroke
+
+MaskOf = Callable[[Stroke, "tuple[int, int]"], NDArray[np.uint8]]
+"""From a stroke that is a box or a whole mask, and a size, to 0, 1 and 255 ``(H, W)``."""
+
+
+def marks_of(strokes: Sequence[Stroke], size: tuple[int, int], mask_of: MaskOf) -> NDArray[np.uint8]:
+    """What strokes of one label say at ``size`` (height, width): 0 background, 1 the object, 255 unknown.
+
+    Later ones paint over earlier ones; erasing brings back what the last box or mask said, or else unknown.
+    """
+    marks = np.full(size, UNKNOWN, np.uint8)
+    below = marks.copy()
+    for stroke in strokes:
+        if stroke.kind in ("box", "mask"):
+            below = mask_of(stroke, size)
+            marks = below.copy()
+        elif stroke.kind == "not_here":
+            below = np.zeros(size, np.uint8)
+            marks = below.copy()
+        else:
+            rows, columns, painted = painted_pixels(stroke, size)
+            part = marks[rows, columns]
+            if stroke.kind == "erase":
+                part[painted] = below[rows, columns][painted]
+            else:
+                part[painted] = stroke.kind == "object"
+    return marks
+
+
+def painted_pixels(stroke: Stroke, size: tuple[int, int]) -> tuple[slice, slice, NDArray[np.bool_]]:
+    """Rows, columns and pixels in them that a round brush touched; at least one where it was inside."""
+    height, width = size
+    radius = stroke.radius * max(size)
+    # Pixels' centres are at .5, and PIL's at whole numbers.
+    points = [(x * width - 0.5, y * height - 0.5) for x, y in stroke.points]
+    reach = math.ceil(radius) + 1
+    left = max(0, math.floor(min(x for x, _ in points)) - reach)
+    top = max(0, math.floor(min(y for _, y in points)) - reach)
+    right = min(width, math.ceil(max(x for x, _ in points)) + reach + 1)
+    bottom = min(height, math.ceil(max(y for _, y in points)) + reach + 1)
+    if right <= left or bottom <= top:
+        return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.bool_)
+    canvas = Image.new("1", (right - left, bottom - top))
+    draw = ImageDraw.Draw(canvas)
+    here = [(x - left, y - top) for x, y in points]
+    if len(here) > 1 and radius > 0.5:
+        draw.line(here, fill=1, width=max(1, round(2 * radius)))
+    elif len(here) > 1:
+        draw.line(here, fill=1)
+    for x, y in here:
+        if radius > 0.5:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        else:
+            draw.point((round(x), round(y)), fill=1)
+    return slice(top, bottom), slice(left, right), np.array(canvas, np.bool_)
+
+
+def held_to(places: NDArray[np.uint8], strokes: Mapping[int, Sequence[Stroke]], mask_of: MaskOf) -> NDArray[np.uint8]:
+    """A map ``(H, W)`` of labels' ids, 0 for background, in which each label's strokes hold.
+
+    What was painted as a label's object is of that label, what was painted as its background is not; of two labels
+    that claim a pixel by strokes, the one that was touched last has it. ``mask_of`` a box says what is outside of it.
+    """
+    corrected = places.copy()
+    for label, of_label in sorted(strokes.items(), key=lambda item: item[1][-1].id if item[1] else 0):
+        marks = marks_of(of_label, (places.shape[0], places.shape[1]), mask_of)
+        corrected[(marks == 0) & (corrected == label)] = 0
+        corrected[marks == 1] = label
+    return corrected
+
+
+def outside_box(stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """What a box says by itself: 0 outside of it, 255, unknown, inside."""
+    marks = np.zeros(size, np.uint8)
+    x0, y0, x1, y1 = box_pixels(stroke, size)
+    marks[y0:y1, x0:x1] = UNKNOWN
+    return marks
+
+
+def box_pixels(stroke: Stroke, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in pixels, half-open, with at least one in it."""
+    assert stroke.box is not None
+    height, width = size
+    x0, x1 = (round(stroke.box[i] * width) for i in (0, 2))
+    y0, y1 = (round(stroke.box[i] * height) for i in (1, 3))
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
+
+
+def by_label(strokes: Iterable[Stroke]) -> dict[int, tuple[Stroke, ...]]:
+    """Strokes of one picture by their label's id, in order."""
+    lists: dict[int, list[Stroke]] = {}
+    for stroke in strokes:
+        lists.setdefault(stroke.label, []).append(stroke)
+    return {label: tuple(of_label) for label, of_label in lists.items()}

@@ -1,0 +1,89 @@
+"""From what was painted in a picture to the support or counterexample that the network takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iir_sdk.engines.base import Engine
+from iir_sdk.engines.box import mask_in_box
+from iir_sdk.pictures.masks import UNKNOWN
+from iir_sdk.segmenter import FewShotSegmenter
+from iir_sdk.supports.bank import Counterexample, Example, Support
+from iir_sdk.web.project.file import ProjectFolder
+from iir_sdk.web.project.marks import box_pixels, marks_of, outside_box
+from iir_sdk.web.project.memory import Memory
+from iir_sdk.web.project.pictures import Shelf
+from iir_sdk.web.project.state import Stroke
+
+_EXAMPLES = 512 << 20
+"""Bytes of encoded supports that are kept, so that taking back and doing again cost nothing."""
+
+Key: TypeAlias = "tuple[Stroke, ...]"
+
+
+class Teacher:
+    """Encodes supports and counterexamples from strokes, each once; one thread at a time."""
+
+    def __init__(self, engine: Engine, shelf: Shelf, project: ProjectFolder) -> None:
+        self.engine, self.shelf, self.project = engine, shelf, project
+        self._examples: Memory[Key, Example] = Memory(_EXAMPLES, lambda example: example.nbytes)
+        self._boxes: Memory[Stroke, NDArray[np.uint8]] = Memory(64 << 20, lambda mask: int(mask.nbytes))
+
+    def example(self, strokes: Key) -> Example | None:
+        """What strokes of one picture and label teach; None where all was taken back.
+
+        Object marks, with what is known to be background, are a support; background alone is a counterexample, and so
+        is a picture that shows nothing of the label.
+
+        Raises:
+            ImageError, PictureNotFoundError: the picture cannot be read.
+            MaskError: nothing can be told from the marks, as where all of the picture is the object.
+        """
+        example = self._examples.get(strokes)
+        if example is None:
+            example = self._taught(strokes)
+            if example is not None:
+                self._examples.put(strokes, example)
+        return None if example is None else replace(example, label=str(strokes[0].label))
+
+    def _taught(self, strokes: Key) -> Support | Counterexample | None:
+        pixels = self.shelf.shown(strokes[0].picture)
+        marks = marks_of(strokes, (pixels.shape[0], pixels.shape[1]), self.mask_of)
+        segmenter = FewShotSegmenter(self.engine)
+        if (marks == 1).any():
+            return segmenter.add_support(pixels, marks == 1, known=marks != UNKNOWN, keep_picture=False)
+        if strokes[-1].kind == "not_here":
+            return segmenter.add_counterexample(pixels, keep_picture=False)
+        if (marks == 0).any():
+            return segmenter.add_counterexample(pixels, marks == 0, keep_picture=False)
+        return None
+
+    def mask_of(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A box as the network fills it, and a whole mask: 0 and 1 ``(H, W)``."""
+        if stroke.kind == "mask":
+            return resized_mask(self.project.read_mask(stroke.mask), size)
+        mask = self._boxes.get(stroke)
+        if mask is None:
+            pixels = self.shelf.shown(stroke.picture)
+            box = np.zeros(pixels.shape[:2], np.bool_)
+            x0, y0, x1, y1 = box_pixels(stroke, (pixels.shape[0], pixels.shape[1]))
+            box[y0:y1, x0:x1] = True
+            mask = mask_in_box(self.engine, pixels, box).astype(np.uint8)
+            self._boxes.put(stroke, mask)
+        return resized_mask(mask, size)
+
+    def held_by(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """What of a box or a whole mask holds whatever is predicted; see :func:`iir_sdk.web.project.marks.held_to`."""
+        return outside_box(stroke, size) if stroke.kind == "box" else self.mask_of(stroke, size)
+
+
+def resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Numbers ``(h, w)`` at ``size`` (height, width), none of them new."""
+    if mask.shape == size:
+        return mask
+    return np.array(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))

@@ -1,0 +1,1 @@
+"""The project over HTTP: routes, and the door that all requests pass."""

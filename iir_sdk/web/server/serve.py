@@ -1,0 +1,64 @@
+"""Serves a project until it is stopped."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import warnings
+import webbrowser
+from collections.abc import Callable
+
+import uvicorn
+
+from iir_sdk.errors import IirWarning, OutputError
+from iir_sdk.web.project.desk import Desk
+from iir_sdk.web.server.app import create_app
+from iir_sdk.web.server.door import Door, is_loopback, shown_address
+
+_OPEN_AFTER = 0.5
+_WAIT_AT_END = 2
+"""Seconds that open requests have when the server stops; pages listen for ever."""
+
+
+def serve(desk: Desk, *, host: str, port: int, opens: bool, say: Callable[[str], object]) -> None:
+    """Answer requests until interrupted; an OutputError where the port cannot be had.
+
+    Args:
+        desk: the project.
+        host: to bind to; of one that other machines reach, each request must show a token.
+        port: 0 for a free one.
+        opens: open the page in the browser.
+        say: is told the page's address.
+    """
+    # Of single pictures: the page says what it needs to.
+    warnings.simplefilter("ignore", IirWarning)
+    door = Door(host, "" if is_loopback(host) else secrets.token_urlsafe(24))
+    listening = _bound(host, port)
+    address = shown_address(door, listening.getsockname()[1])
+    say(f"{address}  (stop with Ctrl+C; all is kept in {desk.project.folder})")
+    if opens:
+        timer = threading.Timer(_OPEN_AFTER, webbrowser.open, [address])
+        timer.daemon = True
+        timer.start()
+    config = uvicorn.Config(
+        create_app(desk, door),
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_WAIT_AT_END,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+    except OSError as error:
+        raise OutputError(
+            f"cannot listen on {host}:{port} ({error}); choose another --port, or 0 for a free one."
+        ) from error
+    return listening
