@@ -73,6 +73,26 @@ class Desk:
         """What the project's file holds."""
         return self._known.held
 
+    def is_broken(self, picture: str) -> bool:
+        """Whether a picture cannot be used."""
+        return picture in self._known.errors
+
+    def mask_size(self, picture: str) -> tuple[int, int]:
+        """``(height, width)`` of a picture's mask, which is predicted first if need be; not in the desk's thread."""
+        verdict = self.held.state.verdicts.get(picture)
+        if verdict is not None and verdict.mask:
+            height, width = self.project.read_mask(verdict.mask).shape
+            return height, width
+        self.submit(lambda: self._predict(picture) if self._needs(picture) else None).result()
+        return self.shelf.size(picture)
+
+    def score_of(self, picture: str, label: int) -> float:
+        """How probable it is that a picture shows a label; 1 where somebody has accepted its mask."""
+        predicted = self._known.predicted.get(picture)
+        if picture in self.held.state.verdicts or predicted is None or label not in predicted.labels:
+            return 1.0
+        return predicted.rows[predicted.labels.index(label)].score
+
     def close(self) -> None:
         """Stop computing, and let other processes open the project."""
         self._worker.stop()
@@ -180,10 +200,9 @@ class Desk:
             self._predict(action.picture)
         return {"version": self.held.version, "action": action.name, "picture_id": action.picture or None}
 
-    def add_upload(self, content: bytes, suffix: str, name: str) -> Future[dict[str, Any]]:
-        """A picture that was dropped in, already checked; its record."""
-
-        file = self.project.write_upload(content, suffix)
+    def add_upload(self, content: bytes, file_name: str, name: str) -> Future[dict[str, Any]]:
+        """A picture that was dropped in, already checked, to be kept in a file of a safe name; its record."""
+        file = self.project.write_upload(content, file_name)
 
         def added() -> dict[str, Any]:
             self._keep(replace(self.held, uploads={**self.held.uploads, file: name}))

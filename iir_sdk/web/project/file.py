@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +72,11 @@ class ProjectFolder:
             ) from error
         except OSError as error:
             raise OutputError(f"cannot write into {str(folder)!r}: {error}.") from error
-        for leftover in folder.rglob(".iir-*"):
+        for leftover in (*folder.rglob(".iir-*"), *self.exports.glob("*.zip")):
             with suppress(OSError):
                 leftover.unlink()
+        for unfinished in self.exports.iterdir():
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def close(self) -> None:
         """Let others open it."""
@@ -140,11 +143,11 @@ class ProjectFolder:
                 "again."
             ) from error
 
-    def write_upload(self, content: bytes, suffix: str) -> str:
-        """Keep a picture's file under a name of our own, which is returned."""
-        name = f"{secrets.token_hex(8)}{suffix}"
-        write_atomically(self.uploads / name, lambda beside: beside.write_bytes(content))
-        return name
+    def write_upload(self, content: bytes, name: str) -> str:
+        """Keep a picture's file in a folder of its own, whose name and its are returned; ``name`` is a checked one."""
+        folder = made_folder(self.uploads / secrets.token_hex(8))
+        write_atomically(folder / name, lambda beside: beside.write_bytes(content))
+        return f"{folder.name}/{name}"
 
     def remove_unnamed_masks(self, held: Held) -> None:
         """Delete masks that neither the state nor an action names."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from iir_sdk.pictures.masks import UNKNOWN
-from iir_sdk.web.project.state import Stroke
+from iir_sdk.web.project.state import Point, Stroke
 
 MaskOf = Callable[[Stroke, "tuple[int, int]"], NDArray[np.uint8]]
 """From a stroke that is a box or a whole mask, and a size, to 0, 1 and 255 ``(H, W)``."""
@@ -56,16 +56,26 @@ def painted_pixels(stroke: Stroke, size: tuple[int, int]) -> tuple[slice, slice,
     canvas = Image.new("1", (right - left, bottom - top))
     draw = ImageDraw.Draw(canvas)
     here = [(x - left, y - top) for x, y in points]
-    if len(here) > 1 and radius > 0.5:
-        draw.line(here, fill=1, width=max(1, round(2 * radius)))
-    elif len(here) > 1:
-        draw.line(here, fill=1)
-    for x, y in here:
-        if radius > 0.5:
+    if radius <= 0.5:
+        draw.line([*here, here[-1]], fill=1)
+        draw.point([(round(x), round(y)) for x, y in here], fill=1)
+    else:
+        for (x, y), after in zip(here, [*here[1:], here[-1]], strict=True):
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-        else:
-            draw.point((round(x), round(y)), fill=1)
+            # Not PIL's wide lines, which are up to a third too narrow or too wide where they slant.
+            draw.polygon(_around((x, y), after, radius), fill=1)
     return slice(top, bottom), slice(left, right), np.array(canvas, np.bool_)
+
+
+def _around(start: Point, end: Point, radius: float) -> list[Point]:
+    """The corners of a line's rectangle, so wide to either side."""
+    x, y = end[0] - start[0], end[1] - start[1]
+    length = math.hypot(x, y) or 1.0
+    x, y = x / length * radius, y / length * radius
+    aside = (-y, x), (y, -x)
+    corners = [*((start[0] + dx, start[1] + dy) for dx, dy in aside), *((end[0] - dx, end[1] - dy) for dx, dy in aside)]
+    # PIL would cut the fractions off.
+    return [(round(corner_x), round(corner_y)) for corner_x, corner_y in corners]
 
 
 def held_to(places: NDArray[np.uint8], strokes: Mapping[int, Sequence[Stroke]], mask_of: MaskOf) -> NDArray[np.uint8]:

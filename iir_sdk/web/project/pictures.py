@@ -21,13 +21,14 @@ from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.orientation import orientation_of
 from iir_sdk.pictures.source import opened, too_large_cure
 from iir_sdk.segmenting.journal import Stamp
-from iir_sdk.segmenting.queries import find_places, named_queries
+from iir_sdk.segmenting.queries import SUFFIXES, find_places, named_queries
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.memory import Memory
 
 THUMBNAIL_SIDE, SHOWN_SIDE = 256, 2048
 _THUMBNAILS, _SHOWN = 64 << 20, 96 << 20
 """Bytes of memory for each kind."""
+_LONGEST_STEM = 48
 _TURNED = 5
 """From this EXIF orientation on, width and height change places."""
 
@@ -78,11 +79,12 @@ class Shelf:
             self.add_upload(file, name)
 
     def add_upload(self, file: str, name: str) -> PictureFile:
-        """A picture that was dropped in, by the name of its file in the project; ``name`` is shown only."""
-        # The file's name is our own, and part of the output's: two pictures may be shown alike.
-        output = f"{_output_stem(name)}-{Path(file).stem[:8]}"
-        picture = PictureFile(_id_of(f"\0{file}"), self.project.uploads / file, _shown_name(name), output)
-        return self._place(picture)
+        """A picture that was dropped in, by the place of its file in the project; ``name`` is shown only."""
+        folder, _, own_name = file.partition("/")
+        stem = Path(own_name).stem
+        taken = {picture.output for picture in self.files.values()}
+        output = stem if stem not in taken else f"{stem}-{folder[:8]}"
+        return self._place(PictureFile(_id_of(f"\0{file}"), self.project.uploads / file, _shown_name(name), output))
 
     def _place(self, picture: PictureFile) -> PictureFile:
         self.files[picture.id] = picture
@@ -177,9 +179,11 @@ def _shown_name(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def _output_stem(name: str) -> str:
-    stem = Path(name.replace("\\", "/")).stem
-    return "".join(c if c.isalnum() or c in "-_ " else "_" for c in stem)[:80].strip() or "picture"
+def safe_name(name: str, suffix: str) -> str:
+    """A file's name of letters, digits and ``-_``, of one from outside; ``suffix`` where it has no usual one."""
+    last = Path(name.replace("\\", "/"))
+    stem = "".join(c if c.isalnum() or c in "-_ " else "_" for c in last.stem)[:_LONGEST_STEM].strip()
+    return f"{stem or 'picture'}{last.suffix.lower() if last.suffix.lower() in SUFFIXES else suffix}"
 
 
 def _size_within(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from iir_sdk.errors import IirError
+from iir_sdk.formats.registry import WRITERS
 from iir_sdk.web.project.known import Known
 from iir_sdk.web.project.order import in_order
 
@@ -51,6 +52,7 @@ class Overview:
             "can_redo": bool(held.undone),
             "checkpoint": identity.name,
             "calibrated": identity.calibrated,
+            "formats": list(WRITERS),
             "notice": self._notice(),
             "progress": self.progress(),
         }

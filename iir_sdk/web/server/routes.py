@@ -6,18 +6,21 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from iir_sdk.errors import MaskError
 from iir_sdk.pictures.load import Picture
 from iir_sdk.pictures.masks import load_mask
 from iir_sdk.web.project import actions
 from iir_sdk.web.project.desk import Desk
+from iir_sdk.web.project.export import What, exported
 from iir_sdk.web.project.state import VerdictKind
 from iir_sdk.web.server.bodies import ChangedLabel, ChangedSettings, Decision, NewLabel, NewStroke, OnScreen
 from iir_sdk.web.server.events import Mailbox
@@ -25,6 +28,8 @@ from iir_sdk.web.server.uploads import MOST_AT_ONCE, add_uploads
 
 Drawn = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call in a thread for pictures."""
+_exporting = ThreadPoolExecutor(1, thread_name_prefix="iir-web-export")
+"""One archive at a time: each may take much of the disk."""
 Json = dict[str, Any]
 _MOST_LISTED = 10_000
 
@@ -67,6 +72,12 @@ def project_router(desk: Desk) -> APIRouter:
     async def visible(body: OnScreen) -> Json:
         desk.look_at(visible=body.ids)
         return {}
+
+    @router.get("/export")
+    async def export(format: str, what: What = "accepted") -> Response:
+        archive = await asyncio.get_running_loop().run_in_executor(_exporting, lambda: exported(desk, format, what))
+        name = f"{desk.shelf.name}-{format}.zip"
+        return FileResponse(archive, filename=name, background=BackgroundTask(archive.unlink, missing_ok=True))
 
     @router.get("/events")
     async def events() -> Response:

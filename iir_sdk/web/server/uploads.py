@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from iir_sdk.errors import ImageError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.web.project.desk import Desk
+from iir_sdk.web.project.pictures import safe_name
 
 MOST_AT_ONCE, MOST_UPLOADS = 500, 20_000
 LARGEST = 128 << 20
@@ -31,7 +32,7 @@ async def add_uploads(desk: Desk, files: list[UploadFile]) -> dict[str, list[dic
                 raise ImageError(f"the project holds {MOST_UPLOADS:,} dropped pictures already.")
             content = await file.read(LARGEST + 1)
             suffix = await asyncio.to_thread(checked_suffix, content)
-            added.append(await asyncio.wrap_future(desk.add_upload(content, suffix, name)))
+            added.append(await asyncio.wrap_future(desk.add_upload(content, safe_name(name, suffix), name)))
         except ImageError as error:
             refused.append({"name": name, "error": str(error)})
     return {"added": added, "refused": refused}
