@@ -46,7 +46,9 @@ def write_photos(
         true_mask = np.asarray(here) > 0
         if least <= true_mask.mean() <= 0.7:
             name = f"{job}_{len(true) + 1:03d}.jpg"
-            brighter = shown.point([min(255, int(v * light)) for light in (rng.uniform(0.8, 1.2),) for v in range(256)] * 3)
+            brighter = shown.point(
+                [min(255, int(v * light)) for light in (rng.uniform(0.8, 1.2),) for v in range(256)] * 3
+            )
             brighter.save(folder / name, quality=90)
             true[name] = true_mask
     return true

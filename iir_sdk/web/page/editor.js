@@ -184,7 +184,9 @@ export function decide(decision) {
   const picture = pictures.get(current);
   if (!picture || picture.status === "broken" || (decision === "accept" && !hasMask(picture))) return;
   const before = picture.status;
-  const saved = act((path) => change("POST", `${path}${decision}`));
+  // One accepts what one saw: if another mask has come since, the server refuses.
+  const seen = decision === "accept" && !sending && shownMask ? { version: picture.version } : undefined;
+  const saved = act((path) => change("POST", `${path}${decision}`, seen));
   hearPicture({ ...picture, status: decision === "accept" ? "accepted" : "rejected" });
   saved.catch((error) => {
     hearPicture({ ...pictures.get(picture.id), status: before });

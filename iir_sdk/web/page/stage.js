@@ -48,7 +48,7 @@ export class Stage {
 
   setMask(mask) { this.mask = mask; this.paint(); }
 
-  setTool(tool) { this.tool = tool; this.box.dataset.tool = tool; this.paintTop(); }
+  setTool(tool) { this.tool = tool; this.box.dataset.using = tool; this.paintTop(); }
 
   resize() {
     const { clientWidth: width, clientHeight: height } = this.box;
