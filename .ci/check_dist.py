@@ -15,6 +15,9 @@ NEEDED = (
     "iir_sdk/weights_manifest.json",
     "iir_sdk/demo/pictures/jobs.json",
     "iir_sdk/training/recipes/duo.toml",
+    "iir_sdk/web/page/index.html",
+    "iir_sdk/web/page/main.js",
+    "iir_sdk/web/page/page.css",
 )
 LARGEST_WHEEL = 40_000_000
 
