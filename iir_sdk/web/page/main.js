@@ -1,11 +1,11 @@
 // The page: opens on the grid; keys, undo, progress, and what the server tells.
 
 import { close, currentId, decide, editorStage, notHere, open, openLeastSure, refreshEditor, setBrush, setTool, startEditor, step, toggleMasks, undo } from "./editor.js";
-import { $, failed, isTyping, toast } from "./elements.js";
+import { $, failed, isTyping, seldom, toast } from "./elements.js";
 import { gridKey, showPicture, startGrid } from "./grid.js";
 import { choose, startLabels } from "./labels.js";
 import { startPanels } from "./panels.js";
-import { hearPicture, hearProject, isTaught, load, on, pictures, project, restoreView, tell } from "./project.js";
+import { countOf, hearPicture, hearProject, isTaught, load, on, pictures, project, restoreView, tell } from "./project.js";
 import { follow } from "./server.js";
 
 const TOOLS = { b: "object", d: "background", r: "box", e: "erase" };
@@ -82,7 +82,7 @@ function showProgress() {
   $("progress").setAttribute("aria-valuenow", done);
   $("progress-bar").style.transform = `scaleX(${total ? done / total : 0})`;
   $("progress-text").textContent = working ? `${done} of ${total}${rate >= 0.1 ? ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s` : ""}`
-    : total && isTaught() ? `${total} masked` : pictures.size ? `${pictures.size} pictures` : "";
+    : isTaught() ? `${countOf("accepted")} of ${pictures.size} accepted` : pictures.size ? `${pictures.size} pictures` : "";
 }
 
 const HEARD = {
@@ -115,6 +115,7 @@ function start() {
   on("project", showProject);
   on("progress", showProgress);
   on("list", showProgress);
+  on("picture", seldom(200, showProgress));
   $("undo").addEventListener("click", () => undo("undo").catch(failed));
   $("redo").addEventListener("click", () => undo("redo").catch(failed));
   $("check").addEventListener("click", openLeastSure);

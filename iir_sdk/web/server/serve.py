@@ -57,6 +57,8 @@ def _bound(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
+        # Before the address is said: who opens it at once waits, and is not refused.
+        listening.listen()
     except OSError as error:
         raise OutputError(
             f"cannot listen on {host}:{port} ({error}); choose another --port, or 0 for a free one."
