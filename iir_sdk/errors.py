@@ -105,6 +105,26 @@ class ProjectError(IirError, ValueError):
     """A project of the page that cannot be opened, or something that it does not hold."""
 
 
+class RequestError(IirError, ValueError):
+    """A request to the server that is not as its documentation says."""
+
+
+class RequestTooLargeError(RequestError):
+    """A request of more bytes, pixels or pictures than the server takes."""
+
+
+class SupportSetError(IirError, ValueError):
+    """A set of supports that cannot be made or changed: its name is taken, or it is there to stay."""
+
+
+class SupportSetNotFoundError(IirError, LookupError):
+    """A set of supports that the server does not hold."""
+
+
+class BusyError(IirError, TimeoutError):
+    """A server that has too much to do, or that took too long."""
+
+
 class MissingDependencyError(IirError, ImportError):
     """An optional package that this feature needs is not installed."""
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, local
 from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
 from iir_sdk.errors import IirWarning
@@ -49,6 +50,51 @@ def _reopen_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_all)
+
+
+_collecting = local()
+
+
+@contextmanager
+def collecting_warnings() -> Iterator[list[str]]:
+    """The messages of the IirWarnings that this thread gives within, in place of showing them.
+
+    Unlike ``warnings.catch_warnings``, which changes what all threads do and leaves that behind where two overlap. From
+    the first use on IirWarnings are given each time, and not once for each line of code.
+    """
+    global _show, _ignores
+    if warnings.showwarning is not _collect:
+        _ignores, _show, warnings.showwarning = _ignored(), warnings.showwarning, _collect
+        warnings.simplefilter("always", IirWarning)
+    messages: list[str] = []
+    outer, _collecting.messages = getattr(_collecting, "messages", None), messages
+    try:
+        yield messages
+    finally:
+        _collecting.messages = outer
+
+
+_show: Callable[..., object] = warnings.showwarning
+_ignores = False
+
+
+def _ignored() -> bool:
+    for action, message, category, module, _line in warnings.filters:
+        if issubclass(IirWarning, category) and message is None and module is None:
+            return action == "ignore"
+    return False
+
+
+def _collect(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *shown: Any, **options: Any
+) -> None:
+    """What takes the place of ``warnings.showwarning``."""
+    messages = getattr(_collecting, "messages", None)
+    ours = issubclass(category, IirWarning)
+    if ours and messages is not None:
+        messages.append(str(message))
+    elif not (ours and _ignores):
+        _show(message, category, filename, lineno, *shown, **options)
 
 
 _forked = False
