@@ -82,6 +82,11 @@ def small_segmenter(small_checkpoint: Path) -> FewShotSegmenter:
     return FewShotSegmenter(small_checkpoint, device="cpu")
 
 
+@pytest.fixture
+def tiny_segmenter(tiny_checkpoint: Path) -> FewShotSegmenter:
+    return FewShotSegmenter(tiny_checkpoint, device="cpu")
+
+
 @pytest.fixture(scope="session")
 def embedded() -> FewShotSegmenter:
     """The real weights; tests must leave it without supports."""

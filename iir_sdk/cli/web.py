@@ -20,9 +20,23 @@ from iir_sdk.errors import needed_imports
 @click.option(
     "--memory", type=click.IntRange(16), default=1024, show_default=True, help="MB to keep read pictures in, 4 MB each."
 )
+@click.option(
+    "--supports",
+    "support_files",
+    type=PATH,
+    multiple=True,
+    help="File that save_supports wrote: a set for /v1/predict, by the file's name; repeat.",
+)
 @ENGINE
 def web(
-    folder: Path | None, project: Path | None, host: str, port: int, opens: bool, memory: int, **opening: Any
+    folder: Path | None,
+    project: Path | None,
+    host: str,
+    port: int,
+    opens: bool,
+    memory: int,
+    support_files: tuple[Path, ...],
+    **opening: Any,
 ) -> None:
     """See and correct: a page on which one mask becomes masks of all pictures in FOLDER, and what was dropped in.
 
@@ -33,13 +47,18 @@ def web(
     is kept at every action, and is there when the page is opened again.
     """
     with needed_imports("the page needs a web server; run: pip install 'iir-sdk[web]'"):
+        from iir_sdk.web.api.app import api_app
         from iir_sdk.web.server.serve import serve
     from iir_sdk.segmenter import FewShotSegmenter
+    from iir_sdk.web.api.support_sets import SupportSets
     from iir_sdk.web.project.opening import opened_desk
 
-    engine = FewShotSegmenter(opening.pop("weights"), **opening).engine
-    desk = opened_desk(engine, folder, project, features=memory << 20)
+    segmenter = FewShotSegmenter(opening.pop("weights"), **opening)
+    sets = SupportSets(segmenter)
+    for file in support_files:
+        sets.preload(file)
+    desk = opened_desk(segmenter.engine, folder, project, features=memory << 20)
     try:
-        serve(desk, host=host, port=port, opens=opens, say=click.echo)
+        serve(desk, host=host, port=port, opens=opens, say=click.echo, mounted={"/v1": api_app(sets)})
     finally:
         desk.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import ASGIApp
 
 import iir_sdk
 from iir_sdk.errors import IirError, OutputError, PictureNotFoundError, ProjectError
@@ -30,8 +31,14 @@ _TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 _picture_threads = ThreadPoolExecutor(2, thread_name_prefix="iir-web-picture")
 
 
-def create_app(desk: Desk, door: Door) -> FastAPI:
-    """The page, its interface and the documented one (``/v1``) over a project; the desk stays its owner's to close."""
+def create_app(desk: Desk, door: Door, mounted: Mapping[str, ASGIApp] | None = None) -> FastAPI:
+    """The page and its interface over a project, which stays its owner's to close; and other applications beside it.
+
+    Args:
+        desk: the project.
+        door: who may enter.
+        mounted: applications by the paths they are under, as ``/v1``.
+    """
     # Its pages of documentation load scripts from elsewhere.
     app = FastAPI(title="iir-sdk", version=iir_sdk.__version__, docs_url=None, redoc_url=None)
     for router in (
@@ -41,6 +48,8 @@ def create_app(desk: Desk, door: Door) -> FastAPI:
         correcting_router(desk, _drawn),
     ):
         app.include_router(router, include_in_schema=False)
+    for path, other in (mounted or {}).items():
+        app.mount(path, other)
     _add_page(app)
     app.add_exception_handler(IirError, _told)
     app.add_exception_handler(HTTPException, _told_in_http)

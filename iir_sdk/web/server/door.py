@@ -136,7 +136,14 @@ class Guarded:
         refusal = self.door.refusal(scope)
         if refusal is None:
             return None
-        return JSONResponse({"error": refusal[1]}, refusal[0])
+        return JSONResponse(_told(str(scope["path"]), refusal[1]), refusal[0])
+
+
+def _told(path: str, reason: str) -> dict[str, str]:
+    """A refusal, in the form that errors have under a path."""
+    if path.startswith("/v1/"):
+        return {"code": "RefusedError", "message": reason, "cure": "Send what the message asks for."}
+    return {"error": reason}
 
 
 def is_loopback(host: str) -> bool:

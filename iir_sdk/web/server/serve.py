@@ -7,9 +7,10 @@ import socket
 import threading
 import warnings
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from iir_sdk.errors import IirWarning, OutputError
 from iir_sdk.web.project.desk import Desk
@@ -21,7 +22,15 @@ _WAIT_AT_END = 2
 """Seconds that open requests have when the server stops; pages listen for ever."""
 
 
-def serve(desk: Desk, *, host: str, port: int, opens: bool, say: Callable[[str], object]) -> None:
+def serve(
+    desk: Desk,
+    *,
+    host: str,
+    port: int,
+    opens: bool,
+    say: Callable[[str], object],
+    mounted: Mapping[str, ASGIApp] | None = None,
+) -> None:
     """Answer requests until interrupted; an OutputError where the port cannot be had.
 
     Args:
@@ -30,6 +39,7 @@ def serve(desk: Desk, *, host: str, port: int, opens: bool, say: Callable[[str],
         port: 0 for a free one.
         opens: open the page in the browser.
         say: is told the page's address.
+        mounted: other applications, see :func:`iir_sdk.web.server.app.create_app`.
     """
     # Of single pictures: the page says what it needs to.
     warnings.simplefilter("ignore", IirWarning)
@@ -42,7 +52,7 @@ def serve(desk: Desk, *, host: str, port: int, opens: bool, say: Callable[[str],
         timer.daemon = True
         timer.start()
     config = uvicorn.Config(
-        create_app(desk, door),
+        create_app(desk, door, mounted),
         log_level="warning",
         server_header=False,
         proxy_headers=False,
