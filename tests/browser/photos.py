@@ -24,11 +24,19 @@ def scenes(job: str) -> list[tuple[Image.Image, np.ndarray]]:
 
 
 def write_photos(
-    folder: Path, job: str, count: int, *, seed: int = 0, side: int = 360, least: float = 0.05
+    folder: Path,
+    job: str,
+    count: int,
+    *,
+    seed: int = 0,
+    side: int = 360,
+    least: float = 0.05,
+    span: tuple[float, float] = (0.45, 0.72),
 ) -> dict[str, np.ndarray]:
     """Write crops of a job's larger pictures, some flipped, some brighter; true masks, bool (H, W), by name.
 
-    Each is `side` pixels long, 4 to 3, and shows at least the share `least` of the thing.
+    Each is `side` pixels long, 4 to 3, as high as a share in `span` of its source;
+    the thing fills the share `least` or more.
     """
     rng = np.random.default_rng(seed)
     sources = [scene for scene in scenes(job) if min(scene[0].size) >= 200]
@@ -36,7 +44,7 @@ def write_photos(
     true: dict[str, np.ndarray] = {}
     while len(true) < count:
         picture, mask = sources[rng.integers(len(sources))]
-        height = int(rng.uniform(0.45, 0.72) * min(picture.width * 0.75, picture.height))
+        height = int(rng.uniform(*span) * min(picture.width * 0.75, picture.height))
         width = int(height / 0.75)
         left, top = rng.integers(picture.width - width + 1), rng.integers(picture.height - height + 1)
         box = (int(left), int(top), int(left) + width, int(top) + height)

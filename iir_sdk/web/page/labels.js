@@ -4,7 +4,7 @@ import { $, failed, make, toast, under } from "./elements.js";
 import { label, on, project, tell, view } from "./project.js";
 import { change } from "./server.js";
 
-const COLOURS = ["#ff5470", "#20a4f3", "#2ec27e", "#f5a524", "#9b5de5", "#00b8a9", "#f15bb5", "#a3c614", "#ff7f3f", "#5b7cfa"];
+const COLOURS = ["#18a8f5", "#ff5470", "#2ec27e", "#f5a524", "#9b5de5", "#00b8a9", "#f15bb5", "#a3c614", "#ff7f3f", "#5b7cfa"];
 const UNNAMED = "thing";
 
 let naming = null;
@@ -13,9 +13,18 @@ let edited = null;
 /** The label that strokes go to; made by the first stroke where there is none, and never twice. */
 export function labelForStroke() {
   if (label()) return Promise.resolve(label());
+  if (naming) return naming;
   const typed = $("labels").querySelector("input")?.value.trim();
-  naming ??= add(typed || UNNAMED).finally(() => { naming = null; });
-  return naming;
+  return named(typed || UNNAMED);
+}
+
+/** The label of a name, made where there is none; one after another. */
+function named(name) {
+  const made = (naming ?? Promise.resolve()).catch(() => {}).then(() => project.labels.find((one) => one.name === name) ?? add(name));
+  const end = () => { if (naming === made) naming = null; };
+  made.then(end, end);
+  naming = made;
+  return made;
 }
 
 const nextColour = () => COLOURS.find((colour) => !project.labels.some((one) => one.color.toLowerCase() === colour))
@@ -44,7 +53,7 @@ function nameField(isFirst) {
     if (left) return;
     left = true;
     const name = field.value.trim();
-    if (keep && name && !naming) await add(name).catch(failed);
+    if (keep && name) await named(name).catch(failed);
     adding = false;
     fill(true);
   };
