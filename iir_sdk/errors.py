@@ -121,6 +121,10 @@ class SupportSetNotFoundError(IirError, LookupError):
     """A set of supports that the server does not hold."""
 
 
+class LabelStudioError(IirError, ConnectionError):
+    """Label Studio cannot be reached, refuses, or names what is not to be fetched."""
+
+
 class BusyError(IirError, TimeoutError):
     """A server that has too much to do, or that took too long."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from iir_sdk.errors import needed_imports
     multiple=True,
     help="File that save_supports wrote: a set for /v1/predict, by the file's name; repeat.",
 )
+@click.option("--label-studio", metavar="URL", help="Serve as its backend, at /label-studio; see docs/label_studio.md.")
+@click.option(
+    "--picture-host", "picture_hosts", multiple=True, help="Fetch tasks' pictures from this host as well; repeat."
+)
 @ENGINE
 def web(
     folder: Path | None,
@@ -36,6 +41,8 @@ def web(
     opens: bool,
     memory: int,
     support_files: tuple[Path, ...],
+    label_studio: str | None,
+    picture_hosts: tuple[str, ...],
     **opening: Any,
 ) -> None:
     """See and correct: a page on which one mask becomes masks of all pictures in FOLDER, and what was dropped in.
@@ -48,17 +55,24 @@ def web(
     """
     with needed_imports("the page needs a web server; run: pip install 'iir-sdk[web]'"):
         from iir_sdk.web.api.app import api_app
+        from iir_sdk.web.label_studio.app import label_studio_app
         from iir_sdk.web.server.serve import serve
     from iir_sdk.segmenter import FewShotSegmenter
     from iir_sdk.web.api.support_sets import SupportSets
+    from iir_sdk.web.label_studio.backend import Backend
+    from iir_sdk.web.label_studio.connection import LabelStudio
     from iir_sdk.web.project.opening import opened_desk
 
     segmenter = FewShotSegmenter(opening.pop("weights"), **opening)
     sets = SupportSets(segmenter)
     for file in support_files:
         sets.preload(file)
+    mounted = {"/v1": api_app(sets)}
+    if label_studio is not None:
+        studio = LabelStudio(label_studio, os.environ.get("LABEL_STUDIO_API_KEY", ""), picture_hosts)
+        mounted["/label-studio"] = label_studio_app(Backend(sets.joined(), studio))
     desk = opened_desk(segmenter.engine, folder, project, features=memory << 20)
     try:
-        serve(desk, host=host, port=port, opens=opens, say=click.echo, mounted={"/v1": api_app(sets)})
+        serve(desk, host=host, port=port, opens=opens, say=click.echo, mounted=mounted)
     finally:
         desk.close()

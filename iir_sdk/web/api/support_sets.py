@@ -176,6 +176,13 @@ class SupportSets:
             preloaded = self._preloaded[name] = SupportSet(name, segmenter, preloaded=True)
         return preloaded
 
+    def joined(self) -> FewShotSegmenter:
+        """A segmenter with what all preloaded sets hold."""
+        segmenter = self.segmenter
+        for each in self._preloaded.values():
+            segmenter.load_supports(each.file())
+        return segmenter
+
     def taught(self, examples: Sequence[Example]) -> FewShotSegmenter:
         """A segmenter with these supports alone, kept by nobody else; raises as :meth:`Example.teach` does."""
         return _taught(self.segmenter, examples)
