@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iir_sdk.errors import OutputError, needed_imports
-from iir_sdk.files import write_atomically, write_text_atomically
+from iir_sdk.files import write_text_atomically
+from iir_sdk.formats.large import LargeResult, Place
 from iir_sdk.formats.objects import ThingWriter
-from iir_sdk.formats.pictures import MapWriter, voc_palette
+from iir_sdk.formats.pictures import MapWriter
+from iir_sdk.formats.raster import write_numbers
 
 if TYPE_CHECKING:
     from iir_sdk.results.segmentation import Segmentation
@@ -23,14 +24,6 @@ _SET_IT = (
     "file.crs = 'EPSG:32633'; file.transform = rasterio.transform.from_origin(west, north, pixel_width, pixel_height). "
     "Else write another format, such as 'map' or 'labelme'."
 )
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a picture lies: rasterio's coordinate reference system, and the transform from pixels to it."""
-
-    crs: Any
-    transform: Any
 
 
 def place_of(source: Path | None, size: tuple[int, int]) -> Place:
@@ -68,28 +61,12 @@ class GeoTiffWriter(MapWriter):
     suffix = ".tif"
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
-        place, labels = place_of(source, result.image.shape[:2]), self.label_map(result)
-        import rasterio
+        place, rows = place_of(source, result.image.shape[:2]), self.label_map(result)
+        write_numbers(self.file(name), [(slice(0, len(rows)), rows)], rows.shape, self.labels, place)
 
-        form = {
-            "driver": "GTiff",
-            "height": labels.shape[0],
-            "width": labels.shape[1],
-            "count": 1,
-            "dtype": str(labels.dtype),
-            "crs": place.crs,
-            "transform": place.transform,
-            "compress": "deflate",
-        }
-
-        def write(beside: Path) -> None:
-            with rasterio.open(beside, "w", **form) as file:
-                file.write(labels, 1)
-                file.update_tags(1, **{f"label_{i + 1}": label for i, label in enumerate(self.labels)})
-                if len(self.labels) < 256:
-                    file.write_colormap(1, dict(enumerate(map(tuple, voc_palette().tolist()))))
-
-        write_atomically(self.file(name), write)
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        place = place_of(source, result.size)
+        write_numbers(self.file(name), self.strips(result), result.size, self.labels, place)
 
 
 class GeoJsonWriter(ThingWriter):

@@ -13,9 +13,10 @@ from PIL import Image
 from iir_sdk.errors import LabelError
 from iir_sdk.files import made_folder, write_text_atomically
 from iir_sdk.formats.writer import Writer, file_name_of
-from iir_sdk.pictures.save import save_picture
+from iir_sdk.pictures.save import save_numbers, save_picture
 
 if TYPE_CHECKING:
+    from iir_sdk.formats.large import LargeResult
     from iir_sdk.results.segmentation import Segmentation
 
 
@@ -23,6 +24,7 @@ class MaskWriter(Writer):
     """A PNG a label, ``LABEL/NAME.png``: 255 on its pixels, else 0."""
 
     suffix = ".png"
+    takes_large = True
 
     def files(self, name: str) -> tuple[Path, ...]:
         """A file a label."""
@@ -33,14 +35,22 @@ class MaskWriter(Writer):
         for file, mask in zip(self.files(name), self.masks(result).values(), strict=True):
             save_picture(Image.fromarray(mask * np.uint8(255)), file)
 
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        for number, file in enumerate(self.files(name), 1):
+            save_numbers(((rows == number) * np.uint8(255) for _, rows in self.strips(result)), result.size, file)
+
 
 class MapWriter(Writer):
     """A grey PNG a picture, ``NAME.png``, of numbers that ``labels.json`` names; 0 is background."""
 
     suffix = ".png"
+    takes_large = True
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
         save_picture(Image.fromarray(self.label_map(result)), self.file(name))
+
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        save_numbers((rows for _, rows in self.strips(result)), result.size, self.file(name))
 
     def finish(self) -> None:
         """Write ``labels.json``, names by number."""
@@ -49,12 +59,16 @@ class MapWriter(Writer):
 
 
 class OverlayWriter(Writer):
-    """A JPEG a picture, ``NAME.jpg``, with each label tinted and outlined, to look at."""
+    """A JPEG a picture, ``NAME.jpg``, with each label tinted and outlined, to look at; a small one of large ones."""
 
     suffix = ".jpg"
+    takes_large = True
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
         save_picture(result.overlay(), self.file(name))
+
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        self._write(name, result.small, source)
 
 
 class VocWriter(Writer):
@@ -62,13 +76,21 @@ class VocWriter(Writer):
 
     suffix = ".png"
     below = "SegmentationClass"
+    takes_large = True
 
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
-        if len(self.labels) > 254:
-            raise LabelError(f"Pascal VOC holds 254 labels, as 255 is unknown; got {len(self.labels)}. Write 'map'.")
+        self._check_count()
         image = Image.fromarray(self.label_map(result)).convert("P")
         image.putpalette(voc_palette().ravel().tolist())
         save_picture(image, self.file(name))
+
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        self._check_count()
+        save_numbers((rows for _, rows in self.strips(result)), result.size, self.file(name), voc_palette())
+
+    def _check_count(self) -> None:
+        if len(self.labels) > 254:
+            raise LabelError(f"Pascal VOC holds 254 labels, as 255 is unknown; got {len(self.labels)}. Write 'map'.")
 
     def finish(self) -> None:
         """Write ``ImageSets/Segmentation/all.txt``, the pictures' names, and ``labelmap.txt``, the labels' colours."""

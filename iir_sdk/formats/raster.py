@@ -1,24 +1,32 @@
-"""Pictures too large for memory, read in windows by rasterio, with their place on earth."""
+"""Pictures too large for memory, read and written in windows by rasterio, with their place on earth."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import ImageError, PictureNotFoundError, needed_imports
-from iir_sdk.files import is_file
+from iir_sdk.errors import IirError, ImageError, PictureNotFoundError, needed_imports
+from iir_sdk.files import is_file, write_atomically
+from iir_sdk.formats.large import Place, Strips
+from iir_sdk.formats.pictures import voc_palette
 from iir_sdk.pictures.deep import Stretch
 
 _CURE = "large pictures are read in windows by rasterio; run: pip install 'iir-sdk[geo]'"
 _OVERVIEW_SIDE = 2048
 _CACHE_MB = 128
 """Of decoded blocks, for all open files; GDAL's own default grows with the machine."""
+_ORIENTATION = "EXIF_Orientation"
+_BLOCK = 256
+"""Side of a written file's blocks."""
 
 
 class Raster:
@@ -30,6 +38,11 @@ class Raster:
 
     def __init__(self, file: Any, what: str) -> None:
         self.file, self._what = file, what
+        if file.tags().get(_ORIENTATION, "1") not in ("0", "1"):
+            raise ImageError(
+                f"{what} is shown turned, by EXIF orientation {file.tags()[_ORIENTATION]}, and windows are not. Save "
+                "it as shown: Image.MAX_IMAGE_PIXELS = None; ImageOps.exif_transpose(Image.open(path)).save(other)."
+            )
         interpreted = [colour.name for colour in file.colorinterp]
         colours = [interpreted.index(name) + 1 for name in ("red", "green", "blue") if name in interpreted]
         if len(colours) < 3:
@@ -61,7 +74,16 @@ class Raster:
 
     def overview(self) -> NDArray[np.uint8]:
         """``(h, w, 3)`` RGB of all of it, at most 2048 pixels a side."""
+        return self._overview
+
+    @cached_property
+    def _overview(self) -> NDArray[np.uint8]:
         return self._rgb(out_side=_OVERVIEW_SIDE)
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        return Place(self.file.crs, self.file.transform)
 
     def _rgb(self, **where: Any) -> NDArray[np.uint8]:
         numbers = self._numbers(**where)
@@ -133,3 +155,62 @@ def _on_white(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np
         return pixels
     shares = alpha.astype(np.uint16)
     return ((pixels * shares + 255 * (255 - shares) + 127) // 255).astype(np.uint8)
+
+
+def pixels_of(path: str | os.PathLike[str]) -> int:
+    """How many a file has that GDAL reads; 0 of one that it does not, and without rasterio."""
+    try:
+        with opened_raster(path) as raster:
+            return math.prod(raster.size)
+    except IirError:
+        return 0
+
+
+def write_numbers(
+    path: str | os.PathLike[str], rows: Strips, size: tuple[int, int], labels: Sequence[str], place: Place
+) -> Path:
+    """Write labels' numbers as a tiled TIFF of ``size`` (height, width) that knows its place, the labels and colours.
+
+    An OutputError where it cannot be written.
+    """
+    import rasterio
+
+    height, width = size
+    form = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 1,
+        "dtype": str(np.min_scalar_type(len(labels))),
+        "crs": place.crs,
+        "transform": place.transform,
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": _BLOCK,
+        "blockysize": _BLOCK,
+        "BIGTIFF": "IF_SAFER",
+    }
+
+    def write(beside: Path) -> None:
+        with rasterio.open(beside, "w", **form) as file:
+            for strip, numbers in _of_blocks(rows, height):
+                file.write(numbers, 1, window=((strip.start, strip.stop), (0, width)))
+            file.update_tags(1, **{f"label_{i + 1}": label for i, label in enumerate(labels)})
+            if len(labels) < 256:
+                file.write_colormap(1, dict(enumerate(map(tuple, voc_palette().tolist()))))
+
+    return write_atomically(path, write)
+
+
+def _of_blocks(rows: Strips, height: int) -> Strips:
+    """The same in whole rows of the file's blocks, so that each is compressed once."""
+    waiting: list[NDArray[np.integer[Any]]] = []
+    first = 0
+    for strip, numbers in rows:
+        waiting.append(numbers)
+        count = strip.stop - first
+        if count >= _BLOCK or strip.stop == height:
+            joined = np.concatenate(waiting)
+            whole = count if strip.stop == height else count - count % _BLOCK
+            yield slice(first, first + whole), joined[:whole]
+            waiting, first = [joined[whole:]], first + whole

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.errors import LabelError, OutputError
 from iir_sdk.files import made_folder, write_text_atomically
+from iir_sdk.formats.large import LargeResult, Strips, renumbered
 
 if TYPE_CHECKING:
     from iir_sdk.results.segmentation import Segmentation
@@ -45,6 +46,8 @@ class Writer(ABC):
     """Of the file that each picture gets."""
     below = ""
     """The folder of these files, within the writer's own."""
+    takes_large = False
+    """Whether :meth:`add` takes results of pictures too large for memory."""
 
     def __init__(self, folder: str | os.PathLike[str], labels: Sequence[str]) -> None:
         self.folder, self.labels = Path(folder), tuple(labels)
@@ -74,29 +77,41 @@ class Writer(ABC):
                 "name another folder, or the same labels in the same order."
             )
 
-    def add(self, name: str, result: Segmentation, source: str | os.PathLike[str] | None = None) -> None:
+    def add(self, name: str, result: Segmentation | LargeResult, source: str | os.PathLike[str] | None = None) -> None:
         """Write what belongs to one picture; what lay there under the same name is replaced.
 
         Args:
             name: of the picture in the output, without its suffix, with ``/`` between folders, as in ``"field/a"``;
                 two pictures need two names.
-            result: its masks.
+            result: its masks; of a picture too large for memory where the format :attr:`takes_large`.
             source: the picture's file; None for one that is in no file.
 
         Raises:
             LabelError: the result has a label that the writer was not made with.
-            OutputError: a name that is no path within the folder, or a file that cannot be written.
+            OutputError: a name that is no path within the folder, a picture too large for the format, or a file that
+                cannot be written.
         """
         strange = [label for label in result.labels if label not in self.labels]
         if strange:
             raise LabelError(f"this result has label {strange[0]!r}; the writer was made for {list(self.labels)}.")
         for file in self.files(name):
             made_folder(file.parent)
-        self._write(name, result, None if source is None else Path(source))
+        place = None if source is None else Path(source)
+        if isinstance(result, LargeResult):
+            self._write_large(name, result, place)
+        else:
+            self._write(name, result, place)
 
     @abstractmethod
     def _write(self, name: str, result: Segmentation, source: Path | None) -> None:
         """Write what :meth:`files` names; their folders are there."""
+
+    def _write_large(self, name: str, result: LargeResult, source: Path | None) -> None:
+        """As :meth:`_write`; of formats that cannot, an error."""
+        raise OutputError(
+            f"{type(self).__name__} needs the whole picture of {name!r}, which is too large for memory; write it by "
+            "'map' or 'geotiff'."
+        )
 
     def file(self, name: str) -> Path:
         """The file that :meth:`add` writes of a picture of this name."""
@@ -122,8 +137,16 @@ class Writer(ABC):
 
     def label_map(self, result: Segmentation) -> NDArray[np.integer[Any]]:
         """Integers ``(H, W)``: 0 for background, ``i + 1`` for ``labels[i]`` of the writer."""
-        numbers = np.array([0, *(self.labels.index(label) + 1 for label in result.labels)])
-        return numbers.astype(np.min_scalar_type(len(self.labels)))[result.label_map]
+        return self._numbers(result.labels)[result.label_map]
+
+    def strips(self, result: LargeResult) -> Strips:
+        """The same of a picture too large for memory, a few rows at a time."""
+        return renumbered(result.strips(), self._numbers(result.labels))
+
+    def _numbers(self, labels: Sequence[str]) -> NDArray[np.integer[Any]]:
+        """The writer's numbers of background and of a result's labels."""
+        numbers = np.array([0, *(self.labels.index(label) + 1 for label in labels)])
+        return numbers.astype(np.min_scalar_type(len(self.labels)))
 
     def masks(self, result: Segmentation) -> dict[str, NDArray[np.bool_]]:
         """Bool ``(H, W)`` of every label of the writer; no pixel is in two of them."""

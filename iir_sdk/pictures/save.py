@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.errors import OutputError
@@ -41,3 +46,54 @@ def write_png(image: Image.Image, file: IO[bytes]) -> None:
         raise OutputError(
             f"cannot write to {file!r:.200} ({error}); pass a path, or a file open for bytes, as open(path, 'wb')."
         ) from error
+
+
+def save_numbers(
+    strips: Iterable[NDArray[np.integer[Any]]],
+    size: tuple[int, int],
+    path: str | os.PathLike[str],
+    palette: NDArray[np.uint8] | None = None,
+) -> Path:
+    """Write a map as PNG a few rows at a time, so that memory does not grow with it, which PIL cannot.
+
+    Args:
+        strips: rows ``(n, W)`` from the top down, all uint8, or uint16 for a grey picture of 16 bits.
+        size: ``(height, width)`` of all.
+        path: the file.
+        palette: ``(256, 3)`` RGB of the numbers; None for a grey picture.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            _write_png(file, strips, size, palette)
+
+    return write_atomically(path, write)
+
+
+def _write_png(
+    file: IO[bytes],
+    strips: Iterable[NDArray[np.integer[Any]]],
+    size: tuple[int, int],
+    palette: NDArray[np.uint8] | None,
+) -> None:
+    file.write(b"\x89PNG\r\n\x1a\n")
+    pressed = zlib.compressobj()
+    for i, strip in enumerate(strips):
+        if i == 0:
+            kind = 0 if palette is None else 3
+            _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8 * strip.itemsize, kind, 0, 0, 0))
+            if palette is not None:
+                _write_chunk(file, b"PLTE", palette.tobytes())
+        # Each row begins with the number of its filter, 0 for none.
+        values = strip.astype(strip.dtype.newbyteorder(">")).view(np.uint8).reshape(len(strip), -1)
+        if part := pressed.compress(np.pad(values, ((0, 0), (1, 0))).tobytes()):
+            _write_chunk(file, b"IDAT", part)
+    _write_chunk(file, b"IDAT", pressed.flush())
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content)))

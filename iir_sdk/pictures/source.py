@@ -114,8 +114,8 @@ def too_large_cure(kind: Kind) -> str:
         shrink = "image = image.resize(size of the shrunk picture, Image.Resampling.NEAREST)"
     else:
         windows = (
-            " To segment it as it is: iir_sdk.segment_large(path, 'masks.tif', segmenter=segmenter), after "
-            "pip install 'iir-sdk[geo]'."
+            " To segment it as it is, in windows: pip install 'iir-sdk[geo]', then iir-sdk segment, segment_folder, or "
+            "iir_sdk.segment_large(path, 'masks.tif', segmenter=segmenter)."
         )
     return (
         f"At most {MAX_PIXELS:,} pixels are taken: shrink it (Image.MAX_IMAGE_PIXELS = None; image = Image.open(path); "

@@ -23,6 +23,7 @@ from iir_sdk.results.full_size import sigmoid, strips
 
 _POWER = 2
 _LEAST_LEFT = 0.2
+_ROWS = 64
 
 
 def weights_of(
@@ -62,7 +63,9 @@ def contested_strips(
     """As :func:`contested`, a few rows at a time."""
     takers = np.flatnonzero(weights)
     if not takers.size:
-        yield slice(0, size[0]), np.zeros(size, np.min_scalar_type(len(leads)))
+        tops = range(0, size[0], _ROWS)
+        parts = (slice(top, min(top + _ROWS, size[0])) for top in tops)
+        yield from ((p, np.zeros((p.stop - p.start, size[1]), np.min_scalar_type(len(leads)))) for p in parts)
     for parts in zip(*(strips(leads[i], size) for i in takers), strict=True):
         rows = parts[0][0]
         winners = np.zeros(parts[0][1].shape, np.min_scalar_type(len(leads)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.segmentation import Cut
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.journal import Journal, held_folder
+from iir_sdk.segmenting.large import segmented_file
 from iir_sdk.segmenting.queries import find_places, named_queries
 from iir_sdk.segmenting.run import Cutting, FolderReport, Run, batch_segmenter, settings_of
 from iir_sdk.segmenting.supports import PathText, Shown, Teaching
@@ -68,8 +70,9 @@ def segment_folder(
     """Segment many pictures by a few supports, and write masks, a table and a page to look them over.
 
     A run that ended early goes on where it was when it is called again: what is written is not done again, pictures
-    that changed or failed are. A picture that cannot be used costs no other its masks. Outputs lie in a folder a
-    format; ``results.csv`` has a row a picture and label, those first that need a look.
+    that changed or failed are. A picture that cannot be used costs no other its masks. One too large for memory is read
+    and written in windows, by rasterio. Outputs lie in a folder a format; ``results.csv`` has a row a picture and
+    label, those first that need a look.
 
     Args:
         queries: files, folders, globs, lists (``@list.txt``, a path a line), or ``-`` for a list on stdin.
@@ -123,7 +126,8 @@ def segment_folder(
     opening = {"weights": weights, "device": device, "dtype": dtype, "backend": backend, "threads": threads}
     taught = teaching.teach(opened_segmenter(segmenter, opening))
     names = tuple(labels) if labels is not None else taught.supports.labels
-    segment = batch_segmenter(taught, names, cutting, batch_size)
+    large = partial(segmented_file, segmenter=taught, labels=names, cutting=cutting, formats=written, progress=progress)
+    segment = batch_segmenter(taught, names, cutting, batch_size, large)
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
         if overwrite:

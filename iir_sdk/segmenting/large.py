@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from iir_sdk.engines.tiled import Tile, Tiling
-from iir_sdk.errors import OutputError
-from iir_sdk.files import check_writable_place, write_atomically
-from iir_sdk.formats.pictures import voc_palette
-from iir_sdk.formats.raster import Raster, opened_raster
+from iir_sdk.errors import IirWarning, ImageError, OutputError
+from iir_sdk.files import check_writable_place
+from iir_sdk.formats.large import LargeResult, Strips
+from iir_sdk.formats.raster import Raster, opened_raster, write_numbers
+from iir_sdk.formats.registry import WRITERS
+from iir_sdk.pictures.source import MAX_PIXELS
 from iir_sdk.results.competition import contested_strips, weights_of
-from iir_sdk.results.full_size import Segmented, sigmoid, strips
-from iir_sdk.results.segmentation import Cut, scores_of
+from iir_sdk.results.full_size import sigmoid, strips
+from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
-
-_BLOCK = 256
-"""Side of the written file's blocks."""
+from iir_sdk.segmenting.reading import LargeFile
+from iir_sdk.segmenting.run import Cutting
 
 
 @dataclass(frozen=True)
@@ -85,80 +89,114 @@ def segment_large(
     check_writable_place(place)
     cut, tiling = Cut(threshold, absent_below), Tiling(tile, overlap)
     with opened_raster(source) as raster:
-        names, segmented = segmenter.segment_windows(raster, labels=labels, cut=cut, tiling=tiling)
-        presence, confidences = scores_of(segmented, cut)
-        present = presence >= cut.absent_below
-        areas = np.zeros(1 + len(names), np.int64)
-        weights = weights_of(segmented.leads, _weighed(segmented, presence), present, cut.threshold)
-        rows = _numbers(segmented.leads, weights, raster.size, cut.threshold)
-        write_atomically(place, lambda beside: _write(beside, raster, rows, names, areas))
+        large = segmented_raster(raster, segmenter, labels, cut, tiling)
+        areas = np.zeros(1 + len(large.labels), np.int64)
+        write_numbers(place, _counted(large.strips(), areas), large.size, large.labels, large.place)
     return LargeReport(
         place,
-        raster.size,
-        names,
-        tuple(map(float, presence)),
-        tuple(map(float, confidences)),
+        large.size,
+        large.labels,
+        tuple(map(float, large.small.scores)),
+        tuple(map(float, large.small.confidences)),
         tuple(map(int, areas[1:])),
         perf_counter() - start,
     )
 
 
-_Strips = Iterator[tuple[slice, NDArray[np.integer[Any]]]]
+def segmented_raster(
+    raster: Raster,
+    segmenter: FewShotSegmenter,
+    labels: Sequence[str] | None,
+    cut: Cut,
+    tiling: Tiling,
+    *,
+    progress: bool = False,
+) -> LargeResult:
+    """Segment an open file in windows; raises as :func:`segment_large` does.
+
+    ``progress`` is a bar of the windows that were read, without an end, since answers say which are next.
+    """
+    with tqdm(unit=" tiles", leave=False, disable=not progress) as bar:
+        names, segmented = segmenter.segment_windows(_Watched(raster, bar), labels=labels, cut=cut, tiling=tiling)
+    small = segmentation(names, segmented, image=raster.overview(), cut=cut, timings={})
+    return LargeResult(small, raster.size, raster.place, partial(_label_strips, small, raster.size))
 
 
-def _weighed(segmented: Segmented, presence: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scores by which labels compete, as in :attr:`Segmentation.label_map`."""
-    return presence if segmented.scores is not None else np.ones_like(presence)
+def segmented_file(
+    file: LargeFile,
+    segmenter: FewShotSegmenter,
+    labels: Sequence[str],
+    cutting: Cutting,
+    formats: Sequence[str],
+    *,
+    progress: bool = False,
+) -> LargeResult:
+    """Segment a picture of a folder's run in windows; raises as :func:`segment_large` does.
+
+    An ImageError where a format or setting needs the whole picture.
+    """
+    _check_windowed(file, cutting, formats)
+    if cutting.tiling.tile is None:
+        warnings.warn(
+            f"{file.path!r} is too large for memory, and without tiles it is looked at as a whole, at 480 pixels a "
+            "side. Where its objects are small, say --tile auto (tile='auto').",
+            IirWarning,
+            stacklevel=2,
+        )
+    with opened_raster(file.path, what="query") as raster:
+        return segmented_raster(raster, segmenter, labels, cutting.cut, cutting.tiling, progress=progress)
 
 
-def _numbers(
-    leads: NDArray[np.float32], weights: NDArray[np.float32], size: tuple[int, int], threshold: float
-) -> _Strips:
-    """Labels' numbers, a few rows at a time; of one label its mask, whatever its score."""
-    if len(leads) > 1:
-        yield from contested_strips(leads, weights, size, threshold)
-        return
-    for rows, strip in strips(leads[0], size):
-        yield rows, ((sigmoid(strip) > threshold) & bool(weights[0])).view(np.uint8)
-
-
-def _write(place: Path, raster: Raster, rows: _Strips, names: tuple[str, ...], areas: NDArray[np.int64]) -> None:
-    """A tiled TIFF at ``raster``'s place on earth; ``areas (1 + L,)`` become the pixels of background and labels."""
-    import rasterio
-
-    height, width = raster.size
-    form = {
-        "driver": "GTiff",
-        "height": height,
-        "width": width,
-        "count": 1,
-        "dtype": str(np.min_scalar_type(len(names))),
-        "crs": raster.file.crs,
-        "transform": raster.file.transform,
-        "compress": "deflate",
-        "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
-        "BIGTIFF": "IF_SAFER",
+def _check_windowed(file: LargeFile, cutting: Cutting, formats: Sequence[str]) -> None:
+    cleaning = cutting.cleaning
+    settings = {
+        "--sharpen": cutting.cut.sharpen,
+        "--fill-holes": cleaning.fill_holes,
+        "--min-area": cleaning.min_area,
+        "--keep-largest": cleaning.keep_largest,
     }
-    with rasterio.open(place, "w", **form) as file:
-        for strip, numbers in _of_blocks(rows, height):
-            file.write(numbers, 1, window=((strip.start, strip.stop), (0, width)))
-            areas += np.bincount(numbers.ravel(), minlength=len(areas))
-        file.update_tags(1, **{f"label_{i + 1}": label for i, label in enumerate(names)})
-        if len(names) < 256:
-            file.write_colormap(1, dict(enumerate(map(tuple, voc_palette().tolist()))))
+    whole = [f"--format {name}" for name in formats if not WRITERS[name].takes_large]
+    whole += [name for name, value in settings.items() if value]
+    if whole:
+        able = ",".join(name for name, writer in WRITERS.items() if writer.takes_large)
+        raise ImageError(
+            f"{file.path!r} has more than {MAX_PIXELS:,} pixels and is segmented in windows, but {', '.join(whole)} "
+            f"needs it as a whole. Segment it without that, into another --out; --format may be any of {able}."
+        )
 
 
-def _of_blocks(rows: _Strips, height: int) -> _Strips:
-    """The same in whole rows of the file's blocks, so that each is compressed once."""
-    waiting: list[NDArray[np.integer[Any]]] = []
-    first = 0
-    for strip, numbers in rows:
-        waiting.append(numbers)
-        count = strip.stop - first
-        if count >= _BLOCK or strip.stop == height:
-            joined = np.concatenate(waiting)
-            whole = count if strip.stop == height else count - count % _BLOCK
-            yield slice(first, first + whole), joined[:whole]
-            waiting, first = [joined[whole:]], first + whole
+@dataclass(frozen=True)
+class _Watched:
+    """A file whose windows are counted as they are read."""
+
+    raster: Raster
+    bar: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.raster.size
+
+    def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        self.bar.update()
+        return self.raster.window(rows, columns)
+
+    def overview(self) -> NDArray[np.uint8]:
+        return self.raster.overview()
+
+
+def _label_strips(small: Segmentation, size: tuple[int, int]) -> Strips:
+    """:attr:`Segmentation.label_map` at another size, a few rows at a time; of one label its mask."""
+    present, threshold = small.scores >= small.absent_below, small.threshold
+    if len(small.labels) > 1:
+        scores = small.scores if small.calibrated else np.ones_like(small.scores)
+        yield from contested_strips(small.leads, weights_of(small.leads, scores, present, threshold), size, threshold)
+        return
+    for rows, strip in strips(small.leads[0], size):
+        yield rows, ((sigmoid(strip) > threshold) & present[0]).view(np.uint8)
+
+
+def _counted(strips: Strips, areas: NDArray[np.int64]) -> Strips:
+    """The same; ``areas (1 + L,)`` become the pixels of background and labels."""
+    for rows, numbers in strips:
+        areas += np.bincount(numbers.ravel(), minlength=len(areas))
+        yield rows, numbers

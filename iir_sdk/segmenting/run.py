@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from iir_sdk.engines.tiled import Tiling
 from iir_sdk.errors import IirError, MissingDependencyError, OutputError
 from iir_sdk.files import made_folder, write_atomically
+from iir_sdk.formats.large import LargeResult
 from iir_sdk.formats.writer import Writer
 from iir_sdk.pictures.load import Picture
 from iir_sdk.results.cleaning import Cleaning
@@ -23,7 +25,7 @@ from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.journal import STATE, Journal, Record, Row
 from iir_sdk.segmenting.queries import Query
-from iir_sdk.segmenting.reading import Read, read_batches
+from iir_sdk.segmenting.reading import LargeFile, Read, read_batches
 from iir_sdk.segmenting.review import thumbnail, write_review
 from iir_sdk.segmenting.supports import fingerprint
 from iir_sdk.segmenting.table import in_order_of_need, rows_of, write_table
@@ -84,13 +86,20 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-Outcome: TypeAlias = "tuple[Read, Segmentation | IirError, float]"
+Outcome: TypeAlias = "tuple[Read, Segmentation | LargeResult | IirError, float]"
 
 
 def batch_segmenter(
-    segmenter: FewShotSegmenter, labels: Sequence[str], cutting: Cutting, batch_size: int
+    segmenter: FewShotSegmenter,
+    labels: Sequence[str],
+    cutting: Cutting,
+    batch_size: int,
+    large: Callable[[LargeFile], LargeResult],
 ) -> Callable[[list[Read]], list[Outcome]]:
-    """What segments a batch that was read: results or errors, and seconds; arguments are checked now."""
+    """What segments a batch that was read: results or errors, and seconds; arguments are checked now.
+
+    ``large`` segments a picture too large for memory.
+    """
     settings = {"labels": labels, **cutting.arguments()}
     segmenter.predict_many([], batch_size=batch_size, **settings)
 
@@ -103,11 +112,21 @@ def batch_segmenter(
         segmented = iter([failed[i] if i in failed else next(results) for i in range(len(pictures))])
         seconds = (perf_counter() - start) / max(1, len(pictures))
         return [
-            (read, read.outcome if isinstance(read.outcome, IirError) else next(segmented), read.seconds + seconds)
+            _of_large(read, read.outcome, large)
+            if isinstance(read.outcome, LargeFile)
+            else (read, read.outcome if isinstance(read.outcome, IirError) else next(segmented), read.seconds + seconds)
             for read in batch
         ]
 
     return segment
+
+
+def _of_large(read: Read, file: LargeFile, segment: Callable[[LargeFile], LargeResult]) -> Outcome:
+    start = perf_counter()
+    try:
+        return read, segment(file), perf_counter() - start
+    except IirError as error:
+        return read, error, perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,7 @@ class Run:
             self._write(read, outcome, seconds)
             bar.update()
 
-    def _write(self, read: Read, outcome: Segmentation | IirError, seconds: float) -> None:
+    def _write(self, read: Read, outcome: Segmentation | LargeResult | IirError, seconds: float) -> None:
         """Everything of one picture, the journal's line last."""
         start, query = perf_counter(), read.query
         files = self._files(query.name)
@@ -180,8 +199,9 @@ class Run:
         except MissingDependencyError:
             raise
         except IirError as error:
-            if isinstance(error, OutputError) and isinstance(outcome, Segmentation):
-                self._check_room(outcome.image.nbytes)
+            if isinstance(error, OutputError) and not isinstance(outcome, IirError):
+                size = outcome.size if isinstance(outcome, LargeResult) else outcome.image.shape
+                self._check_room(math.prod(size))
             # What an earlier run wrote is not this picture's any more.
             for file in files:
                 with suppress(OSError):
@@ -197,10 +217,10 @@ class Run:
             # No name for a file: adding says so.
             return []
 
-    def _write_files(self, query: Query, result: Segmentation) -> None:
-        small = self._thumbnail(query.name)
+    def _write_files(self, query: Query, result: Segmentation | LargeResult) -> None:
+        small, shown = self._thumbnail(query.name), result.small if isinstance(result, LargeResult) else result
         made_folder(small.parent)
-        write_atomically(small, lambda beside: beside.write_bytes(thumbnail(result)))
+        write_atomically(small, lambda beside: beside.write_bytes(thumbnail(shown)))
         for writer in self.writers:
             try:
                 writer.add(query.name, result, Path(query.path))
