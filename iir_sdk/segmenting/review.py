@@ -46,8 +46,9 @@ article h2 {{ font-size: .9rem; margin: .5rem .6rem .25rem; overflow-wrap: anywh
 article h2 a {{ color: inherit; }}
 table {{ width: calc(100% - 1.2rem); margin: 0 .6rem .6rem; border-collapse: collapse; font-size: .85rem; }}
 th {{ text-align: left; font-weight: 400; color: var(--faint); }}
-td, th {{ padding: .1rem .3rem .1rem 0; overflow-wrap: anywhere; }}
-td + td, th + th {{ text-align: right; font-variant-numeric: tabular-nums; }}
+td, th {{ padding: .1rem 0; vertical-align: top; overflow-wrap: anywhere; }}
+td + td, th + th {{ padding-left: .6rem; width: 1%; text-align: right; white-space: nowrap; }}
+td + td {{ font-variant-numeric: tabular-nums; }}
 .dot {{ display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }}
 .error {{ color: var(--error); margin: 0 .6rem .6rem; overflow-wrap: anywhere; }}
 </style>
