@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iir_sdk.engines.base import Backend, Engine, TaskGroup
 from iir_sdk.engines.open import open_engine
@@ -243,18 +244,19 @@ class FewShotSegmenter(Taught):
 
     def segment_beside(
         self, picture: Picture, further: Sequence[TaskGroup], *, labels: Sequence[str] | None, cut: Cut
-    ) -> tuple[tuple[str, ...], Segmented, Mapping[str, float]]:
-        """Labels, and maps at the network's grid by their supports and, behind these, by further tasks; milliseconds.
+    ) -> tuple[tuple[str, ...], Segmented, NDArray[np.float32] | None, Mapping[str, float]]:
+        """Labels, and maps at the network's grid by their supports and, behind these, by further tasks.
 
+        Then what the picture's places look like (:meth:`Engine.segment_with_looks`), and milliseconds.
         :func:`iir_sdk.segment_video` segments by what earlier frames showed, beside the supports. Raises as
         :meth:`predict` does.
         """
         names, tasks, _ = self._asked(labels, cut, Tiling())
         behind = [TaskGroup(tuple(len(names) + column for column in task.columns), task.state) for task in further]
-        (segmented,), timings = self.engine.segment([picture.pixels], [*tasks, *behind])
+        segmented, looks, timings = self.engine.segment_with_looks(picture.pixels, [*tasks, *behind])
         if not np.isfinite(segmented.leads).all():
             raise self._overflow
-        return names, segmented, timings
+        return names, segmented, looks, timings
 
     def _segmenting(
         self, labels: Sequence[str] | None, cut: Cut, tiling: Tiling

@@ -98,6 +98,17 @@ class Engine(ABC):
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """Pictures ``(H, W, 3)`` by all tasks; milliseconds by stage for all of them."""
 
+    def segment_with_looks(
+        self, picture: NDArray[np.uint8], tasks: Sequence[TaskGroup]
+    ) -> tuple[Segmented, NDArray[np.float32] | None, Mapping[str, float]]:
+        """As :meth:`segment` of one picture, and what its places look like to the network.
+
+        Float32 ``(C, 20, 20)``, vectors of length 1, whose products say how alike two places are; None of a runtime
+        whose graphs do not give them.
+        """
+        (segmented,), timings = self.segment([picture], tasks)
+        return segmented, None, timings
+
     @abstractmethod
     def _encoded(self, support: SupportInput) -> Arrays:
         """The network's answer to a support, floats in float32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn import functional as F
 
 from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
 from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order
@@ -33,6 +35,8 @@ from iir_sdk.weights.checkpoint_file import Checkpoint
 from iir_sdk.weights.saving import EmbeddedWeights, PackedWeights, packed
 
 _FEW = 8
+_LOOKS = 20
+"""Cells of a side of what places look like."""
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
@@ -137,6 +141,16 @@ class TorchEngine(Engine):
         return segmented, clock.laps
 
     @_inferring
+    def segment_with_looks(
+        self, picture: NDArray[np.uint8], tasks: Sequence[TaskGroup]
+    ) -> tuple[Segmented, NDArray[np.float32] | None, Mapping[str, float]]:
+        """See :class:`iir_sdk.engines.base.Engine`."""
+        start = time.perf_counter()
+        taps = taps_of(self.network.backbone, self._images([picture]))
+        (segmented,) = self._decoded(taps, tasks)
+        return segmented, _numpy(_looks(taps)), {"all": (time.perf_counter() - start) * 1000}
+
+    @_inferring
     def read(self, picture: NDArray[np.uint8]) -> QueryFeatures:
         """All of a picture ``(H, W, 3)`` that no support changes."""
         return self.network.read_query(taps_of(self.network.backbone, self._images([picture])))
@@ -190,6 +204,16 @@ class _LapClock:
         now = time.perf_counter()
         self.laps[name] = (now - self._last) * 1000
         self._last = now
+
+
+def _looks(taps: Taps) -> Tensor:
+    """``(C, 20, 20)`` of a picture's taps: how its places differ from their mean, deep and less deep ones alike."""
+    parts = []
+    for maps in (taps.high, taps.mid):
+        cells = F.interpolate(maps.float(), (_LOOKS, _LOOKS), mode="bilinear", antialias=True)
+        parts.append(F.normalize(cells - cells.mean((2, 3), keepdim=True), dim=1))
+    both: Tensor = torch.cat(parts, 1)[0] / math.sqrt(len(parts))
+    return both
 
 
 def _segmented(prediction: Prediction) -> Segmented:

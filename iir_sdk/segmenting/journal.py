@@ -208,6 +208,8 @@ def held_folder(out: Path, *, overwrite: bool = False) -> Iterator[None]:
         OutputError: it cannot be made, holds what no run wrote, or another run is writing.
     """
     state = out / STATE
+    if is_file(out):
+        raise OutputError(f"cannot write into {str(out)!r}: it is a file; name a folder as --out.")
     if is_folder(out) and not is_file(state / _JOURNAL) and not overwrite:
         present = next((f for f in out.iterdir() if f != state), None) if os.access(out, os.R_OK) else None
         if present:

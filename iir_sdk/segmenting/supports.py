@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iir_sdk.data.folder import read_picture_set
-from iir_sdk.errors import IirError, IirWarning, LabelError, MaskError, NoSupportError
+from iir_sdk.errors import DatasetError, IirError, IirWarning, LabelError, MaskError, NoSupportError
 from iir_sdk.files import is_file
+from iir_sdk.formats.annotated import AnnotatedMask
 from iir_sdk.formats.annotations import read_annotations
 from iir_sdk.pictures.masks import Value
+from iir_sdk.pictures.orientation import frame_of
+from iir_sdk.pictures.source import size_text
 from iir_sdk.records import did_you_mean
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.queries import absolute
@@ -92,28 +95,31 @@ class Teaching:
         for shown in self.shown:
             with naming_files(shown.image, shown.mask):
                 taught.add_support(shown.image, shown.mask, shown.label, value=shown.value)
+        known: set[str] = set()
         if self.support_set is not None:
-            self._teach_set(taught, self.support_set)
+            known |= self._teach_set(taught, self.support_set)
         if self.annotations is not None:
-            self._teach_annotations(taught, self.annotations)
+            known |= self._teach_annotations(taught, self.annotations)
         if self.support_file is not None:
             taught.load_supports(self.support_file)
+        known |= set(taught.supports.labels)
+        if known:
+            check_labels(self.labels or (), sorted(known))
         if not len(taught.supports):
             raise NoSupportError(
                 "nothing shows what to look for: --support photo.jpg mask.png, --support-set, --annotations or "
                 "--supports; in Python supports=[('photo.jpg', 'mask.png')], or a segmenter that was taught."
             )
-        check_labels(self.labels or (), taught.supports.labels)
         for image, label in self.counterexamples:
             name = _label_of(image, label, taught.supports.labels)
             with naming_files(image):
                 taught.add_counterexample(image, label=name)
         return taught
 
-    def _teach_set(self, segmenter: FewShotSegmenter, root: PathText) -> None:
+    def _teach_set(self, segmenter: FewShotSegmenter, root: PathText) -> set[str]:
+        """Labels that the set has, wanted or not."""
         pictures = read_picture_set(root)
         wanted = [c for c in pictures.classes if self.labels is None or c in self.labels]
-        check_labels(self.labels or (), (*pictures.classes, *(s.label for s in self.shown)))
         marked = {stem for stems in pictures.classes.values() for stem in stems}
         without = [str(file) for stem, file in pictures.images.items() if stem not in marked]
         if without:
@@ -128,12 +134,28 @@ class Teaching:
                 image, mask = pictures.images[stem], Path(root) / "masks" / label / f"{stem}.png"
                 with naming_files(image, mask):
                     segmenter.add_support(image, mask, label)
+        return set(pictures.classes)
 
-    def _teach_annotations(self, segmenter: FewShotSegmenter, file: PathText) -> None:
+    def _teach_annotations(self, segmenter: FewShotSegmenter, file: PathText) -> set[str]:
+        """Labels that the annotations have, wanted or not."""
+        known = set()
         for annotated in read_annotations(file, self.images):
+            known.add(annotated.label)
             if self.labels is None or annotated.label in self.labels:
                 with naming_files(annotated.picture, file):
+                    _check_drawn_on(annotated)
                     segmenter.add_support(annotated.picture, annotated.mask, annotated.label)
+        return known
+
+
+def _check_drawn_on(annotated: AnnotatedMask) -> None:
+    frame, size = frame_of(annotated.picture), annotated.mask.shape
+    if size not in (frame.size, frame.stored_size):
+        raise DatasetError(
+            f"the annotations are of a picture of {size_text(size)}, but this one is of {size_text(frame.size)} "
+            "(height x width). Say by --images (images=) where the picture lies that they were drawn on, or export "
+            "them again."
+        )
 
 
 def split_label(text: str) -> tuple[str, str | None, Value | None]:

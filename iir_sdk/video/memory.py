@@ -16,7 +16,7 @@ from iir_sdk.results.full_size import Segmented, probability_map
 from iir_sdk.results.segmentation import Cut, Segmentation, scores_of, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.encoded import EncodedSupport
-from iir_sdk.video.motion import carried, colours_of
+from iir_sdk.video.motion import Seen, carried, carried_by_looks, colours_of
 from iir_sdk.video.reading import Still
 
 MEMORY = 0
@@ -26,7 +26,11 @@ STEADY = 1.0
 """How much of the frame before counts where nothing else is said."""
 
 _MOST = 3.0
-"""Log-odds of the frame before that count at most."""
+"""Log-odds of a frame that count at most."""
+_BY_LOOKS = 3.0
+"""How many times they count where the network says what looks alike: as much as it says itself, where all does."""
+_DRAWN = 3
+"""Frames with the user's masks that are carried from, the latest ones."""
 _SURE = 0.3
 """Score times confidence of a mask that is remembered."""
 _AGREED = 0.6
@@ -101,6 +105,8 @@ class Memory:
         self._recall = recall
         self._remembered: dict[str, Remembered] = {}
         self._place: Place | None = None
+        self._before: Seen | None = None
+        self._drawn: deque[Seen] = deque(maxlen=_DRAWN)
         self._tasks: list[TaskGroup] = []
 
     def segment(self, still: Still, drawn: Mapping[str, NDArray[np.bool_]] | None = None) -> Segmentation:
@@ -108,13 +114,16 @@ class Memory:
 
         Raises as :meth:`FewShotSegmenter.predict` does.
         """
-        names, segmented, timings = self._segmenter.segment_beside(
+        names, segmented, looks, timings = self._segmenter.segment_beside(
             still.picture, self._tasks, labels=self._labels, cut=self._cut
         )
         count = len(names)
         alone = segmented.leads[:count]
         segmented = self._joined(names, segmented)
-        if self._recall.steady:
+        if self._recall.steady and looks is not None:
+            self._steady_by_looks(segmented.leads, looks)
+            self._keep(Seen(_with_drawn(segmented.leads, names, drawn or {}).clip(-_MOST, _MOST), looks, bool(drawn)))
+        elif self._recall.steady:
             colours = colours_of(still.picture.pixels)
             self._steady_by_place(segmented.leads, colours)
             self._place = Place(_with_drawn(segmented.leads, names, drawn or {}), colours)
@@ -140,6 +149,18 @@ class Memory:
             if scores is not None and segmented.scores is not None:
                 scores[i] = (scores[i] + segmented.scores[column]) / 2
         return Segmented(leads, priors, scores)
+
+    def _steady_by_looks(self, leads: NDArray[np.float32], looks: NDArray[np.float32]) -> None:
+        """Add to the log-odds ``(L, h, w)`` what the frame before and those that the user has drawn say."""
+        frames = [*self._drawn, *([] if self._before is None else [self._before])]
+        maps = carried_by_looks(frames, looks)
+        if maps is not None:
+            leads += self._recall.steady * _BY_LOOKS * maps
+
+    def _keep(self, frame: Seen) -> None:
+        self._before = None if frame.drawn else frame
+        if frame.drawn:
+            self._drawn.append(frame)
 
     def _steady_by_place(self, leads: NDArray[np.float32], colours: NDArray[np.float32]) -> None:
         """Add to the log-odds ``(L, h, w)`` what the frame before says."""
