@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from iir_sdk import FewShotSegmenter
+from iir_sdk.engines.base import Engine
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="needs pip install 'iir-sdk[test]'")
 
@@ -39,9 +40,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The smaller embedded weights: what a page does with masks is tested, not how good they are."""
+    return FewShotSegmenter("iir-lite0", device="cpu").engine
+
+
 @pytest.fixture
-def address(embedded: FewShotSegmenter, folder: Path) -> Iterator[str]:
-    with served(embedded.engine, folder) as where:
+def address(engine: Engine, folder: Path) -> Iterator[str]:
+    with served(engine, folder) as where:
         yield where
 
 

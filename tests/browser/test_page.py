@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from scipy import ndimage
 
-from iir_sdk import FewShotSegmenter
+from iir_sdk.engines.base import Engine
 from tests.browser.hands import (
     asked,
     counts,
@@ -74,8 +74,8 @@ def test_the_mask_on_the_canvas_is_the_servers(address, open_page):
     assert tinted[~ndimage.binary_dilation(mask, edge)].mean() < 0.02
 
 
-def test_deciding_leads_on_and_everything_is_there_again_after_a_reload_and_a_restart(embedded, folder, open_page):
-    with served(embedded.engine, folder) as address:
+def test_deciding_leads_on_and_everything_is_there_again_after_a_reload_and_a_restart(engine, folder, open_page):
+    with served(engine, folder) as address:
         page = open_page(address)
         page.locator("#labels input").fill("coin")
         page.locator("#labels input").press("Enter")
@@ -92,7 +92,7 @@ def test_deciding_leads_on_and_everything_is_there_again_after_a_reload_and_a_re
         page.reload()
         expect(page.locator(".tile[data-status=accepted]")).to_have_count(1)
         expect(page.locator(".chip[aria-pressed=true]")).to_contain_text("coin")
-    with served(embedded.engine, folder) as address:
+    with served(engine, folder) as address:
         again = open_page(address)
         expect(again.locator(".tile[data-status=accepted]")).to_have_count(1)
         expect(again.locator(".tile[data-status=rejected]")).to_have_count(1)
@@ -168,13 +168,11 @@ def test_what_is_accepted_is_exported(address, open_page, tmp_path: Path):
     assert np.array_equal(mask, mask_of(page, picture) > 0)
 
 
-def test_pictures_dropped_in_are_added_and_a_broken_one_says_so(
-    embedded: FewShotSegmenter, folder: Path, open_page, tmp_path
-):
+def test_pictures_dropped_in_are_added_and_a_broken_one_says_so(engine: Engine, folder: Path, open_page, tmp_path):
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     write_photos(tmp_path / "more", "face", 2)
     (tmp_path / "more" / "no_picture.png").write_bytes(b"words")
-    with served(embedded.engine, folder) as address:
+    with served(engine, folder) as address:
         page = open_page(address)
         first_stroke(page)
         page.keyboard.press("Escape")
@@ -199,6 +197,10 @@ def test_dragging_the_picture_and_the_wheel_paint_nothing(address, open_page):
     drag(page, [at, (at[0] + 80, at[1] + 30)])
     page.keyboard.up(" ")
     drag(page, [at, (at[0] + 80, at[1] + 30)], button="middle")
+    page.click("[data-tool=box]")
+    page.keyboard.press("Space")  # of the picture, not of the button clicked last
+    assert page.evaluate("() => document.activeElement.id") == "top"
+    page.keyboard.press("b")
     assert strokes_of(page, shown_id(page)) == []
     page.keyboard.press("0")
     paint(page, STROKE, SHAPE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Page, expect
 
-from iir_sdk import FewShotSegmenter
+from iir_sdk.engines.base import Engine
 from tests.browser.hands import asked, counts, mask_of, open_tile, paint, shown_id, strokes_of, until
 from tests.browser.photos import write_photos
 from tests.browser.serving import served
@@ -120,10 +120,10 @@ def test_dark_where_the_system_is(address, open_page):
 
 
 def test_five_hundred_pictures_exist_only_in_sight_and_are_masked_there_first(
-    embedded: FewShotSegmenter, tmp_path: Path, open_page
+    engine: Engine, tmp_path: Path, open_page
 ):
     write_photos(tmp_path / "photos", "coins", 500, side=160)
-    with served(embedded.engine, tmp_path / "photos") as address:
+    with served(engine, tmp_path / "photos") as address:
         page = open_page(address)
         expect(page.locator("[data-filter=all] .count")).to_have_text("500")
         assert page.locator(".tile").count() < 60

@@ -63,6 +63,12 @@ function liftSpace(event) {
 
 let noticed = "";
 
+/** After a click the keys belong to the picture again: the space bar moves it, and presses no button twice. */
+function giveKeysBack(event) {
+  const isBusy = document.querySelector("[popover]:popover-open, dialog[open]") || isTyping(document.activeElement);
+  if (currentId() && event.detail && !isBusy && event.target.closest?.("button")) $("top").focus({ preventScroll: true });
+}
+
 function showProject() {
   $("project-name").textContent = project.name || "iir-sdk";
   document.title = project.name ? `${project.name} · iir-sdk` : "iir-sdk";
@@ -122,6 +128,7 @@ function start() {
   $("hint-close").addEventListener("click", () => { $("hint").hidden = true; });
   addEventListener("keydown", key);
   addEventListener("keyup", liftSpace);
+  addEventListener("click", giveKeysBack);
   addEventListener("blur", () => liftSpace({ key: " " }));
   load().catch(failed);
   follow((kind, data) => HEARD[kind]?.(data), opened, lost);
