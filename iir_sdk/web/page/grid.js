@@ -155,7 +155,7 @@ function redraw() {
 }
 
 /** Sort and filter anew; what lies in sight may change place, so this happens when asked for, or out of sight. */
-export function arrange() {
+function arrange() {
   shape ??= commonShape();
   ids = sorted();
   focused = Math.min(focused, Math.max(0, ids.length - 1));

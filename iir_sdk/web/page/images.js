@@ -16,7 +16,7 @@ async function decoded(address) {
 }
 
 /** The decoded picture at an address; kept for a while. */
-export function imageAt(address) {
+function imageAt(address) {
   let image = images.get(address);
   images.delete(address);
   image ??= decoded(address);

@@ -2,7 +2,7 @@
 
 const API = "api";
 
-export class ServerError extends Error {}
+class ServerError extends Error {}
 
 /** Ask the server; JSON in and out. Raises ServerError with the server's own words. */
 export async function ask(method, path, body) {
