@@ -109,7 +109,7 @@ def test_bodies_are_bounded_whether_they_say_their_length_or_not():
     small = client(Door(limit=1000, limits={"/api/pictures": 3000}))
     assert small.post("/api/labels", content=b"x" * 1000).json() == {"bytes": 1000}
     assert small.post("/api/pictures", content=b"x" * 3000).json() == {"bytes": 3000}
-    for path, size in (("/api/labels", 1001), ("/api/pictures", 3001)):
+    for path, size in (("/api/labels", 1001), ("/api/pictures", 3001), ("/api/pictures/x/strokes", 1001)):
         assert small.post(path, content=b"x" * size).status_code == 413
         assert small.post(path, content=iter([b"x" * 500] * (size // 500 + 1))).status_code == 413
     for length in ("-1", "1e3", "9" * 40, "x"):

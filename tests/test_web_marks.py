@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from iir_sdk.pictures.masks import UNKNOWN
 from iir_sdk.web.project.marks import by_label, held_to, marks_of, outside_box, painted_pixels
 from iir_sdk.web.project.state import Stroke
+from iir_sdk.web.project.teaching import with_border
 
 share = st.floats(-0.2, 1.2)
 strokes = st.lists(
@@ -73,6 +74,15 @@ def test_a_brush_is_round_and_as_wide_as_it_says(points, radius):
     reach = radius * width
     assert whole[distance < reach - 2].all()
     assert not whole[distance > reach + 2].any()
+
+
+def test_while_no_background_is_known_it_is_the_border_but_near_the_object():
+    marks = np.full((100, 200), UNKNOWN, np.uint8)
+    marks[40:60, 10:30] = 1
+    bordered = with_border(marks)
+    assert (bordered[marks == 1] == 1).all() and (bordered[10:90, 60:190] == UNKNOWN).all()
+    assert (bordered[:8, 60:] == 0).all() and (bordered[:, -8:] == 0).all()
+    assert (bordered[24:76, :46] != 0).all()
 
 
 def test_painting_is_taken_back_to_what_a_mask_said_and_a_box_says_what_is_outside():

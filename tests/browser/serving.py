@@ -28,7 +28,7 @@ def served(engine: Engine, folder: Path) -> Iterator[str]:
     """Serve a folder's project until the end; the page's address."""
     desk = opened_desk(engine, folder)
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(desk, Door("127.0.0.1", ""))
+    app = create_app(desk, Door("127.0.0.1", ""), stopping=lambda: server.should_exit)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
 
 from iir_sdk.errors import ConfigError, LabelError, MaskError
 from iir_sdk.results.painting import COLOURS
@@ -28,7 +27,8 @@ from iir_sdk.web.project.state import (
 
 LONGEST_NAME, MOST_LABELS, MOST_POINTS = 100, 254, 20_000
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
-_PAINTING = ("object", "background", "erase")
+PAINTING = ("object", "background", "erase")
+_SAID = (*PAINTING, "box", "mask", "not_here")
 
 
 def label_named(state: State, name: str) -> Label:
@@ -78,21 +78,23 @@ def new_stroke(
     radius: float = 0.0,
     box: Sequence[float] | None = None,
     mask: str = "",
+    guess: str = "",
 ) -> Action:
-    """One more stroke; a decision about the picture falls with it."""
-    if kind not in get_args(StrokeKind):
-        raise ConfigError(f"kind={kind!r:.100} must be one of {', '.join(get_args(StrokeKind))}.")
+    """One more stroke, before it a guess, where there is one; a decision about the picture falls with it."""
+    if kind not in _SAID:
+        raise ConfigError(f"kind={kind!r:.100} must be one of {', '.join(_SAID)}.")
+    guesses = [Stroke(held.last_stroke + 1, picture, label_named(held.state, label).id, "guess", mask=guess)]
     stroke = Stroke(
-        held.last_stroke + 1,
+        held.last_stroke + 2,
         picture,
         label_named(held.state, label).id,
         kind,
-        _points(points) if kind in _PAINTING else (),
-        _radius(radius) if kind in _PAINTING else 0.0,
+        _points(points) if kind in PAINTING else (),
+        _radius(radius) if kind in PAINTING else 0.0,
         _box(box) if kind == "box" else None,
         mask,
     )
-    edits = [Edit("strokes", stroke.id, None, stroke)]
+    edits = [Edit("strokes", said.id, None, said) for said in [*(guesses if guess else ()), stroke]]
     if picture in held.state.verdicts:
         edits.append(Edit("verdicts", picture, held.state.verdicts[picture], None))
     return Action("stroke", picture, tuple(edits))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from iir_sdk.engines.base import Engine, TaskGroup
@@ -29,6 +31,8 @@ T = TypeVar("T")
 Listener = Callable[[str, dict[str, Any]], None]
 
 _TOKEN_BUDGET = 384
+_AHEAD = 6
+"""Pictures that are read before they are asked for."""
 _PROGRESS_EVERY = 0.25
 """Seconds between two words of progress."""
 
@@ -56,17 +60,18 @@ class Desk:
         self._known.other_weights = held.checkpoint not in ("", engine.identity.sha256)
         self._teacher = Teacher(engine, shelf, project)
         self.overview, self.masks = Overview(self._known), FinalMasks(self._known, self._teacher.held_by)
-        self._reader = Reader(engine, shelf.pixels, features)
+        self._reader = Reader(engine, shelf.pixels, features, lambda: self._worker.wake())
         self._ready = ReadySupports[list[TaskGroup]](engine.prepare, _TOKEN_BUDGET, SupportBank())
         self._taught_version = -1
         self._shown, self._visible = "", list[str]()
-        self._rest: Iterator[str] = iter(())
+        self._rest: deque[str] | None = None
         self._listeners: list[Listener] = []
         self._progress_told = 0.0
         project.remove_unnamed_masks(held)
         if held.checkpoint != engine.identity.sha256:
             self._keep(replace(held, checkpoint=engine.identity.sha256))
         self._worker = Worker(self._step)
+        self._worker.start()
 
     @property
     def held(self) -> Held:
@@ -83,7 +88,7 @@ class Desk:
         if verdict is not None and verdict.mask:
             height, width = self.project.read_mask(verdict.mask).shape
             return height, width
-        self.submit(lambda: self._predict(picture) if self._needs(picture) else None).result()
+        self.submit(lambda: self._predict_now(picture)).result()
         return self.shelf.size(picture)
 
     def score_of(self, picture: str, label: int) -> float:
@@ -96,6 +101,7 @@ class Desk:
     def close(self) -> None:
         """Stop computing, and let other processes open the project."""
         self._worker.stop()
+        self._reader.close()
         self.project.close()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -121,13 +127,13 @@ class Desk:
         def painted() -> dict[str, Any]:
             start = time.perf_counter()
             self._shown = self.shelf.file(picture).id
-            action = actions.new_stroke(self.held, picture, label, kind, **said)
+            guess = self._guess(picture, label) if kind in actions.PAINTING else ""
+            action = actions.new_stroke(self.held, picture, label, kind, guess=guess, **said)
             state = self.held.state.after(action)
             # First, so that what cannot be taught is never written.
             self._teacher.example(state.strokes_of(picture, actions.label_named(state, label).id))
             self._do(action)
-            if self._needs(picture):
-                self._predict(picture)
+            self._predict_now(picture)
             return {
                 "version": self.held.version,
                 "mask_ms": round((time.perf_counter() - start) * 1000, 1),
@@ -135,6 +141,20 @@ class Desk:
             }
 
         return self.submit(painted)
+
+    def _guess(self, picture: str, label: str) -> str:
+        """What the other pictures say for sure of one that is touched for the first time: the name of its file.
+
+        Strokes alone say so little of a picture that masks would be the worse for them.
+        """
+        number = actions.label_named(self.held.state, label).id
+        if self.held.state.strokes_of(picture, number) or str(number) not in self._labels():
+            return ""
+        if picture not in self._known.predicted:
+            self._predict(picture)
+        predicted = self._known.predicted.get(picture)
+        sure = None if predicted is None else predicted.sure(number, self.shelf.guess_size(picture))
+        return "" if sure is None else self.project.write_mask(sure)
 
     def forget_strokes(self, picture: str, label: str | None) -> Future[dict[str, Any]]:
         """Start a picture over."""
@@ -164,8 +184,7 @@ class Desk:
         def done() -> dict[str, Any]:
             self.shelf.file(picture)
             self._do(action())
-            if self._needs(picture):
-                self._predict(picture)
+            self._predict_now(picture)
             return {"version": self.held.version, "picture": self.overview.record(picture)}
 
         return self.submit(done)
@@ -196,8 +215,8 @@ class Desk:
         else:
             done, undone, change = [*held.done, action], held.undone[:-1], action
         self._keep(replace(held, state=held.state.after(change), done=done, undone=undone), change)
-        if action.picture and self._needs(action.picture):
-            self._predict(action.picture)
+        if action.picture:
+            self._predict_now(action.picture)
         return {"version": self.held.version, "action": action.name, "picture_id": action.picture or None}
 
     def add_upload(self, content: bytes, file_name: str, name: str) -> Future[dict[str, Any]]:
@@ -207,7 +226,7 @@ class Desk:
         def added() -> dict[str, Any]:
             self._keep(replace(self.held, uploads={**self.held.uploads, file: name}))
             picture = self.shelf.add_upload(file, name)
-            self._rest = iter(())
+            self._rest = None
             self._worker.wake()
             self.publish("project", self.overview.project())
             return self.overview.record(picture.id)
@@ -239,7 +258,7 @@ class Desk:
         self._known.held = held
         if action is None:
             return
-        self._rest = iter(())
+        self._rest = None
         self._known.touched = _touched(held)
         self._labels()
         if action.picture:
@@ -253,13 +272,18 @@ class Desk:
             listener(kind, content)
 
     def _step(self) -> bool:
-        """Predict, or before anything was shown read, one more picture; False where all is done."""
-        picture = self._next()
-        if picture is None:
+        """Predict, or before anything was shown read, one more picture; False where all is done or not read yet."""
+        labels, pending = self._labels(), self._pending()
+        if not pending:
             self._tell_progress(now=True)
             return False
-        on_screen = picture == self._shown or picture in self._visible
-        if self._labels():
+        self._reader.read_ahead(pending)
+        on_screen = [p for p in pending if self._is_on_screen(p)]
+        # What is on screen waits for nothing that is read for others.
+        picture = next(filter(self._reader.is_ready, on_screen or pending), on_screen[0] if on_screen else None)
+        if picture is None:
+            return False
+        if labels:
             self._predict(picture, only_if_room=not on_screen)
             self.publish("picture", self.overview.record(picture))
             self._tell_progress()
@@ -267,24 +291,25 @@ class Desk:
             self._trying(picture, lambda: self._reader.read(picture, only_if_room=not on_screen))
         return True
 
-    def _next(self) -> str | None:
-        for picture in (self._shown, *self._visible):
-            if picture and self._needs(picture):
-                return picture
-        for picture in self._rest:
-            if self._needs(picture):
-                return picture
-        # Those that are read already first: they take a quarter of the time.
-        pending = sorted(filter(self._needs, list(self.shelf.files)), key=lambda p: not self._reader.holds(p))
-        self._rest = iter(pending)
-        return next(self._rest, None)
+    def _is_on_screen(self, picture: str) -> bool:
+        return picture == self._shown or picture in self._visible
+
+    def _pending(self) -> list[str]:
+        """The next pictures that something is to be computed of, those on screen first; empty where all is done."""
+        first = [p for p in dict.fromkeys((self._shown, *self._visible)) if p and self._needs(p)]
+        if self._rest is None:
+            # Those that are read already first: they take a quarter of the time.
+            self._rest = deque(sorted(self.shelf.files, key=lambda p: not self._reader.holds(p)))
+        while self._rest and not self._needs(self._rest[0]):
+            self._rest.popleft()
+        behind = (p for p in islice(self._rest, _AHEAD) if p not in first and self._needs(p))
+        return [*first, *behind][:_AHEAD]
 
     def _needs(self, picture: str) -> bool:
         """Whether something is to be computed of a picture."""
         if picture in self._known.errors or picture in self.held.state.verdicts:
             return False
         if not self._labels():
-            self._known.predicted.pop(picture, None)
             return not self._reader.holds(picture) and not self._reader.full
         predicted = self._known.predicted.get(picture)
         return predicted is None or predicted.version != self.held.version
@@ -295,8 +320,17 @@ class Desk:
             self._known.bank = SupportBank().adding(*self._examples())
             self._ready = self._ready.holding(self._known.bank)
             self._taught_version = self.held.version
+            if not self._known.bank.labels:
+                self._forget_predictions()
             self.publish("project", self.overview.project())
         return self._known.bank.labels
+
+    def _forget_predictions(self) -> None:
+        """Nothing shows anything any more."""
+        pictures = list(self._known.predicted)
+        self._known.predicted.clear()
+        for picture in pictures:
+            self.publish("picture", self.overview.record(picture))
 
     def _examples(self) -> list[Example]:
         examples = []
@@ -311,6 +345,12 @@ class Desk:
             if example is not None:
                 examples.append(example)
         return examples
+
+    def _predict_now(self, picture: str) -> None:
+        """Predict a picture if need be, and tell all pages."""
+        if self._needs(picture):
+            self._predict(picture)
+            self.publish("picture", self.overview.record(picture))
 
     def _predict(self, picture: str, *, only_if_room: bool = False) -> None:
         labels = self._labels()

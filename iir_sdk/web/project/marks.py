@@ -13,18 +13,18 @@ from iir_sdk.pictures.masks import UNKNOWN
 from iir_sdk.web.project.state import Point, Stroke
 
 MaskOf = Callable[[Stroke, "tuple[int, int]"], NDArray[np.uint8]]
-"""From a stroke that is a box or a whole mask, and a size, to 0, 1 and 255 ``(H, W)``."""
+"""From a stroke that is a box, a mask or a guess, and a size, to 0, 1 and 255 ``(H, W)``."""
 
 
 def marks_of(strokes: Sequence[Stroke], size: tuple[int, int], mask_of: MaskOf) -> NDArray[np.uint8]:
     """What strokes of one label say at ``size`` (height, width): 0 background, 1 the object, 255 unknown.
 
-    Later ones paint over earlier ones; erasing brings back what the last box or mask said, or else unknown.
+    Later ones paint over earlier ones; erasing brings back what the last box, mask or guess said, or else unknown.
     """
     marks = np.full(size, UNKNOWN, np.uint8)
     below = marks.copy()
     for stroke in strokes:
-        if stroke.kind in ("box", "mask"):
+        if stroke.kind in ("box", "mask", "guess"):
             below = mask_of(stroke, size)
             marks = below.copy()
         elif stroke.kind == "not_here":

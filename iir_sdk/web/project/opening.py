@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from iir_sdk.engines.base import Engine
-from iir_sdk.errors import PictureNotFoundError
+from iir_sdk.errors import PictureNotFoundError, ProjectError
 from iir_sdk.files import is_folder
 from iir_sdk.segmenting.queries import absolute
 from iir_sdk.web.project.desk import Desk
@@ -49,7 +49,10 @@ def opened_desk(
     pictures = None if folder is None else Path(absolute(folder))
     if pictures is not None and not is_folder(pictures):
         raise PictureNotFoundError(f"no folder {str(pictures)!r}: name one of pictures.")
-    held_by_us = ProjectFolder(project_place(pictures) if project is None else Path(absolute(project)))
+    place = project_place(pictures) if project is None else Path(absolute(project))
+    if place == pictures:
+        raise ProjectError(f"the project cannot lie in {str(place)!r}, among the pictures: name another --project.")
+    held_by_us = ProjectFolder(place)
     try:
         held = held_by_us.read()
         return Desk(engine, held_by_us, Shelf(held_by_us, pictures, held.uploads), held, features=features)

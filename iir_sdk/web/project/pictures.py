@@ -25,7 +25,7 @@ from iir_sdk.segmenting.queries import SUFFIXES, find_places, named_queries
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.memory import Memory
 
-THUMBNAIL_SIDE, SHOWN_SIDE = 256, 2048
+THUMBNAIL_SIDE, GUESS_SIDE, SHOWN_SIDE = 256, 512, 2048
 _THUMBNAILS, _SHOWN = 64 << 20, 96 << 20
 """Bytes of memory for each kind."""
 _LONGEST_STEM = 48
@@ -131,6 +131,10 @@ class Shelf:
     def thumbnail_size(self, picture: str) -> tuple[int, int]:
         """``(height, width)`` of :meth:`thumbnail`."""
         return _size_within(self.size(picture), THUMBNAIL_SIDE)
+
+    def guess_size(self, picture: str) -> tuple[int, int]:
+        """``(height, width)`` that what was predicted for sure is kept at: finer than the network's grid."""
+        return _size_within(self.size(picture), GUESS_SIDE)
 
     def shown_jpeg(self, picture: str) -> bytes:
         """:meth:`shown` as a JPEG."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.results.full_size import Segmented
+from iir_sdk.results.correction import corrected
+from iir_sdk.results.full_size import Segmented, probability_map
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenting.journal import Row
 
@@ -61,6 +62,14 @@ class Predicted:
         """Ids of labels ``(H, W)`` at ``size`` (height, width), 0 for background."""
         ids = np.array([0, *self.labels], np.uint8)
         return ids[self.segmentation(size).label_map]
+
+    def sure(self, label: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """What is sure of a label: 1 the object, 0 background, 255 unknown ``(H, W)``; None of one not predicted."""
+        if label not in self.labels:
+            return None
+        lead = self.leads[self.labels.index(label)].astype(np.float32)
+        nothing = np.zeros(size, np.bool_)
+        return corrected(probability_map(lead, size), nothing, nothing)
 
     def segmentation(self, size: tuple[int, int]) -> Segmentation:
         """The prediction of a blank picture of ``size`` (height, width), its labels named by their ids."""

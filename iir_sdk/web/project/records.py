@@ -130,8 +130,17 @@ class Overview:
                 for label, row in rows
                 if label in labels
             },
-            "version": None if predicted is None else predicted.version,
+            "version": self._version(picture),
         }
+
+    def _version(self, picture: str) -> int | None:
+        """Of its mask; None while there is none."""
+        known = self._known
+        if (predicted := known.predicted.get(picture)) is not None:
+            return predicted.version
+        # Accepted before the project was opened.
+        verdict = known.held.state.verdicts.get(picture)
+        return known.held.version if verdict is not None and verdict.mask else None
 
     def detailed_record(self, picture: str) -> dict[str, Any]:
         """A record with its strokes."""
@@ -139,6 +148,8 @@ class Overview:
         names = {label.id: label.name for label in state.labels.values()}
         strokes = []
         for stroke in state.strokes_of(picture):
+            if stroke.kind == "guess":
+                continue
             said: dict[str, Any] = {"id": stroke.id, "label": names[stroke.label], "kind": stroke.kind}
             if stroke.points:
                 said |= {"points": stroke.points, "radius": stroke.radius}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
-StrokeKind = Literal["object", "background", "erase", "box", "mask", "not_here"]
+StrokeKind = Literal["object", "background", "erase", "box", "mask", "not_here", "guess"]
 VerdictKind = Literal["accepted", "rejected"]
 Point: TypeAlias = "tuple[float, float]"
 
@@ -39,11 +39,12 @@ class Stroke:
         picture: the picture's id.
         label: the label's id.
         kind: painted as ``object`` or ``background``, or painting taken back (``erase``); a ``box`` around the object,
-            a whole ``mask``, or ``not_here``: nothing of the label is in this picture.
+            a whole ``mask``, or ``not_here``: nothing of the label is in this picture. A ``guess`` is nobody's: what
+            was predicted for sure before the first stroke.
         points: of painting, shares of width and height.
         radius: of painting, a share of the longer side.
         box: left, top, right, bottom, shares of width and height.
-        mask: name of the project's file with it.
+        mask: name of the project's file with it, of a mask or guess.
     """
 
     id: int
@@ -76,7 +77,8 @@ class Settings:
 Record: TypeAlias = "Label | Stroke | Verdict | Settings"
 Table = Literal["labels", "strokes", "verdicts", "settings"]
 _KINDS: dict[Table, type[Any]] = {"labels": Label, "strokes": Stroke, "verdicts": Verdict, "settings": Settings}
-_OF_SUPPORTS: tuple[Table, ...] = ("labels", "strokes", "settings")
+_OF_SUPPORTS: tuple[Table, ...] = ("strokes", "settings")
+"""Not labels: what is said of one goes with it, and its name and colour change no mask."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from iir_sdk.web.project.state import Stroke
 _EXAMPLES = 512 << 20
 """Bytes of encoded supports that are kept, so that taking back and doing again cost nothing."""
 
+_BORDER = 0.04
+"""Of the longer side: how wide the border is that is taken for background while none is known."""
+
 Key: TypeAlias = "tuple[Stroke, ...]"
 
 
@@ -53,9 +56,15 @@ class Teacher:
 
     def _taught(self, strokes: Key) -> Support | Counterexample | None:
         pixels = self.shelf.shown(strokes[0].picture)
-        marks = marks_of(strokes, (pixels.shape[0], pixels.shape[1]), self.mask_of)
+        size = (pixels.shape[0], pixels.shape[1])
+        marks = marks_of(strokes, size, self.mask_of)
+        if strokes[0].kind == "guess" and (marks_of(strokes[1:], size, self.mask_of) == UNKNOWN).all():
+            # All was taken back: what was predicted is nothing that anybody said.
+            return None
         segmenter = FewShotSegmenter(self.engine)
         if (marks == 1).any():
+            if not (marks == 0).any():
+                marks = with_border(marks)
             return segmenter.add_support(pixels, marks == 1, known=marks != UNKNOWN, keep_picture=False)
         if strokes[-1].kind == "not_here":
             return segmenter.add_counterexample(pixels, keep_picture=False)
@@ -64,8 +73,8 @@ class Teacher:
         return None
 
     def mask_of(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """A box as the network fills it, and a whole mask: 0 and 1 ``(H, W)``."""
-        if stroke.kind == "mask":
+        """A box as the network fills it, a whole mask, and what was sure before: 0, 1 and 255 ``(H, W)``."""
+        if stroke.mask:
             return resized_mask(self.project.read_mask(stroke.mask), size)
         mask = self._boxes.get(stroke)
         if mask is None:
@@ -78,7 +87,9 @@ class Teacher:
         return resized_mask(mask, size)
 
     def held_by(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """What of a box or a whole mask holds whatever is predicted; see :func:`iir_sdk.web.project.marks.held_to`."""
+        """What of a box, mask or guess holds whatever is predicted; see :func:`iir_sdk.web.project.marks.held_to`."""
+        if stroke.kind == "guess":
+            return np.full(size, UNKNOWN, np.uint8)
         return outside_box(stroke, size) if stroke.kind == "box" else self.mask_of(stroke, size)
 
 
@@ -87,3 +98,18 @@ def resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
     if mask.shape == size:
         return mask
     return np.array(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def with_border(marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Marks ``(H, W)`` without background, with the picture's border as such, but near what is marked.
+
+    While nothing is known to be background, all of a picture may be taken for the object; most things that are painted
+    do not reach the border, and where one does, further strokes say so.
+    """
+    width = max(1, round(_BORDER * max(marks.shape)))
+    border = np.ones(marks.shape, np.bool_)
+    border[width:-width, width:-width] = False
+    spans = (np.flatnonzero((marks == 1).any(axis)) for axis in (1, 0))
+    near = tuple(slice(max(0, int(span[0]) - 2 * width), int(span[-1]) + 2 * width + 1) for span in spans)
+    border[near] = False
+    return np.where(border & (marks == UNKNOWN), np.uint8(0), marks)

@@ -24,6 +24,9 @@ class Worker:
         self._condition = threading.Condition()
         self._more, self._stopped = True, False
         self._thread = threading.Thread(target=self._run, name="iir-web-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
         self._thread.start()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:

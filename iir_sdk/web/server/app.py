@@ -31,18 +31,25 @@ _TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 _picture_threads = ThreadPoolExecutor(2, thread_name_prefix="iir-web-picture")
 
 
-def create_app(desk: Desk, door: Door, mounted: Mapping[str, ASGIApp] | None = None) -> FastAPI:
+def create_app(
+    desk: Desk,
+    door: Door,
+    mounted: Mapping[str, ASGIApp] | None = None,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+) -> FastAPI:
     """The page and its interface over a project, which stays its owner's to close; and other applications beside it.
 
     Args:
         desk: the project.
         door: who may enter.
         mounted: applications by the paths they are under, as ``/v1``.
+        stopping: whether the server is, whereupon what is sent to listening pages ends.
     """
     # Its pages of documentation load scripts from elsewhere.
     app = FastAPI(title="iir-sdk", version=iir_sdk.__version__, docs_url=None, redoc_url=None)
     for router in (
-        project_router(desk),
+        project_router(desk, stopping),
         list_router(desk),
         image_router(desk, _drawn),
         correcting_router(desk, _drawn),

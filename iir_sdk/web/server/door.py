@@ -50,7 +50,7 @@ class Door:
         host: that the server is bound to.
         token: that each request must show; empty for none.
         limit: most bytes of a request's body.
-        limits: the same of paths that begin so.
+        limits: the same of single paths, and of all below one that ends with a slash.
     """
 
     host: str = "127.0.0.1"
@@ -81,7 +81,8 @@ class Door:
     def limit_of(self, scope: Scope) -> int:
         """Most bytes of the body."""
         path = str(scope["path"])
-        return next((limit for start, limit in self.limits.items() if path.startswith(start)), self.limit)
+        fitting = (n for p, n in self.limits.items() if path == p or (p.endswith("/") and path.startswith(p)))
+        return next(fitting, self.limit)
 
     def fits(self, token: str) -> bool:
         """Whether it is the token."""

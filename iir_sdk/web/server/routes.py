@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from iir_sdk.errors import MaskError
-from iir_sdk.pictures.load import Picture
-from iir_sdk.pictures.masks import load_mask
+from iir_sdk.pictures.masks import mask_labels
+from iir_sdk.pictures.source import size_text
 from iir_sdk.web.project import actions
 from iir_sdk.web.project.desk import Desk
 from iir_sdk.web.project.export import What, exported
@@ -32,9 +32,10 @@ _exporting = ThreadPoolExecutor(1, thread_name_prefix="iir-web-export")
 """One archive at a time: each may take much of the disk."""
 Json = dict[str, Any]
 _MOST_LISTED = 10_000
+_SHAPES_APART = 0.02
 
 
-def project_router(desk: Desk) -> APIRouter:
+def project_router(desk: Desk, stopping: Callable[[], bool]) -> APIRouter:
     """Routes of the project: labels, settings, undo, events."""
     router = APIRouter(prefix="/api")
 
@@ -81,7 +82,7 @@ def project_router(desk: Desk) -> APIRouter:
 
     @router.get("/events")
     async def events() -> Response:
-        return StreamingResponse(Mailbox(desk).events(), media_type="text/event-stream")
+        return StreamingResponse(Mailbox(desk, stopping).events(), media_type="text/event-stream")
 
     return router
 
@@ -182,17 +183,25 @@ async def _done(future: Any) -> Json:
 
 
 def kept_mask(desk: Desk, picture: str, png: str) -> str:
-    """A mask in base64, of the size of the picture as shown or of any other, as a file of the project: its name.
+    """A mask in base64, of the picture's shape in any size, as a file of the project: its name.
 
     Raises:
-        MaskError: not base64, not a mask, empty, or all of the picture.
+        MaskError: not base64, not a mask, of another shape, empty, or all of the picture.
     """
     try:
         content = base64.b64decode(png.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
         raise MaskError(f"png must be a picture's file in base64 ({error}).") from error
-    pixels = desk.shelf.shown(picture)
-    return desk.project.write_mask(load_mask(content, Picture(pixels), exif="shown"))
+    labels = mask_labels(content).labels
+    height, width = desk.shelf.size(picture)
+    if abs(labels.shape[0] * width - labels.shape[1] * height) > max(labels.shape) * max(height, width) * _SHAPES_APART:
+        raise MaskError(
+            f"the mask is {size_text(labels.shape)} and its picture {size_text((height, width))} (height x width): "
+            "draw it on the picture as shown."
+        )
+    if not (labels == 1).any() or not (labels == 0).any():
+        raise MaskError("the mask must mark the object, and leave background.")
+    return desk.project.write_mask(labels)
 
 
 def _jpeg(content: bytes) -> Response:

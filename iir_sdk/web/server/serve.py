@@ -52,13 +52,14 @@ def serve(
         timer.daemon = True
         timer.start()
     config = uvicorn.Config(
-        create_app(desk, door, mounted),
+        create_app(desk, door, mounted, stopping=lambda: server.should_exit),
         log_level="warning",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_WAIT_AT_END,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listening])
 
 
 def _bound(host: str, port: int) -> socket.socket:
