@@ -23,7 +23,8 @@ def corrected(
         of_background: ``(H, W)``, strokes on what is not; they hold where both are.
 
     Returns:
-        ``(H, W)`` uint8, 1 the object, 0 background, 255 unknown, as :meth:`FewShotSegmenter.add_support` takes it.
+        ``(H, W)`` uint8, 1 the object, 0 background, 255 unknown. With some object it makes a support,
+        ``add_support(image, labels == 1, known=labels != 255)``, without any a counterexample of ``labels == 0``.
     """
     labels = np.full(probability.shape, 255, np.uint8)
     labels[probability > SURE] = 1
