@@ -158,7 +158,7 @@ class User:
             if (labels == 1).any():
                 self.segmenter.add_support(self.folder.images[key], labels == 1, LABEL, known=labels != IGNORE)
             else:
-                self.segmenter.add_counterexample(self.folder.images[key], strokes.of_background, LABEL)
+                self.segmenter.add_counterexample(self.folder.images[key], labels == 0, LABEL)
 
     def looks(self) -> dict[str, Segmentation]:
         """Of all pictures without a drawn mask, by the supports of now."""
