@@ -288,7 +288,7 @@ def draw(sets: Mapping[str, Any], path: Path) -> None:
 @click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
 @click.option("--set", "names", multiple=True, help="A set of DATA; repeat. Default: all of them.")
 @click.option("--pictures", "count", default=16, show_default=True, help="Of each set, at most.")
-@click.option("--touches", default=8, show_default=True, help="Pictures touched, the first mask included.")
+@click.option("--touches", default=6, show_default=True, help="Pictures touched, the first mask included.")
 @click.option("--seeds", default=1, show_default=True, help="First pictures and random orders, of each set.")
 @click.option("--threads", type=int, help="Default: what torch takes by itself.")
 def main(
