@@ -8,7 +8,7 @@ from pathlib import Path
 from iir_sdk.engines.base import Engine
 from iir_sdk.errors import PictureNotFoundError, ProjectError
 from iir_sdk.files import is_folder
-from iir_sdk.segmenting.queries import absolute
+from iir_sdk.segmenting.queries import absolute, find_places
 from iir_sdk.web.project.desk import Desk
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.pictures import Shelf
@@ -52,10 +52,11 @@ def opened_desk(
     place = project_place(pictures) if project is None else Path(absolute(project))
     if place == pictures:
         raise ProjectError(f"the project cannot lie in {str(place)!r}, among the pictures: name another --project.")
+    places = {} if pictures is None else find_places(pictures, recursive=True, out=place)
     held_by_us = ProjectFolder(place)
     try:
         held = held_by_us.read()
-        return Desk(engine, held_by_us, Shelf(held_by_us, pictures, held.uploads), held, features=features)
+        return Desk(engine, held_by_us, Shelf(held_by_us, pictures, places, held.uploads), held, features=features)
     except BaseException:
         held_by_us.close()
         raise

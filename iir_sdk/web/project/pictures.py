@@ -21,7 +21,7 @@ from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.orientation import orientation_of
 from iir_sdk.pictures.source import opened, too_large_cure
 from iir_sdk.segmenting.journal import Stamp
-from iir_sdk.segmenting.queries import SUFFIXES, find_places, named_queries
+from iir_sdk.segmenting.queries import SUFFIXES, Place, named_queries
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.memory import Memory
 
@@ -55,14 +55,14 @@ class Shelf:
 
     Args:
         project: keeps thumbnails, and pictures that were dropped in.
-        folder: of the user's pictures, with all folders in it; None for none.
+        folder: of the user's pictures; None for none.
+        places: of these pictures, in it or in folders in it, by absolute path.
         uploads: shown names of pictures that were dropped in, by their files' names.
-
-    Raises:
-        PictureNotFoundError: there is no picture in the folder.
     """
 
-    def __init__(self, project: ProjectFolder, folder: Path | None, uploads: Mapping[str, str]) -> None:
+    def __init__(
+        self, project: ProjectFolder, folder: Path | None, places: Mapping[str, Place], uploads: Mapping[str, str]
+    ) -> None:
         self.project = project
         self.name = project.folder.stem if folder is None else folder.name
         self.files: dict[str, PictureFile] = {}
@@ -71,7 +71,6 @@ class Shelf:
         self._shown: Memory[str, NDArray[np.uint8]] = Memory(_SHOWN, lambda pixels: int(pixels.nbytes))
         self._jpegs: Memory[str, bytes] = Memory(_THUMBNAILS, len)
         if folder is not None:
-            places = find_places(folder, recursive=True, out=project.folder)
             for key, query in zip(places, named_queries(places, {}), strict=True):
                 name = Path(key).relative_to(folder).as_posix()
                 self._place(PictureFile(_id_of(name), Path(key), _shown_name(name), query.name))

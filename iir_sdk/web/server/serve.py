@@ -8,6 +8,7 @@ import threading
 import warnings
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -59,7 +60,9 @@ def serve(
         timeout_graceful_shutdown=_WAIT_AT_END,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listening])
+    # Told again after the server has stopped in order.
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
 
 
 def _bound(host: str, port: int) -> socket.socket:
