@@ -61,6 +61,7 @@ class User:
         """Correct the picture that is shown until it is good enough, and accept it."""
         name, picture = self.page.inner_text("#picture-name"), shown_id(self.page)
         for _ in range(MOST_STROKES):
+            expect(self.page.locator("#busy")).to_be_hidden()  # who sees that a mask is being made waits for it
             shown = self.look(name, picture)
             if iou(shown, self.wanted[name]) >= GOOD_ENOUGH:
                 break
@@ -117,5 +118,5 @@ def test_a_hundred_photos_in_under_five_minutes(tmp_path: Path, open_page, recor
     print(said)
     for name, value in said.items():
         record_property(name, value)
-    assert np.mean(scores) > 0.8, said
+    assert np.mean(scores) > 0.85, said
     assert user.seconds < 300, said

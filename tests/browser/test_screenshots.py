@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from iir_sdk import FewShotSegmenter
-from tests.browser.hands import across, iou, mask_of, open_tile, paint, shown_id, until
+from tests.browser.hands import across, counts, iou, mask_of, open_tile, paint, shown_id, until
 from tests.browser.photos import write_photos
 from tests.browser.serving import served
 
@@ -22,7 +22,7 @@ LARGEST = 150_000
 
 def shoot(page: Page, name: str) -> None:
     """Write what the page shows, as a small JPEG."""
-    expect(page.locator(":is(.tile, .strip) .thumb img:not(.thumb-mask):not(.loaded):visible")).to_have_count(0)
+    expect(page.locator(".tile .thumb img:not(.thumb-mask):not(.loaded):visible")).to_have_count(0)
     page.wait_for_timeout(500)
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     for quality in range(88, 60, -4):
@@ -40,7 +40,6 @@ def test_screenshots(embedded: FewShotSegmenter, tmp_path: Path, open_page):
     wanted = write_photos(folder, "face", 24, side=640, least=0.03, span=(0.6, 0.95))
     with served(embedded.engine, folder) as address:
         page = open_page(address, viewport={"width": 1120, "height": 700})
-        shoot(page, "start")
         page.locator("#labels input").fill("face")
         page.locator("#labels input").press("Enter")
         name = "face_001.jpg"
@@ -58,17 +57,10 @@ def test_screenshots(embedded: FewShotSegmenter, tmp_path: Path, open_page):
         expect(page.locator("#strip .thumb-mask:not([hidden])")).to_have_count(24, timeout=120_000)
         until(page, lambda: "of 24 accepted" in page.inner_text("#progress-text"), 120)
         shoot(page, "editor")
-        dark = open_page(address, viewport={"width": 1120, "height": 700}, color_scheme="dark")
-        open_tile(dark, name)
-        shoot(dark, "editor_dark")
         for _ in range(5):
             page.keyboard.press("a")
-        page.keyboard.press("Escape")
-        page.mouse.move(600, 60)
-        page.locator("#order").select_option("name")
-        shoot(page, "overview")
-        shoot(dark, "editor_dark")
-        dark.keyboard.press("Escape")
+        until(page, lambda: counts(page)["accepted"] == 5)
+        dark = open_page(address, viewport={"width": 1120, "height": 700}, color_scheme="dark")
         shoot(dark, "overview_dark")
         narrow = open_page(address, viewport={"width": 390, "height": 750}, has_touch=True, is_mobile=True)
         narrow.locator(".tile").first.tap()

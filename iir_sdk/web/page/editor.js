@@ -135,15 +135,21 @@ async function showMask() {
 
 // What the user does -------------------------------------------------------------------------------------------------
 
-const busy = () => { $("busy").hidden = sending === 0; };
+/** Turns while something is sent, and while a newer mask than the shown one is on its way. */
+function busy() {
+  const { status, version } = pictures.get(current) ?? {};
+  const isMade = isTaught() && (status === "waiting" || (status === "predicted" && version !== project.version));
+  $("busy").hidden = sending === 0 && !isMade;
+}
 
 /** Do something to the shown picture, in turn; its new record and mask are shown at once. */
 async function act(action) {
   const id = current;
   sending += 1;
-  setTimeout(busy, 250);
+  busy();
   try {
     const answer = await action(pictureUrl(id, "").replace(/^api\//, ""));
+    if (answer?.version) project.version = answer.version;
     if (answer?.picture) hearPicture(answer.picture);
     return answer;
   } finally {
@@ -248,6 +254,7 @@ function refresh() {
   $("previous").disabled = index === 0;
   $("next").disabled = index >= list.length - 1;
   $("stage-hint").textContent = hintFor(picture);
+  busy();
   stage.colour = label()?.color ?? "#ff5470";
   fillStrip(list, index);
 }
