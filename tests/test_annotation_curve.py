@@ -81,5 +81,5 @@ def test_a_corrected_mask_teaches_more_than_its_strokes_alone(embedded: FewShotS
         ious.append(iou(strokes.held(embedded.predict(image).mask), truth))
     embedded.clear_supports()
     untaught, by_strokes, by_both = ious
-    assert by_both > by_strokes + 0.05
+    assert by_both > by_strokes + 0.02
     assert by_both > untaught - 0.01

@@ -236,7 +236,8 @@ def test_files_of_odd_names_and_kinds_cost_no_other_its_masks(tmp_path, embedded
 
 
 def test_an_interrupted_run_leaves_whole_files_and_goes_on(photos, tmp_path):
-    for i in range(6):
+    # So many that it is still at work when a busy machine lets this process look.
+    for i in range(21):
         shutil.copy(EYE.query, photos / f"more{i}.jpg")
     out = tmp_path / "out"
     words = ["segment", str(photos), *map(str, SUPPORT), "--batch-size", "1", "--threads", "1", "--out", str(out)]
@@ -250,9 +251,9 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(photos, tmp_path):
     messages = process.communicate()[1]
     assert process.returncode == 130 and "the same command goes on behind it" in messages
     done = len(journal.read_bytes().splitlines()) - 1
-    assert 1 <= done < 9 and len(rows_of(out)) == done
+    assert 1 <= done < 24 and len(rows_of(out)) == done
     assert not list(out.rglob(".iir-*")) and len(list((out / "masks").rglob("*.png"))) == done
-    assert f"{9 - done} pictures segmented, {done} were done before" in run(*words)[1]
+    assert f"{24 - done} pictures segmented, {done} were done before" in run(*words)[1]
 
 
 def test_folders_that_are_not_for_outputs(photos, tmp_path, embedded):
