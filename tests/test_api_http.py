@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-import httpx
+import httpx2
 import jsonschema
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ def test_many_at_once_get_what_each_would_alone(embedded):
             assert np.array_equal(decode(label["rle"], truth.shape), truth)
         assert client.delete(f"/supports/{name}").status_code == 204
 
-    with served(api_app(SupportSets(embedded))) as address, httpx.Client(base_url=address, timeout=120) as client:
+    with served(api_app(SupportSets(embedded))) as address, httpx2.Client(base_url=address, timeout=120) as client:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(8)))
         assert client.get("/health").json()["sets"] == 0
@@ -155,10 +155,10 @@ def test_a_prediction_does_not_keep_others_waiting(tiny_segmenter, monkeypatch):
     limits = Limits(seconds=1.5, threads=1, waiting=0)
     with served(api_app(SupportSets(tiny_segmenter), limits)) as address, ThreadPoolExecutor(1) as pool:
         asked = {"image": text(COINS.query.read_bytes()), "supports": [support()]}
-        late = pool.submit(httpx.post, f"{address}/predict", json=asked, timeout=60)
+        late = pool.submit(httpx2.post, f"{address}/predict", json=asked, timeout=60)
         assert begun.wait(60)
-        assert httpx.get(f"{address}/health").json()["status"] == "ready"
-        busy = httpx.post(f"{address}/predict", json=asked)
+        assert httpx2.get(f"{address}/health").json()["status"] == "ready"
+        busy = httpx2.post(f"{address}/predict", json=asked)
         assert (busy.status_code, busy.json()["code"]) == (503, "BusyError")
         assert int(busy.headers["Retry-After"]) > 0
         assert late.result().status_code == 503 and "1.5 seconds" in late.result().json()["message"]
@@ -278,7 +278,7 @@ def test_the_document_says_what_is_answered(exact):
     document = exact.get("/openapi.json").json()
     assert set(document["paths"]) == {"/health", "/supports", "/supports/{id}", "/supports/{id}/file", "/predict"}
 
-    def validate(answer: httpx.Response, path: str, method: str) -> None:
+    def validate(answer: httpx2.Response, path: str, method: str) -> None:
         told = document["paths"][path][method]["responses"][str(answer.status_code)]
         schema = {**told["content"]["application/json"]["schema"], "components": document["components"]}
         jsonschema.Draft202012Validator(schema).validate(answer.json())
