@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iir_sdk.demo.job import read_jobs
-from iir_sdk.results.competition import contested, weights_of
+from iir_sdk.results.competition import contested, handicaps_of
 from iir_sdk.results.full_size import Segmented
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 
@@ -51,8 +51,8 @@ def test_one_label_is_its_mask_however_low_its_score(embedded):
         for threshold in (0.2, 0.5, 0.9):
             found = embedded.predict(job.query, threshold=threshold)
             assert np.array_equal(found.label_map, found.mask)
-            weights = weights_of(found.leads, found.scores, np.array([True]), threshold)
-            assert np.array_equal(contested(found.leads, weights, found.mask.shape, threshold), found.mask)
+            handicaps = handicaps_of(found.leads, found.scores, np.array([True]), threshold)
+            assert np.array_equal(contested(found.leads, handicaps, found.mask.shape, threshold), found.mask)
     embedded.clear_supports()
 
 

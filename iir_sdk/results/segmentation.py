@@ -20,7 +20,7 @@ from iir_sdk.formats.polygons import TOLERANCE
 from iir_sdk.formats.rle import encode
 from iir_sdk.pictures.save import save_picture, write_png
 from iir_sdk.results.cleaning import Cleaning
-from iir_sdk.results.competition import contested, weights_of
+from iir_sdk.results.competition import contested, handicaps_of
 from iir_sdk.results.full_size import Masks, Segmented, full_map, mask_map, mean_probabilities, probability_map, sigmoid
 from iir_sdk.results.painting import COLOURS, painted
 
@@ -188,8 +188,8 @@ class Segmentation:
     def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
         """As ``label_map``, at another size and not cleaned."""
         scores = self.scores if self.calibrated else np.ones_like(self.scores)
-        weights = weights_of(self.leads, scores, self._present, self.threshold)
-        return contested(self.leads, weights, size, self.threshold)
+        handicaps = handicaps_of(self.leads, scores, self._present, self.threshold)
+        return contested(self.leads, handicaps, size, self.threshold)
 
     def cleaned(self, *, fill_holes: bool = False, min_area: float = 0, keep_largest: bool = False) -> Segmentation:
         """The same result, its masks and label map cleaned, in the order of the arguments.

@@ -22,7 +22,7 @@ from iir_sdk.formats.large import LargeResult, Strips
 from iir_sdk.formats.raster import Raster, opened_raster, write_numbers
 from iir_sdk.formats.registry import WRITERS
 from iir_sdk.pictures.source import MAX_PIXELS
-from iir_sdk.results.competition import contested_strips, weights_of
+from iir_sdk.results.competition import contested_strips, handicaps_of
 from iir_sdk.results.full_size import sigmoid, strips
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenter import FewShotSegmenter
@@ -189,7 +189,7 @@ def _label_strips(small: Segmentation, size: tuple[int, int]) -> Strips:
     present, threshold = small.scores >= small.absent_below, small.threshold
     if len(small.labels) > 1:
         scores = small.scores if small.calibrated else np.ones_like(small.scores)
-        yield from contested_strips(small.leads, weights_of(small.leads, scores, present, threshold), size, threshold)
+        yield from contested_strips(small.leads, handicaps_of(small.leads, scores, present, threshold), size, threshold)
         return
     for rows, strip in strips(small.leads[0], size):
         yield rows, ((sigmoid(strip) > threshold) & present[0]).view(np.uint8)
