@@ -22,7 +22,7 @@ from iir_sdk.pictures.deep import Stretch
 
 _CURE = "large pictures are read in windows by rasterio; run: pip install 'iir-sdk[geo]'"
 _OVERVIEW_SIDE = 2048
-_CACHE_MB = 128
+_CACHE = 128 << 20
 """Of decoded blocks, for all open files; GDAL's own default grows with the machine."""
 _ORIENTATION = "EXIF_Orientation"
 _BLOCK = 256
@@ -129,7 +129,7 @@ def opened_raster(path: str | os.PathLike[str], *, what: str = "picture") -> Ite
         import rasterio
     if not is_file(path):
         raise PictureNotFoundError(f"{what}: no file at {os.fspath(path)!r}.")
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), warnings.catch_warnings():
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             file = rasterio.open(path)

@@ -30,6 +30,9 @@ from iir_sdk.segmenting.review import thumbnail, write_review
 from iir_sdk.segmenting.supports import fingerprint
 from iir_sdk.segmenting.table import in_order_of_need, rows_of, write_table
 
+_LARGEST_PROBE = 64 << 20
+"""Bytes that a disk is asked for, at most, to learn whether it is full."""
+
 
 @dataclass(frozen=True)
 class FolderReport:
@@ -236,7 +239,7 @@ class Run:
         """
         probe = self.out / STATE / "probe"
         try:
-            probe.write_bytes(bytes(size + (1 << 20)))
+            probe.write_bytes(bytes(min(size, _LARGEST_PROBE) + (1 << 20)))
         except OSError as error:
             raise OutputError(f"cannot write into {str(self.out)!r}: {error}.") from error
         finally:

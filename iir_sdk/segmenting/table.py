@@ -67,7 +67,7 @@ def _extents(strips: Strips, size: tuple[int, int], count: int) -> list[_Extent]
 def in_order_of_need(rows: Iterable[Row]) -> list[Row]:
     """What needs a look first: errors, then the least certain.
 
-    None of ten figures that a prediction gives puts the worst masks first better than
+    No other figure that a prediction gives puts the worst masks first better by more than noise than
     :attr:`~iir_sdk.segmenting.journal.Row.certainty`: see ``benchmarks/evidence/annotation_curve``.
     """
     return sorted(rows, key=lambda row: (not row.error, row.certainty, row.file, row.label))

@@ -122,7 +122,13 @@ class Memory:
         segmented = self._joined(names, segmented)
         if self._recall.steady and looks is not None:
             self._steady_by_looks(segmented.leads, looks)
-            self._keep(Seen(_with_drawn(segmented.leads, names, drawn or {}).clip(-_MOST, _MOST), looks, bool(drawn)))
+            self._keep(
+                Seen(
+                    _with_drawn(segmented.leads, names, drawn or {}).clip(-_MOST, _MOST),
+                    looks,
+                    set(names) <= set(drawn or {}),
+                )
+            )
         elif self._recall.steady:
             colours = colours_of(still.picture.pixels)
             self._steady_by_place(segmented.leads, colours)
