@@ -139,7 +139,8 @@ def segmented_file(
     if cutting.tiling.tile is None:
         warnings.warn(
             f"{file.path!r} is too large for memory, and without tiles it is looked at as a whole, at "
-            f"{segmenter.preprocessing.size} pixels a side. Where its objects are small, say --tile auto (tile='auto').",
+            f"{segmenter.preprocessing.size} pixels a side. Where its objects are small, say --tile auto "
+            "(tile='auto').",
             IirWarning,
             stacklevel=2,
         )
