@@ -53,6 +53,7 @@ if hasattr(os, "register_at_fork"):
 
 
 _collecting = local()
+_installing = Lock()
 
 
 @contextmanager
@@ -63,9 +64,10 @@ def collecting_warnings() -> Iterator[list[str]]:
     the first use on IirWarnings are given each time, and not once for each line of code.
     """
     global _show, _ignores
-    if warnings.showwarning is not _collect:
-        _ignores, _show, warnings.showwarning = _ignored(), warnings.showwarning, _collect
-        warnings.simplefilter("always", IirWarning)
+    with _installing:
+        if warnings.showwarning is not _collect:
+            _ignores, _show, warnings.showwarning = _ignored(), warnings.showwarning, _collect
+            warnings.simplefilter("always", IirWarning)
     messages: list[str] = []
     outer, _collecting.messages = getattr(_collecting, "messages", None), messages
     try:

@@ -51,9 +51,13 @@ def test_a_pictures_own_strokes_hold_on_its_mask(drawn, size, seed):
     # What nobody touched stays.
     untouched = np.all([m == UNKNOWN for m in marks.values()], 0)
     assert (corrected[untouched] == before[untouched]).all()
-    # A pixel that two labels claim is the one's that was touched last.
-    last = drawn[-1].label
-    assert (corrected[(claimed == 2)] == last).all()
+    # A pixel that two labels claim is the one's who painted it last, whatever was painted elsewhere since.
+    painter = np.zeros(size, np.uint8)
+    for stroke in drawn:
+        rows, columns, painted = painted_pixels(stroke, size)
+        if stroke.kind == "object":
+            painter[rows, columns][painted] = stroke.label
+    assert (corrected == painter)[claimed == 2].all()
 
 
 @given(st.lists(st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)), min_size=1, max_size=4), st.floats(0.03, 0.1))
@@ -97,3 +101,11 @@ def test_painting_is_taken_back_to_what_a_mask_said_and_a_box_says_what_is_outsi
     assert (marks_of([paint, Stroke(4, "a", 1, "not_here")], (10, 20), never) == 0).all()
     outside = outside_box(Stroke(1, "a", 1, "box", box=(0.5, 0, 1, 0.5)), (10, 20))
     assert (outside[:5, 10:] == UNKNOWN).all() and (outside[:, :10] == 0).all() and (outside[5:] == 0).all()
+
+
+def test_a_stroke_elsewhere_takes_no_pixel_back_from_another_label():
+    first = Stroke(1, "a", 1, "object", ((0.25, 0.5),), 0.1)
+    over = Stroke(2, "a", 2, "object", ((0.25, 0.5),), 0.1)
+    elsewhere = Stroke(3, "a", 1, "object", ((0.75, 0.5),), 0.1)
+    corrected = held_to(np.zeros((20, 40), np.uint8), by_label([first, over, elsewhere]), never)
+    assert corrected[10, 10] == 2 and corrected[10, 30] == 1

@@ -43,7 +43,11 @@ class LabelStudio:
     def export(self, project: str) -> list[dict[str, Any]]:
         """A project's annotated tasks, with their annotations."""
         path = f"api/projects/{int(project)}/export?exportType=JSON"
-        answer = json.loads(self.fetch(urljoin(self._base.geturl(), path)))
+        content = self.fetch(urljoin(self._base.geturl(), path))
+        try:
+            answer = json.loads(content)
+        except ValueError as error:
+            raise LabelStudioError(f"{path} gave no JSON ({error}): is --label-studio its address?") from error
         if not isinstance(answer, list):
             raise LabelStudioError(f"{path} gave no list of tasks.")
         return answer

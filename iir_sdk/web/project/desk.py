@@ -11,12 +11,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from iir_sdk.engines.base import Engine, TaskGroup
-from iir_sdk.errors import IirError, ProjectError
+from iir_sdk.errors import ProjectError
 from iir_sdk.results.segmentation import Cut
 from iir_sdk.supports.bank import Example, SupportBank
 from iir_sdk.supports.cache import ReadySupports
 from iir_sdk.web.project import actions
-from iir_sdk.web.project.file import Held, ProjectFolder
+from iir_sdk.web.project.file import MOST_UNDONE, Held, ProjectFolder
 from iir_sdk.web.project.known import Known
 from iir_sdk.web.project.masks import FinalMasks
 from iir_sdk.web.project.pictures import Shelf
@@ -69,7 +69,8 @@ class Desk:
         self._progress_told = 0.0
         project.remove_unnamed_masks(held)
         if held.checkpoint != engine.identity.sha256:
-            self._keep(replace(held, checkpoint=engine.identity.sha256))
+            # Another version, too, so that no page takes what it has for masks by these weights.
+            self._keep(replace(held, checkpoint=engine.identity.sha256, version=held.version + bool(held.checkpoint)))
         self._worker = Worker(self._step)
         self._worker.start()
 
@@ -243,7 +244,7 @@ class Desk:
         new = replace(
             held,
             state=held.state.after(action),
-            done=[*held.done, action],
+            done=[*held.done, action][-MOST_UNDONE:],
             undone=[],
             last_label=max([held.last_label, *labels]),
             last_stroke=max([held.last_stroke, *strokes]),
@@ -338,7 +339,7 @@ class Desk:
         for key, strokes in self.held.state.by_picture_and_label().items():
             try:
                 example = self._teacher.example(strokes)
-            except IirError as error:
+            except Exception as error:
                 # As of a picture that was deleted since.
                 self._known.unusable[key] = str(error)
                 continue

@@ -23,7 +23,7 @@ from iir_sdk.web.project.state import Action, State, action_of, plain, record_of
 
 _FILE = "project.json"
 _FORMAT, _VERSION = "iir_sdk.project", 1
-_MOST_UNDONE = 100
+MOST_UNDONE = 100
 """Actions that can be taken back."""
 
 
@@ -37,7 +37,8 @@ class Held:
         undone: actions that can be done again, the latest last.
         uploads: pictures that were dropped in: the shown name, by the file's name.
         version: of predictions; grows with every change of what they depend on.
-        last_id: of strokes and labels that were ever made.
+        last_stroke: id of the last stroke that was ever made.
+        last_label: the same of labels.
         checkpoint: sha256 of the weights that it was last open with.
     """
 
@@ -118,7 +119,7 @@ class ProjectFolder:
             "format": f"{_FORMAT}/{_VERSION}",
             **{name: getattr(held, name) for name in ("version", "last_stroke", "last_label", "checkpoint", "uploads")},
             **tables,
-            "done": [plain(action) for action in held.done[-_MOST_UNDONE:]],
+            "done": [plain(action) for action in held.done[-MOST_UNDONE:]],
             "undone": [plain(action) for action in held.undone],
         }
         write_text_atomically(self.file, json.dumps(values, separators=(",", ":")))

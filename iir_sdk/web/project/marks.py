@@ -21,23 +21,27 @@ def marks_of(strokes: Sequence[Stroke], size: tuple[int, int], mask_of: MaskOf) 
 
     Later ones paint over earlier ones; erasing brings back what the last box, mask or guess said, or else unknown.
     """
-    marks = np.full(size, UNKNOWN, np.uint8)
-    below = marks.copy()
+    return marks_and_strokes(strokes, size, mask_of)[0]
+
+
+def marks_and_strokes(
+    strokes: Sequence[Stroke], size: tuple[int, int], mask_of: MaskOf
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """As :func:`marks_of`, and ``(H, W)`` the id of the stroke that said it last of each pixel."""
+    marks, by = np.full(size, UNKNOWN, np.uint8), np.zeros(size, np.int64)
+    below, below_by = marks.copy(), 0
     for stroke in strokes:
-        if stroke.kind in ("box", "mask", "guess"):
-            below = mask_of(stroke, size)
+        if stroke.kind in ("box", "mask", "guess", "not_here"):
+            below = np.zeros(size, np.uint8) if stroke.kind == "not_here" else mask_of(stroke, size)
+            below_by = stroke.id
             marks = below.copy()
-        elif stroke.kind == "not_here":
-            below = np.zeros(size, np.uint8)
-            marks = below.copy()
+            by[:] = below_by
         else:
             rows, columns, painted = painted_pixels(stroke, size)
-            part = marks[rows, columns]
-            if stroke.kind == "erase":
-                part[painted] = below[rows, columns][painted]
-            else:
-                part[painted] = stroke.kind == "object"
-    return marks
+            erased = stroke.kind == "erase"
+            marks[rows, columns][painted] = below[rows, columns][painted] if erased else stroke.kind == "object"
+            by[rows, columns][painted] = below_by if erased else stroke.id
+    return marks, by
 
 
 def painted_pixels(stroke: Stroke, size: tuple[int, int]) -> tuple[slice, slice, NDArray[np.bool_]]:
@@ -82,13 +86,19 @@ def held_to(places: NDArray[np.uint8], strokes: Mapping[int, Sequence[Stroke]], 
     """A map ``(H, W)`` of labels' ids, 0 for background, in which each label's strokes hold.
 
     What was painted as a label's object is of that label, what was painted as its background is not; of two labels
-    that claim a pixel by strokes, the one that was touched last has it. ``mask_of`` a box says what is outside of it.
+    that claim a pixel by strokes, the one whose stroke there is the last has it. Of a box ``mask_of`` says what is
+    outside of it.
     """
-    corrected = places.copy()
-    for label, of_label in sorted(strokes.items(), key=lambda item: item[1][-1].id if item[1] else 0):
-        marks = marks_of(of_label, (places.shape[0], places.shape[1]), mask_of)
+    corrected, claimed = places.copy(), np.zeros(places.shape, np.int64)
+    said = {
+        label: marks_and_strokes(of_label, (places.shape[0], places.shape[1]), mask_of)
+        for label, of_label in strokes.items()
+    }
+    for label, (marks, _) in said.items():
         corrected[(marks == 0) & (corrected == label)] = 0
-        corrected[marks == 1] = label
+    for label, (marks, by) in said.items():
+        painted = (marks == 1) & (by > claimed)
+        corrected[painted], claimed[painted] = label, by[painted]
     return corrected
 
 

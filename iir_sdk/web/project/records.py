@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import asdict
+from threading import Lock
 from typing import Any
 
 from iir_sdk.errors import IirError
@@ -23,6 +24,7 @@ class Overview:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._lately: deque[tuple[float, int]] = deque()
+        self._rating = Lock()
 
     def project(self) -> dict[str, Any]:
         """The whole project: labels, counts, settings, progress."""
@@ -79,13 +81,15 @@ class Overview:
         return {"done": done, "total": len(pending), "per_second": round(self._rate(done), 1)}
 
     def _rate(self, done: int) -> float:
-        now = time.monotonic()
-        if self._lately and done < self._lately[-1][1]:
-            self._lately.clear()
-        self._lately.append((now, done))
-        while now - self._lately[0][0] > _RATE_OVER:
-            self._lately.popleft()
-        since, before = self._lately[0]
+        # Pages ask from threads of their own.
+        with self._rating:
+            now = time.monotonic()
+            if self._lately and done < self._lately[-1][1]:
+                self._lately.clear()
+            self._lately.append((now, done))
+            while now - self._lately[0][0] > _RATE_OVER:
+                self._lately.popleft()
+            since, before = self._lately[0]
         return (done - before) / (now - since) if now > since else 0.0
 
     def records(self, order: str, status: str | None, offset: int, limit: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 class Worker:
     """Runs what is submitted, in order; while nothing is, ``step`` again and again, as long as it says there is more.
 
     Args:
-        step: a small piece of background work; False where there is none for now. It must not raise.
+        step: a small piece of background work; False where there is none for now.
     """
 
     def __init__(self, step: Callable[[], bool]) -> None:
@@ -66,8 +68,16 @@ class Worker:
                 self._more = self._more and submitted is not None
             if submitted is not None:
                 _answer(*submitted)
-            elif self._step():
+            elif self._stepped():
                 self.wake()
+
+    def _stepped(self) -> bool:
+        """A step; one that fails costs the next ones nothing, and is told where the server logs."""
+        try:
+            return self._step()
+        except Exception:
+            _LOG.exception("background work failed")
+            return False
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:

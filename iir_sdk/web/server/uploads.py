@@ -32,7 +32,8 @@ async def add_uploads(desk: Desk, files: list[UploadFile]) -> dict[str, list[dic
                 raise ImageError(f"the project holds {MOST_UPLOADS:,} dropped pictures already.")
             content = await file.read(LARGEST + 1)
             suffix = await asyncio.to_thread(checked_suffix, content)
-            added.append(await asyncio.wrap_future(desk.add_upload(content, safe_name(name, suffix), name)))
+            future = await asyncio.to_thread(desk.add_upload, content, safe_name(name, suffix), name)
+            added.append(await asyncio.wrap_future(future))
         except ImageError as error:
             refused.append({"name": name, "error": str(error)})
     return {"added": added, "refused": refused}
