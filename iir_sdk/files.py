@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iir_sdk.errors import OutputError
+from iir_sdk.errors import IirError, OutputError
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
 
 
@@ -57,6 +58,24 @@ def made_folder(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot make folder {str(folder)!r}: {error}.") from error
     return folder
+
+
+def lock_folder(lock_file: Path, folder: Path, taken: IirError) -> FileLock:
+    """The lock of a folder, held until it is released; ``taken`` is raised where another process holds it.
+
+    Raises:
+        OutputError: the folder cannot be written into.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise taken from error
+    except OSError as error:
+        raise OutputError(f"cannot write into {str(folder)!r}: {error}.") from error
+    return lock
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from iir_sdk.errors import IirError, OutputError
-from iir_sdk.files import is_file, is_folder, made_folder
+from iir_sdk.files import is_file, is_folder, lock_folder, made_folder
 from iir_sdk.formats.writer import LABELS_FILE
 
 STATE = ".iir"
@@ -218,15 +216,8 @@ def held_folder(out: Path, *, overwrite: bool = False) -> Iterator[None]:
                 "--out; --overwrite (overwrite=True) writes into it, over files of the same names."
             )
     made_folder(state)
-    lock = FileLock(state / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OutputError(
-            f"another run is writing into {str(out)!r}: wait for its end, or name another --out."
-        ) from error
-    except OSError as error:
-        raise OutputError(f"cannot write into {str(out)!r}: {error}.") from error
+    taken = OutputError(f"another run is writing into {str(out)!r}: wait for its end, or name another --out.")
+    lock = lock_folder(state / "lock", out, taken)
     try:
         _remove_leftovers(out)
         yield

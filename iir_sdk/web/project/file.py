@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.errors import OutputError, ProjectError
-from iir_sdk.files import is_file, made_folder, write_atomically, write_text_atomically
+from iir_sdk.errors import ProjectError
+from iir_sdk.files import is_file, lock_folder, made_folder, write_atomically, write_text_atomically
 from iir_sdk.web.project.state import Action, State, action_of, plain, record_of
 
 _FILE = "project.json"
@@ -64,15 +63,8 @@ class ProjectFolder:
         self.folder = made_folder(folder)
         self.masks, self.uploads = made_folder(folder / "masks"), made_folder(folder / "uploads")
         self.thumbnails, self.exports = made_folder(folder / "thumbnails"), made_folder(folder / "exports")
-        self._lock = FileLock(folder / "lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ProjectError(
-                f"another server has {str(folder)!r} open: use its page, stop it first, or name another --project."
-            ) from error
-        except OSError as error:
-            raise OutputError(f"cannot write into {str(folder)!r}: {error}.") from error
+        taken = f"another server has {str(folder)!r} open: use its page, stop it first, or name another --project."
+        self._lock = lock_folder(folder / "lock", folder, ProjectError(taken))
         for leftover in (*folder.rglob(".iir-*"), *self.exports.glob("*.zip")):
             with suppress(OSError):
                 leftover.unlink()
