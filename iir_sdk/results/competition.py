@@ -30,13 +30,15 @@ _SUREST = 1 - 1e-4
 
 
 def handicaps_of(
-    leads: NDArray[np.float32], scores: NDArray[np.float32], present: NDArray[np.bool_], threshold: float
+    leads: NDArray[np.float32], scores: NDArray[np.float32] | None, present: NDArray[np.bool_], threshold: float
 ) -> NDArray[np.float32]:
     """Float32 ``(L,)`` <= 0: by how much each label's log-odds count the less; -inf for those that take no part.
 
-    Of log-odds ``(L, h, w)`` at the network's grid, scores ``(L,)`` in [0, 1], and which labels are present.
+    Of log-odds ``(L, h, w)`` at the network's grid, scores ``(L,)`` in [0, 1], None where they were not fitted,
+    and which labels are present.
     """
-    shares = scores.astype(np.float64).clip(1 - _SUREST, _SUREST)
+    known = np.ones(len(leads)) if scores is None else scores.astype(np.float64)
+    shares = known.clip(1 - _SUREST, _SUREST)
     evidence = np.where(present, np.log(shares / (1 - shares)), -np.inf)
     highest = evidence.max(initial=-np.inf)
     handicaps = np.full(len(leads), -np.inf, np.float32)

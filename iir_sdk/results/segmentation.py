@@ -187,7 +187,7 @@ class Segmentation:
 
     def _map(self, size: tuple[int, int]) -> NDArray[np.integer[Any]]:
         """As ``label_map``, at another size and not cleaned."""
-        scores = self.scores if self.calibrated else np.ones_like(self.scores)
+        scores = self.scores if self.calibrated else None
         handicaps = handicaps_of(self.leads, scores, self._present, self.threshold)
         return contested(self.leads, handicaps, size, self.threshold)
 

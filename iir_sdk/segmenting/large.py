@@ -189,7 +189,7 @@ def _label_strips(small: Segmentation, size: tuple[int, int]) -> Strips:
     """:attr:`Segmentation.label_map` at another size, a few rows at a time; of one label its mask."""
     present, threshold = small.scores >= small.absent_below, small.threshold
     if len(small.labels) > 1:
-        scores = small.scores if small.calibrated else np.ones_like(small.scores)
+        scores = small.scores if small.calibrated else None
         yield from contested_strips(small.leads, handicaps_of(small.leads, scores, present, threshold), size, threshold)
         return
     for rows, strip in strips(small.leads[0], size):
