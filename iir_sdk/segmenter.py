@@ -7,7 +7,7 @@ import reprlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,20 @@ if TYPE_CHECKING:
 
     from iir_sdk.engines.devices import Precision
     from iir_sdk.weights.checkpoint_file import Checkpoint
+
+
+@dataclass(frozen=True)
+class Asked:
+    """By what a picture is to be segmented, for whoever computes several requests together.
+
+    Attributes:
+        tasks: what :meth:`Engine.segment_each` takes.
+        result: of the picture and the engine's outcome, with the milliseconds of its stages; raises as
+            :meth:`FewShotSegmenter.predict` does.
+    """
+
+    tasks: Sequence[TaskGroup]
+    result: Callable[[Picture, Segmented, Mapping[str, float]], Segmentation]
 
 
 class FewShotSegmenter(Taught):
@@ -228,6 +242,21 @@ class FewShotSegmenter(Taught):
         segment = self._segmenting(labels, Cut(threshold, absent_below, sharpen), Tiling(tile, overlap))
         return Predictions(queries, segment, batch_size=int(batch_size), on_error=on_error, page=page)
 
+    def asked(self, *, labels: Sequence[str] | None, cut: Cut, tiling: Tiling) -> Asked:
+        """What the present supports of labels make of a picture, in the engine's part and the rest.
+
+        A server's replicas compute the former for several requests at once. Raises as :meth:`predict` does.
+        """
+        names, tasks, closer = self._asked(labels, cut, tiling)
+
+        def result(picture: Picture, segmented: Segmented, timings: Mapping[str, float]) -> Segmentation:
+            (outcome,) = self._results(names, cut, closer, [picture], [segmented], timings)
+            if isinstance(outcome, IirError):
+                raise outcome
+            return outcome
+
+        return Asked(tasks, result)
+
     def segment_windows(
         self, picture: Windowed, *, labels: Sequence[str] | None, cut: Cut, tiling: Tiling
     ) -> tuple[tuple[str, ...], Segmented]:
@@ -294,6 +323,17 @@ class FewShotSegmenter(Taught):
         pictures: list[Picture],
     ) -> list[Segmentation | IirError]:
         segmented, timings = self.engine.segment([p.pixels for p in pictures], tasks)
+        return self._results(names, cut, closer, pictures, segmented, timings)
+
+    def _results(
+        self,
+        names: tuple[str, ...],
+        cut: Cut,
+        closer: CloserLook | None,
+        pictures: list[Picture],
+        segmented: list[Segmented],
+        timings: Mapping[str, float],
+    ) -> list[Segmentation | IirError]:
         if closer is not None:
             before = time.perf_counter()
             segmented = [closer.segmented(InMemory(p.pixels), s) for p, s in zip(pictures, segmented, strict=True)]

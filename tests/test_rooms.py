@@ -25,6 +25,7 @@ FLOORS = (
     ("segmenting", "evaluation"),
     ("video", "training"),
     ("web",),
+    ("serving",),
     ("cli",),
 )
 """From the ground up: a room imports only from floors below its own."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iir_sdk.engines.agreement import agreement, compared_leads, digest, disagreement
-from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order
+from iir_sdk.engines.base import Arrays, Engine, EngineIdentity, TaskGroup, in_order, rows_by_tasks
 from iir_sdk.engines.devices import Precision, pick_device, pick_dtype
 from iir_sdk.engines.folding import with_folded_norms
 from iir_sdk.errors import ConfigError, IirWarning, PrecisionError
@@ -131,14 +131,28 @@ class TorchEngine(Engine):
         self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """See :class:`iir_sdk.engines.base.Engine`."""
+        return self._segmented_each(pictures, [tasks] * len(pictures))
+
+    @_inferring
+    def segment_each(
+        self, pictures: Sequence[NDArray[np.uint8]], tasks_of_each: Sequence[Sequence[TaskGroup]]
+    ) -> tuple[list[Segmented], Mapping[str, float]]:
+        """See :class:`iir_sdk.engines.base.Engine`; the backbone sees all pictures at once, whatever their tasks."""
+        return self._segmented_each(pictures, tasks_of_each)
+
+    def _segmented_each(
+        self, pictures: Sequence[NDArray[np.uint8]], tasks_of_each: Sequence[Sequence[TaskGroup]]
+    ) -> tuple[list[Segmented], Mapping[str, float]]:
         clock = _LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
         images = self._images(pictures)
         clock.lap("preprocess")
         taps = taps_of(self.network.backbone, images)
         clock.lap("backbone")
-        segmented = self._decoded(taps, tasks)
+        segmented: dict[int, Segmented] = {}
+        for rows in rows_by_tasks(tasks_of_each):
+            segmented.update(zip(rows, self._decoded(_rows(taps, rows), tasks_of_each[rows[0]]), strict=True))
         clock.lap("decode")
-        return segmented, clock.laps
+        return [segmented[row] for row in range(len(pictures))], clock.laps
 
     @_inferring
     def segment_with_looks(
@@ -204,6 +218,13 @@ class _LapClock:
         now = time.perf_counter()
         self.laps[name] = (now - self._last) * 1000
         self._last = now
+
+
+def _rows(taps: Taps, rows: Sequence[int]) -> Taps:
+    """Taps of some queries; concatenated, which keeps their layout, and not picked by their numbers, which does not."""
+    if len(rows) == len(taps.mid):
+        return taps
+    return Taps(*(torch.cat([maps[row : row + 1] for row in rows]) for maps in taps))
 
 
 def _looks(taps: Taps) -> Tensor:

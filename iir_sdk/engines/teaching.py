@@ -196,8 +196,7 @@ class Taught(EngineWeights):
             SupportError: not such a file, damaged, or made with another checkpoint.
         """
         loaded = read_supports(source, checkpoint=self.engine.identity.name, sha256=self.engine.identity.sha256)
-        blank = np.zeros((64, 64, 3), np.uint8)
-        expected = self.engine.encode(blank, np.eye(64, dtype=np.bool_))
+        expected = self.engine.like_supports
         examples: tuple[Example, ...] = (*loaded.supports, *loaded.counterexamples)
         for example in examples:
             what = f"{named(source)}, {type(example).__name__.lower()} {example.id}"

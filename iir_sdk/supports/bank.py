@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from iir_sdk.supports.encoded import EncodedSupport
 from iir_sdk.supports.pictures import PackedMask
 
 FORMAT = "iir_sdk.supports/8"
+_KINDS = ("supports", "counterexamples")
+_LARGEST_HEAD = 100_000_000
+"""Bytes, as safetensors has it."""
 
 SupportFile: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview"
 """A path, an open binary file, or a file's bytes."""
@@ -175,8 +178,8 @@ class SupportBank:
         """
         arrays: dict[str, NDArray[Any]] = {}
         metadata = {"format": FORMAT, "checkpoint": checkpoint, "sha256": sha256}
-        kinds: dict[str, tuple[Example, ...]] = {"supports": self.supports, "counterexamples": self.counterexamples}
-        for kind, examples in kinds.items():
+        of_kinds: tuple[tuple[Example, ...], ...] = (self.supports, self.counterexamples)
+        for kind, examples in zip(_KINDS, of_kinds, strict=True):
             metadata[kind] = json.dumps([_record(example) for example in examples])
             for i, example in enumerate(examples):
                 arrays |= {f"{kind}.{i}.{n}": np.ascontiguousarray(a) for n, a in _arrays(example).items()}
@@ -226,7 +229,7 @@ def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> Suppo
         _check_origin(what, metadata, checkpoint, sha256)
         # The library's arrays are views of read-only bytes, which torch warns of.
         tensors = {name: array.copy() for name, array in load(content).items()}
-        supports, counterexamples = (json.loads(metadata[kind]) for kind in ("supports", "counterexamples"))
+        supports, counterexamples = (json.loads(metadata[kind]) for kind in _KINDS)
         return SupportBank(
             tuple(_support(record, _part(tensors, f"supports.{i}.")) for i, record in enumerate(supports)),
             tuple(
@@ -238,6 +241,38 @@ def read_supports(source: SupportFile, *, checkpoint: str, sha256: str) -> Suppo
         raise
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise SupportError(f"{what} cannot be read as supports: {error}. Save them again.") from error
+
+
+class FileLabels(NamedTuple):
+    """What the head of a support file tells, without reading the rest.
+
+    Attributes:
+        supports: the label of each support; ``counterexamples`` likewise.
+        nbytes: bytes of memory that they hold together, as :attr:`Support.nbytes`.
+    """
+
+    supports: tuple[str, ...]
+    counterexamples: tuple[str, ...]
+    nbytes: int
+
+
+def read_labels(path: Path) -> FileLabels:
+    """The labels in a file that :meth:`SupportBank.save` wrote, of whatever checkpoint; a SupportError if it is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(length) if length < _LARGEST_HEAD else b""
+    try:
+        tensors = json.loads(head)
+        metadata = tensors.pop("__metadata__")
+        labels = ([str(record["label"]) for record in json.loads(metadata[kind])] for kind in _KINDS)
+        ends = (int(tensor["data_offsets"][1]) for tensor in tensors.values())
+        return FileLabels(*map(tuple, labels), nbytes=max(ends, default=0))
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SupportError(f"not a file of supports, or a damaged one ({error}); save them again.") from error
 
 
 def named(source: SupportFile) -> str:

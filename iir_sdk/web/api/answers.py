@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -16,13 +17,22 @@ from iir_sdk.formats.rle import encode
 from iir_sdk.results.painting import COLOURS
 from iir_sdk.results.segmentation import Segmentation
 from iir_sdk.web.api.messages import LabelCounts, LabelOut, PredictOut, RunLengths, SetOut
-from iir_sdk.web.api.support_sets import SupportSet
+from iir_sdk.web.api.support_sets import Outline
 
 LABELS_HEADER = "IIR-Labels"
 _MOST_LABELS = 255
 
 
-def set_out(of: SupportSet, warnings: Sequence[str] = ()) -> SetOut:
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered with, status 200."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def set_out(of: Outline, warnings: Sequence[str] = ()) -> SetOut:
     """A set of supports."""
     supports, others = of.supports, of.counterexamples
     counts = [

@@ -1,19 +1,17 @@
-"""The application under ``/v1``: what :mod:`iir_sdk.web.api.support_sets` does, over HTTP."""
+"""The application under ``/v1``: what :mod:`iir_sdk.web.api.service` does, over HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 
 import iir_sdk
-from iir_sdk.errors import RequestError, RequestTooLargeError
-from iir_sdk.process import collecting_warnings
-from iir_sdk.results.segmentation import Segmentation
-from iir_sdk.web.api.answers import label_map_png, labels_header, predict_out, set_out
-from iir_sdk.web.api.limits import Limits, check_pixels
+from iir_sdk.web.api.limits import Limits
 from iir_sdk.web.api.messages import (
     CreateSet,
     CreateSetForm,
@@ -21,7 +19,6 @@ from iir_sdk.web.api.messages import (
     ExampleIn,
     ExtendSet,
     HealthOut,
-    LimitsOut,
     PredictForm,
     PredictOut,
     PredictRequest,
@@ -31,8 +28,8 @@ from iir_sdk.web.api.messages import (
 from iir_sdk.web.api.problems import answer_errors_of
 from iir_sdk.web.api.reading import BodyLimit, body_of, fields_of, is_form
 from iir_sdk.web.api.schema import ERRORS, NOT_FOUND, body, describe
-from iir_sdk.web.api.support_sets import Example, SupportSet, SupportSets
-from iir_sdk.web.api.worker import Worker
+from iir_sdk.web.api.service import LocalService, Service
+from iir_sdk.web.api.support_sets import Sets
 
 T = TypeVar("T")
 
@@ -49,123 +46,74 @@ _EITHER = {
 
 
 class Api:
-    """What the paths under ``/v1`` do.
+    """What the paths under ``/v1`` do: read requests, and have a service do what they ask for.
 
     Args:
-        sets: the sets of supports, and the network.
+        service: does it.
         limits: of requests.
     """
 
-    def __init__(self, sets: SupportSets, limits: Limits) -> None:
-        self.sets, self.limits = sets, limits
-        self.worker = Worker(limits.threads, limits.waiting, limits.seconds)
+    def __init__(self, service: Service, limits: Limits) -> None:
+        self.service, self.limits = service, limits
+        # Base64 of large pictures takes a while, in which others are to be answered.
+        self._reading = ThreadPoolExecutor(limits.threads, "iir-api-reading")
 
     async def health(self) -> HealthOut:
         """Whether the server is ready, and what it runs."""
-        identity, limits = self.sets.segmenter.engine.identity, self.limits
-        return HealthOut(
-            version=iir_sdk.__version__,
-            weights=identity.name,
-            sha256=identity.sha256,
-            backend=identity.backend,
-            device=identity.place,
-            precision=identity.precision,
-            calibrated=identity.calibrated,
-            sets=len(self.sets.listed()),
-            limits=LimitsOut(**{name: getattr(limits, name) for name in LimitsOut.model_fields}),
-        )
+        return await self.service.health()
 
     async def create(self, request: Request) -> SetOut:
         """Create a set of supports, of one or several; a form holds one."""
-        if is_form(request):
-            fields = await fields_of(request, self.limits)
-            return await self.worker.run(lambda: self._created_by_form(fields))
-        content = await body_of(request, self.limits)
-        return await self.worker.run(lambda: self._created(CreateSet.model_validate_json(content)))
+        return await self.service.create(await self._read(request, CreateSet.model_validate_json, _set_of_form))
 
     async def extend(self, id: str, request: Request) -> SetOut:
         """Add supports and counterexamples to a set: all of them, or none if one cannot be used."""
-        if is_form(request):
-            fields = await fields_of(request, self.limits)
-            return await self.worker.run(lambda: self._extended(id, [ExampleIn.model_validate(fields)]))
-        content = await body_of(request, self.limits)
-        return await self.worker.run(lambda: self._extended(id, ExtendSet.model_validate_json(content).supports))
+        asked = await self._read(request, ExtendSet.model_validate_json, _supports_of_form)
+        return await self.service.extend(id, asked)
 
     async def listed(self) -> SetsOut:
         """All sets of supports that are held."""
-        return SetsOut(sets=[set_out(each) for each in self.sets.listed()])
+        return await self.service.listed()
 
     async def one(self, id: str) -> SetOut:
         """What a set holds."""
-        return set_out(self.sets.get(id))
+        return await self.service.one(id)
 
     async def file(self, id: str) -> Response:
         """A set as a file: ``load_supports`` of iir_sdk reads it, and a server preloads it."""
-        content = await self.worker.run(lambda: self.sets.get(id).file())
-        return Response(content, media_type="application/octet-stream")
+        return Response(await self.service.file(id), media_type="application/octet-stream")
 
     async def forget(self, id: str) -> Response:
         """Delete a set."""
-        self.sets.forget(id)
+        await self.service.forget(id)
         return Response(status_code=204)
 
     async def predict(self, request: Request) -> Response:
         """Segment a picture by a set of supports, or by supports that are sent along."""
-        as_form = is_form(request)
-        sent: Any = await (fields_of if as_form else body_of)(request, self.limits)
         as_png = _wants_png(request.headers.get("accept", ""))
-        return await self.worker.run(lambda: self._predicted(sent, as_form, as_png))
+        asked = await self._read(request, PredictRequest.model_validate_json, _prediction_of_form)
+        answer = await self.service.predict(asked, as_png)
+        return Response(answer.content, media_type=answer.media_type, headers=dict(answer.headers))
 
-    def _created_by_form(self, fields: dict[str, Any]) -> SetOut:
-        form = CreateSetForm.model_validate(fields)
-        example = ExampleIn.model_construct(**{name: getattr(form, name) for name in ExampleIn.model_fields})
-        return self._created(CreateSet.model_construct(name=form.name, supports=[example]))
+    async def _read(self, request: Request, of_json: Callable[[bytes], T], of_form: Callable[[dict[str, Any]], T]) -> T:
+        """A request's message; a RequestError, or pydantic's, where it is none."""
+        sent: Any = await (fields_of if is_form(request) else body_of)(request, self.limits)
+        message = partial(of_form if is_form(request) else of_json, sent)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, message)
 
-    def _created(self, asked: CreateSet) -> SetOut:
-        return self._collecting(lambda: self.sets.create(self._checked(asked.supports), asked.name))
 
-    def _extended(self, name: str, supports: list[ExampleIn]) -> SetOut:
-        return self._collecting(lambda: self.sets.add(name, self._checked(supports)))
+def _set_of_form(fields: dict[str, Any]) -> CreateSet:
+    form = CreateSetForm.model_validate(fields)
+    example = ExampleIn.model_construct(**{name: getattr(form, name) for name in ExampleIn.model_fields})
+    return CreateSet.model_construct(name=form.name, supports=[example])
 
-    def _collecting(self, change: Callable[[], SupportSet]) -> SetOut:
-        with collecting_warnings() as warnings:
-            changed = change()
-        return set_out(changed, warnings)
 
-    def _predicted(self, sent: Any, as_form: bool, as_png: bool) -> Response:
-        if as_form:
-            asked = PredictRequest.model_validate(PredictForm.model_validate(sent).request())
-        else:
-            asked = PredictRequest.model_validate_json(sent)
-        with collecting_warnings() as warnings:
-            result = self._segmentation(asked)
-        if as_png:
-            return Response(label_map_png(result), media_type="image/png", headers=labels_header(result))
-        return Response(predict_out(result, asked.masks, warnings).model_dump_json(), media_type="application/json")
+def _supports_of_form(fields: dict[str, Any]) -> ExtendSet:
+    return ExtendSet.model_construct(supports=[ExampleIn.model_validate(fields)])
 
-    def _segmentation(self, asked: PredictRequest) -> Segmentation:
-        if (asked.set is None) == (asked.supports is None):
-            raise RequestError("a prediction needs either set, the id of a set of supports, or supports of its own.")
-        check_pixels(asked.image, "image", self.limits.pixels)
-        if asked.set is not None:
-            segmenter = self.sets.get(asked.set).segmenter
-        else:
-            segmenter = self.sets.taught(self._checked(asked.supports or ()))
-        options = {name: getattr(asked, name) for name in ("labels", "threshold", "absent_below", "tile", "overlap")}
-        return segmenter.predict(asked.image, **options, sharpen=asked.sharpen, page=asked.page)
 
-    def _checked(self, supports: Iterable[ExampleIn]) -> list[Example]:
-        """Examples within the bounds."""
-        examples = [each.example() for each in supports]
-        if len(examples) > self.limits.examples:
-            raise RequestTooLargeError(
-                f"{len(examples)} supports were sent, and a request holds at most {self.limits.examples}: send the "
-                "others by further requests to POST /v1/supports/{id}."
-            )
-        for example in examples:
-            for what in ("image", "mask", "known", "region"):
-                check_pixels(getattr(example, what), what, self.limits.pixels)
-        return examples
+def _prediction_of_form(fields: dict[str, Any]) -> PredictRequest:
+    return PredictRequest.model_validate(PredictForm.model_validate(fields).request())
 
 
 def _wants_png(accept: str) -> bool:
@@ -174,14 +122,19 @@ def _wants_png(accept: str) -> bool:
     return "image/png" in kinds and "application/json" not in kinds[: kinds.index("image/png")]
 
 
-def api_app(sets: SupportSets, limits: Limits | None = None) -> FastAPI:
+def api_app(sets: Sets, limits: Limits | None = None) -> FastAPI:
+    """As :func:`service_app`, of sets of supports and a network in this process; None for the usual limits."""
+    limits = limits or Limits()
+    return service_app(LocalService(sets, limits), limits)
+
+
+def service_app(service: Service, limits: Limits) -> FastAPI:
     """An application to mount at ``/v1``, with its own errors and its own OpenAPI document.
 
     Args:
-        sets: the sets of supports, and the network.
-        limits: of requests; None for the usual ones.
+        service: does what requests ask for.
+        limits: of requests.
     """
-    limits = limits or Limits()
     # No pages of FastAPI's own: what they show is loaded from other servers.
     app = FastAPI(
         title="iir-sdk",
@@ -193,7 +146,7 @@ def api_app(sets: SupportSets, limits: Limits | None = None) -> FastAPI:
     )
     app.add_middleware(BodyLimit, most=limits.body_bytes)
     answer_errors_of(app)
-    api = Api(sets, limits)
+    api = Api(service, limits)
     sent = partial(app.add_api_route, methods=["POST"], responses=ERRORS)
     app.add_api_route("/health", api.health, response_model=HealthOut)
     app.add_api_route("/supports", api.listed, response_model=SetsOut)

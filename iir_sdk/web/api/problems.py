@@ -62,6 +62,16 @@ _OF_KINDS: Sequence[tuple[type[IirError], HTTPStatus, str]] = (
         _UNUSABLE,
         "Correct the field that the message names: GET /v1/openapi.json lists all fields.",
     ),
+    (
+        errors.SupportError,
+        HTTPStatus.CONFLICT,
+        "Make the set anew from its pictures: DELETE /v1/supports/{id}, then POST /v1/supports.",
+    ),
+    (
+        errors.OutputError,
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "Tell whoever runs the server that its folder of sets cannot be written.",
+    ),
     (errors.MissingDependencyError, HTTPStatus.NOT_IMPLEMENTED, "Have the package installed on the server."),
 )
 _OTHER = (_UNUSABLE, "Change what the message names.")

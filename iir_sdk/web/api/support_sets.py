@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from iir_sdk.errors import (
     ImageError,
@@ -30,7 +31,7 @@ from iir_sdk.supports.bank import SupportFile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-_IN_USE = 4
+BYTES_IN_USE = 4
 """Bytes of a set that predicts over those of its supports: they are joined, and prepared in float32."""
 
 
@@ -111,7 +112,7 @@ class SupportSet:
     def nbytes(self) -> int:
         """Bytes of memory it holds once it predicts, at most."""
         bank = self.segmenter.supports
-        return _IN_USE * (sum(s.nbytes for s in bank) + sum(c.nbytes for c in bank.counterexamples))
+        return BYTES_IN_USE * (sum(s.nbytes for s in bank) + sum(c.nbytes for c in bank.counterexamples))
 
     @property
     def supports(self) -> Mapping[str, int]:
@@ -128,6 +129,64 @@ class SupportSet:
         content = io.BytesIO()
         self.segmenter.save_supports(content)
         return content.getvalue()
+
+
+class Outline(Protocol):
+    """What is told of a set."""
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+
+    @property
+    def preloaded(self) -> bool:
+        """Whether it stays until the server stops."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it holds once it predicts, at most."""
+
+    @property
+    def supports(self) -> Mapping[str, int]:
+        """How many supports a label has."""
+
+    @property
+    def counterexamples(self) -> Mapping[str, int]:
+        """How many counterexamples a label has."""
+
+
+class Sets(Protocol):
+    """Sets of supports by name, wherever they are kept; raises as :class:`SupportSets` does."""
+
+    @property
+    def segmenter(self) -> FewShotSegmenter:
+        """A segmenter of the shared network, without supports."""
+
+    def __len__(self) -> int: ...
+
+    def listed(self) -> Sequence[Outline]:
+        """What there is."""
+
+    def outline(self, name: str) -> Outline:
+        """What a set holds."""
+
+    def get(self, name: str) -> SupportSet:
+        """A set, to predict by."""
+
+    def file(self, name: str) -> bytes:
+        """A set, as ``save_supports`` writes it."""
+
+    def taught(self, examples: Sequence[Example]) -> FewShotSegmenter:
+        """A segmenter with these supports alone."""
+
+    def create(self, examples: Sequence[Example], name: str | None = None) -> SupportSet:
+        """A new set."""
+
+    def add(self, name: str, examples: Sequence[Example]) -> SupportSet:
+        """More for a set."""
+
+    def forget(self, name: str) -> None:
+        """Let go of a set."""
 
 
 class SupportSets:
@@ -168,7 +227,7 @@ class SupportSets:
         """
         if name is None:
             name = Path(source).stem if isinstance(source, (str, Path)) else ""
-        _check_name(name)
+        check_name(name)
         segmenter = self.segmenter
         segmenter.load_supports(source)
         with self._changing:
@@ -185,7 +244,7 @@ class SupportSets:
 
     def taught(self, examples: Sequence[Example]) -> FewShotSegmenter:
         """A segmenter with these supports alone, kept by nobody else; raises as :meth:`Example.teach` does."""
-        return _taught(self.segmenter, examples)
+        return taught(self.segmenter, examples)
 
     def create(self, examples: Sequence[Example], name: str | None = None) -> SupportSet:
         """A new set of these examples; None for a random name. All of them are in it, or there is none.
@@ -197,7 +256,7 @@ class SupportSets:
             ImageError, MaskError, LabelError: an example cannot be used; the message says which.
         """
         if name is not None:
-            _check_name(name)
+            check_name(name)
             with self._changing:
                 self._check_free(name)
         new = SupportSet(name or secrets.token_hex(8), self.taught(examples))
@@ -215,17 +274,17 @@ class SupportSets:
         """
         with self._changing:
             if name not in self._sets and name not in self._preloaded:
-                raise _unknown(name)
+                raise unknown_set(name)
             lock = self._growing.setdefault(name, Lock())
         # One after another for each set, so that none of two additions is lost.
         with lock:
             before = self.get(name)
             if before.preloaded:
                 raise SupportSetError(f"set {name!r} is preloaded and stays as it is: create one of another name.")
-            grown = SupportSet(name, _taught(copy.copy(before.segmenter), examples))
+            grown = SupportSet(name, taught(copy.copy(before.segmenter), examples))
             with self._changing:
                 if name not in self._sets:
-                    raise _unknown(name)
+                    raise unknown_set(name)
                 self._hold(grown)
         return grown
 
@@ -235,9 +294,17 @@ class SupportSets:
             if name in self._preloaded:
                 return self._preloaded[name]
             if name not in self._sets:
-                raise _unknown(name)
+                raise unknown_set(name)
             self._sets.move_to_end(name)
             return self._sets[name]
+
+    def outline(self, name: str) -> SupportSet:
+        """What a set holds; as :meth:`get`."""
+        return self.get(name)
+
+    def file(self, name: str) -> bytes:
+        """A set, as ``save_supports`` writes it; as :meth:`get`."""
+        return self.get(name).file()
 
     def forget(self, name: str) -> None:
         """Let go of a set; a SupportSetNotFoundError where there is none, a SupportSetError where it is preloaded."""
@@ -245,7 +312,7 @@ class SupportSets:
             if name in self._preloaded:
                 raise SupportSetError(f"set {name!r} is preloaded: start the server without its file to be rid of it.")
             if self._sets.pop(name, None) is None:
-                raise _unknown(name)
+                raise unknown_set(name)
             self._growing.pop(name, None)
 
     def listed(self) -> tuple[SupportSet, ...]:
@@ -253,13 +320,13 @@ class SupportSets:
         with self._changing:
             return (*self._preloaded.values(), *self._sets.values())
 
+    def __len__(self) -> int:
+        return len(self._preloaded) + len(self._sets)
+
     def _hold(self, new: SupportSet) -> None:
         """Put a set into the last place, and forget the first ones beyond the bound."""
         if new.nbytes > self.max_bytes:
-            raise RequestTooLargeError(
-                f"set {new.name!r} would hold {new.nbytes:,} bytes, and all together may hold {self.max_bytes:,}: send "
-                "fewer supports."
-            )
+            raise too_large_set(new.name, new.nbytes, self.max_bytes)
         self._sets[new.name] = new
         self._sets.move_to_end(new.name)
         total = sum(each.nbytes for each in self._sets.values())
@@ -270,12 +337,11 @@ class SupportSets:
 
     def _check_free(self, name: str) -> None:
         if name in self._preloaded or name in self._sets:
-            raise SupportSetError(
-                f"there is a set {name!r} already: add to it, forget it first, or choose another name."
-            )
+            raise taken_name(name)
 
 
-def _taught(segmenter: FewShotSegmenter, examples: Sequence[Example]) -> FewShotSegmenter:
+def taught(segmenter: FewShotSegmenter, examples: Sequence[Example]) -> FewShotSegmenter:
+    """The segmenter, with these supports as well; an error says which of several cannot be used."""
     for place, example in enumerate(examples):
         try:
             example.teach(segmenter)
@@ -286,15 +352,29 @@ def _taught(segmenter: FewShotSegmenter, examples: Sequence[Example]) -> FewShot
     return segmenter
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what is no name, by a RequestError."""
     if not NAME.fullmatch(name):
         raise RequestError(
             f"name={name!r:.100} must be 1 to 64 letters of A-Z, a-z, digits and . _ -, the first a letter or digit."
         )
 
 
-def _unknown(name: str) -> SupportSetNotFoundError:
+def unknown_set(name: str) -> SupportSetNotFoundError:
+    """To raise where there is no such set."""
     return SupportSetNotFoundError(
         f"there is no set {name!r:.100}: it was deleted, or unused for so long that others took its place, or never "
         "there. Send its supports again."
+    )
+
+
+def taken_name(name: str) -> SupportSetError:
+    """To raise where a new set would have the name of another."""
+    return SupportSetError(f"there is a set {name!r} already: add to it, forget it first, or choose another name.")
+
+
+def too_large_set(name: str, nbytes: int, most: int) -> RequestTooLargeError:
+    """To raise where a set alone is beyond the bound."""
+    return RequestTooLargeError(
+        f"set {name!r} would hold {nbytes:,} bytes, and all together may hold {most:,}: send fewer supports."
     )
