@@ -129,6 +129,10 @@ class BusyError(IirError, TimeoutError):
     """A server that has too much to do, or that took too long."""
 
 
+class ServingError(IirError, RuntimeError):
+    """Replicas that cannot be started, or a cluster that cannot be had."""
+
+
 class MissingDependencyError(IirError, ImportError):
     """An optional package that this feature needs is not installed."""
 

@@ -12,6 +12,7 @@ from iir_sdk.cli.demo import demo
 from iir_sdk.cli.evaluate import calibrate, evaluate
 from iir_sdk.cli.export import export
 from iir_sdk.cli.segment import segment
+from iir_sdk.cli.serve import serve
 from iir_sdk.cli.train import bank, pretrain, train
 from iir_sdk.cli.video import video
 from iir_sdk.cli.web import web
@@ -36,5 +37,20 @@ def main() -> None:
     """Few-shot segmentation: one picture with a mask, and every other picture gets that thing masked."""
 
 
-for _command in (segment, video, web, demo, data, weights, export, bank, train, calibrate, pretrain, evaluate, ablate):
+for _command in (
+    segment,
+    video,
+    web,
+    serve,
+    demo,
+    data,
+    weights,
+    export,
+    bank,
+    train,
+    calibrate,
+    pretrain,
+    evaluate,
+    ablate,
+):
     main.add_command(_command)

@@ -131,17 +131,17 @@ class TorchEngine(Engine):
         self, pictures: Sequence[NDArray[np.uint8]], tasks: Sequence[TaskGroup]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """See :class:`iir_sdk.engines.base.Engine`."""
-        return self._segmented_each(pictures, [tasks] * len(pictures))
+        return self._segmented_rows(pictures, [(range(len(pictures)), tasks)])
 
     @_inferring
     def segment_each(
         self, pictures: Sequence[NDArray[np.uint8]], tasks_of_each: Sequence[Sequence[TaskGroup]]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         """See :class:`iir_sdk.engines.base.Engine`; the backbone sees all pictures at once, whatever their tasks."""
-        return self._segmented_each(pictures, tasks_of_each)
+        return self._segmented_rows(pictures, [(rows, tasks_of_each[rows[0]]) for rows in rows_by_tasks(tasks_of_each)])
 
-    def _segmented_each(
-        self, pictures: Sequence[NDArray[np.uint8]], tasks_of_each: Sequence[Sequence[TaskGroup]]
+    def _segmented_rows(
+        self, pictures: Sequence[NDArray[np.uint8]], tasks_of_rows: Sequence[tuple[Sequence[int], Sequence[TaskGroup]]]
     ) -> tuple[list[Segmented], Mapping[str, float]]:
         clock = _LapClock(partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None)
         images = self._images(pictures)
@@ -149,8 +149,8 @@ class TorchEngine(Engine):
         taps = taps_of(self.network.backbone, images)
         clock.lap("backbone")
         segmented: dict[int, Segmented] = {}
-        for rows in rows_by_tasks(tasks_of_each):
-            segmented.update(zip(rows, self._decoded(_rows(taps, rows), tasks_of_each[rows[0]]), strict=True))
+        for rows, tasks in tasks_of_rows:
+            segmented.update(zip(rows, self._decoded(_rows(taps, rows), tasks), strict=True))
         clock.lap("decode")
         return [segmented[row] for row in range(len(pictures))], clock.laps
 

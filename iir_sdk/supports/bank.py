@@ -268,9 +268,9 @@ def read_labels(path: Path) -> FileLabels:
     try:
         tensors = json.loads(head)
         metadata = tensors.pop("__metadata__")
-        labels = ([str(record["label"]) for record in json.loads(metadata[kind])] for kind in _KINDS)
+        supports, others = (tuple(str(record["label"]) for record in json.loads(metadata[kind])) for kind in _KINDS)
         ends = (int(tensor["data_offsets"][1]) for tensor in tensors.values())
-        return FileLabels(*map(tuple, labels), nbytes=max(ends, default=0))
+        return FileLabels(supports, others, max(ends, default=0))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise SupportError(f"not a file of supports, or a damaged one ({error}); save them again.") from error
 

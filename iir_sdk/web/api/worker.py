@@ -42,6 +42,8 @@ class Worker:
         future.add_done_callback(self._finished)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
+        except BusyError:
+            raise  # a TimeoutError, too
         except asyncio.TimeoutError as error:
             raise BusyError(f"there was no answer within {self._seconds:g} seconds.") from error
 

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -21,6 +22,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from iir_sdk.errors import OutputError
 
 COOKIE = "iir_token"
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -207,3 +210,19 @@ def shown_address(door: Door, port: int) -> str:
     anywhere: Any = door.host in ("0.0.0.0", "::", "")
     name = "localhost" if anywhere else f"[{door.host}]" if ":" in door.host else door.host
     return f"http://{name}:{port}/" + (f"?token={door.token}" if door.token else "")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; an OutputError where the port cannot be had. 0 is a free one."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        # Before the address is said: who opens it at once waits, and is not refused.
+        listening.listen()
+    except OSError as error:
+        raise OutputError(
+            f"cannot listen on {host}:{port} ({error}); choose another --port, or 0 for a free one."
+        ) from error
+    return listening

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import threading
 import warnings
 import webbrowser
@@ -13,10 +12,10 @@ from contextlib import suppress
 import uvicorn
 from starlette.types import ASGIApp
 
-from iir_sdk.errors import IirWarning, OutputError
+from iir_sdk.errors import IirWarning
 from iir_sdk.web.project.desk import Desk
 from iir_sdk.web.server.app import create_app
-from iir_sdk.web.server.door import Door, is_loopback, shown_address
+from iir_sdk.web.server.door import Door, bound, is_loopback, shown_address
 
 _OPEN_AFTER = 0.5
 _WAIT_AT_END = 2
@@ -45,7 +44,7 @@ def serve(
     # Of single pictures: the page says what it needs to.
     warnings.simplefilter("ignore", IirWarning)
     door = Door(host, "" if is_loopback(host) else secrets.token_urlsafe(24))
-    listening = _bound(host, port)
+    listening = bound(host, port)
     address = shown_address(door, listening.getsockname()[1])
     say(f"{address}  (stop with Ctrl+C; all is kept in {desk.project.folder})")
     if opens:
@@ -63,18 +62,3 @@ def serve(
     # Told again after the server has stopped in order.
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(place)
-        # Before the address is said: who opens it at once waits, and is not refused.
-        listening.listen()
-    except OSError as error:
-        raise OutputError(
-            f"cannot listen on {host}:{port} ({error}); choose another --port, or 0 for a free one."
-        ) from error
-    return listening
