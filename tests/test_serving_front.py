@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from iir_sdk.cli.main import main
 from iir_sdk.errors import BusyError, ConfigError, MaskError, OutputError
 from iir_sdk.serving.settings import Replicas, Settings, marked
 from iir_sdk.web.api.limits import Limits
@@ -170,12 +174,28 @@ def test_the_end_comes_within_its_bound():
     assert server.force_exit
 
 
+def test_without_ray_the_command_says_how_to_have_it(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("iir_sdk.serving.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    told = CliRunner().invoke(main, ["serve"])
+    assert told.exit_code == 1 and "pip install 'iir-sdk[ray,web]'" in told.output
+    assert CliRunner().invoke(main, ["serve", "--help"]).exit_code == 0
+
+
+def test_on_a_cluster_sets_need_a_folder():
+    told = CliRunner().invoke(main, ["serve", "--address", "auto"])
+    assert told.exit_code == 1 and "--sets FOLDER" in told.output
+
+
+def test_who_takes_requests_loads_no_network():
+    code = "import sys, iir_sdk.serving.server; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_replicas_in_words():
     assert Replicas.of("3") == Replicas(3, 3) and Replicas.of("1-4") == Replicas(1, 4)
-    for wrong in ("0", "4-1", "many", "1-", "-1"):
-        if wrong == "1-":
-            assert Replicas.of(wrong) == Replicas(1, 1)
-            continue
+    for wrong in ("0", "4-1", "many", "-1"):
         with pytest.raises(ConfigError, match="1-4"):
             Replicas.of(wrong)
     with pytest.raises(ConfigError, match=r"0\.5"):
