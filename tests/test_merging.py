@@ -18,6 +18,7 @@ def state(seed: int, tokens: int, shots: int = 1) -> EncodedSupport:
     mass[0, rng.integers(0, shots, tokens), np.arange(tokens)] = rng.uniform(0.5, 4, tokens)
     side = (np.arange(tokens) < tokens // 3).astype(np.float16)[None]
     arrays = {name: np.full((1, shots), 0.5, np.float16) for name in NAMES} | {
+        "against": np.zeros((1, 1, 6), np.float16),
         "tokens_side": side,
         "tokens_mass": mass,
         "tokens_keys": rng.normal(size=(1, 2, tokens, 4)).astype(np.float16),

@@ -67,7 +67,7 @@ def test_what_cannot_be_written_to_is_an_error_of_ours(saved, small_segmenter, t
 
 def test_supports_of_the_format_before_are_refused(saved, small_segmenter):
     # Their thresholds and priors mean something else than this version's.
-    before = saved.replace(b"iir_sdk.supports/8", b"iir_sdk.supports/7")
+    before = saved.replace(b"iir_sdk.supports/9", b"iir_sdk.supports/8")
     assert before != saved
     with pytest.raises(SupportError, match="add the supports again from their pictures"):
         small_segmenter.load_supports(before)

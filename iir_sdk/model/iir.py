@@ -22,6 +22,7 @@ from iir_sdk.model.companions import companion_priors, prior_maps, similarity_pr
 from iir_sdk.model.config import ModelConfig
 from iir_sdk.model.decoder import Decoder, SupportBranch
 from iir_sdk.model.encodings import QueryFeatures, SupportState, by_task, for_queries
+from iir_sdk.model.look_alikes import presence_lost, without_look_alikes
 from iir_sdk.model.presence import prediction_evidence, score_logits
 from iir_sdk.model.prior import gram, query_prior, shot_weights, support_prior
 from iir_sdk.model.prototypes import area_average, dual_prototypes, grid_size, resize_mask, sides_prototypes
@@ -161,6 +162,7 @@ class IIR(nn.Module):
             pooled=sides_prototypes(taps.high if pooled_map is None else pooled_map, masks, known),
             gram_low=gram(taps.low)[:, None],
             fused=self.decoder.fused_prototypes(dual),
+            against=torch.zeros_like(dual_high.core)[:, None],
             tokens=_tokens(layout, taps.mid, high, branch),
         )
         return SupportEncoding(state.regroup(tasks, shots), branch.auxiliary)
@@ -254,11 +256,15 @@ class IIR(nn.Module):
         if query.base is not None:
             logits = self.decoder.merge(logits, query.base.expand(logits.shape[0], -1, -1, -1))  # type: ignore[operator]
 
+        if self.training:
+            return Prediction(logits, prior, weights, None, auxiliary)
+
         # Ours: does the query show the object at all, and how much of the mask is of it?
         head, scores = self.decoder.scores, None
-        if head is not None and not self.training:
-            scores = score_logits(self.evidence(query, state, weights, logits), head)
-        return Prediction(logits, prior, weights, scores, auxiliary)
+        if head is not None:
+            presence, confidence = score_logits(self.evidence(query, state, weights, logits), head).unbind(1)
+            scores = torch.stack([presence + presence_lost(logits, query.high, state), confidence], 1)
+        return Prediction(without_look_alikes(logits, query.high, state), prior, weights, scores, auxiliary)
 
     def evidence(self, query: QueryFeatures, state: SupportState, weights: Tensor, logits: Tensor) -> Tensor:
         """What speaks for a prediction, ``(B, 10)``: :func:`~iir_sdk.model.presence.prediction_evidence`."""

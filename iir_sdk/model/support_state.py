@@ -97,6 +97,8 @@ class SupportRecord(Generic[Array]):
         pooled: prototypes of the map that the classifier pools, with Grad-CAM of ``high``.
         gram_low: ``(B, K, C_low, C_low)`` Gram matrix that weighs the shots.
         fused: ``(B, K, d)`` each, what prototypes in the decoder's features add to the query's fusion.
+        against: ``(B, M, C_high)``, what in each of ``M`` counterexamples looks most like the object: unit vectors, or
+            0 for none.
         tokens: what cross attention and dense priors read.
     """
 
@@ -110,6 +112,7 @@ class SupportRecord(Generic[Array]):
     pooled: Prototypes[Array]
     gram_low: Array
     fused: DualPrototypes[Array]
+    against: Array
     tokens: Tokens[Array]
 
     @property
@@ -127,9 +130,9 @@ class SupportRecord(Generic[Array]):
         """Bytes of all arrays."""
         return sum(int(array.nbytes) for array in self.arrays().values())
 
-    def with_tokens(self: Record, tokens: Tokens[Array]) -> Record:
-        """The same with other tokens."""
-        return replace(self, tokens=tokens)
+    def with_tokens(self: Record, tokens: Tokens[Array], against: Array | None = None) -> Record:
+        """The same with other tokens, and with other ``against`` where that is given."""
+        return replace(self, tokens=tokens, against=self.against if against is None else against)
 
     def arrays(self) -> dict[str, Array]:
         """All arrays by the names that files and graphs have them under, as ``tokens_keys``."""

@@ -21,7 +21,7 @@ from iir_sdk.model.support_state import TOKEN_AXES, Tokens
 from iir_sdk.supports.encoded import EncodedSupport
 from iir_sdk.supports.pictures import PackedMask
 
-FORMAT = "iir_sdk.supports/8"
+FORMAT = "iir_sdk.supports/9"
 _KINDS = ("supports", "counterexamples")
 _LARGEST_HEAD = 100_000_000
 """Bytes, as safetensors has it."""

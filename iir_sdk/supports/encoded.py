@@ -16,6 +16,8 @@ Numbers: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.int64]
 
+_ALIKE_TEMPERATURE = 0.05
+
 
 class EncodedSupport(SupportRecord[Numbers]):
     """One task with ``K`` shots and ``T`` tokens, or several tasks, with floats in float16."""
@@ -38,17 +40,21 @@ class EncodedSupport(SupportRecord[Numbers]):
     def beside(self, counterexamples: Sequence[Tokens[Numbers]]) -> EncodedSupport:
         """One task with the tokens of pictures that do not show the object: background, whatever the shots weigh.
 
-        However many they are, together they count as one picture does, since they are the mean of theirs.
+        However many they are, together they count as one picture does, since they are the mean of theirs. What in each
+        looks most like the object is kept as ``against``.
         """
-        if not counterexamples:
+        telling = [tokens for tokens in counterexamples if tokens.count]
+        if not telling:
             return self
+        against = np.stack([most_alike(tokens, self.high.foreground[0]) for tokens in telling])
         lists = [self.tokens]
-        for tokens in counterexamples:
-            share = tokens.mass.astype(np.float32) / len(counterexamples)
+        for tokens in telling:
+            share = tokens.mass.astype(np.float32) / len(telling)
             lists.append(replace(tokens, mass=np.repeat(share, self.shots, 1).astype(np.float16)))
         # All at once: one after the other would copy what is joined already for each further one.
         parts = zip(*(tokens.parts() for tokens in lists), strict=True)
-        return self.with_tokens(Tokens(*(np.concatenate([array for _, array in part], part[0][0]) for part in parts)))
+        joined = Tokens(*(np.concatenate([array for _, array in part], part[0][0]) for part in parts))
+        return self.with_tokens(joined, against.astype(np.float16)[None])
 
     def within(self, budget: int) -> EncodedSupport:
         """One task with at most ``budget`` tokens: similar ones of the same side are merged into their mean."""
@@ -69,6 +75,17 @@ class EncodedSupport(SupportRecord[Numbers]):
         total = merge_sum(tokens.mass[..., None], assigned)[..., 0]
         merged = replace(means, mass=total, mid=unit(means.mid), high=unit(means.high))
         return self.with_tokens(merged.along(lambda array, _: array.astype(np.float16)))
+
+
+def most_alike(tokens: Tokens[Numbers], objects: Numbers) -> Floats:
+    """What in a counterexample looks most like the object: a unit vector ``(C_high,)``.
+
+    The mean of its tokens, each by its mass and a softmax of its cosine with the mean of ``objects (K, C_high)``.
+    """
+    high, mass = tokens.high[0].astype(np.float32), tokens.mass[0, 0].astype(np.float32)
+    cosines = high @ unit(objects.astype(np.float32).mean(0))
+    shares = mass * np.exp((cosines - cosines.max()) / _ALIKE_TEMPERATURE)
+    return unit(shares @ high)
 
 
 def with_mass(tokens: Tokens[Numbers]) -> Tokens[Numbers]:
@@ -116,16 +133,23 @@ def _block_diagonal(masses: Sequence[Numbers]) -> Numbers:
 
 
 def join_tasks(states: Sequence[EncodedSupport]) -> EncodedSupport:
-    """Several tasks with equally many shots; where one has fewer tokens, the missing ones have no mass."""
+    """Several tasks with equally many shots; missing tokens have no mass, missing counterexamples no length."""
     if len(states) == 1:
         return states[0]
-    longest = max(state.tokens.count for state in states)
+    longest, most = (
+        max(counts) for counts in zip(*((s.tokens.count, s.against.shape[1]) for s in states), strict=True)
+    )
 
     def filled_up(array: Numbers, axis: int) -> Numbers:
         missing = longest - array.shape[axis]
         return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
 
-    parts = [state.with_tokens(state.tokens.along(filled_up)).arrays() for state in states]
+    def like_the_others(state: EncodedSupport) -> EncodedSupport:
+        missing = most - state.against.shape[1]
+        against = np.pad(state.against, [(0, 0), (0, missing), (0, 0)])
+        return state.with_tokens(state.tokens.along(filled_up), against)
+
+    parts = [like_the_others(state).arrays() for state in states]
     return EncodedSupport.from_arrays({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 

@@ -220,7 +220,7 @@ def _dynamic(name: str) -> dict[int, str]:
     if name in TOKEN_AXES:
         shots = {1: "shots"} if name.endswith("_mass") else {}
         return {0: "tasks", **shots, TOKEN_AXES[name]: "tokens"}
-    return {0: "tasks", 1: "shots"}
+    return {0: "tasks", 1: "counterexamples" if name == "against" else "shots"}
 
 
 def _example(state: SupportState) -> list[Tensor]:

@@ -19,7 +19,7 @@ from iir_sdk.files import is_file, write_text_atomically
 from iir_sdk.weights.entry import EXPORT_RECORD, WeightsEntry
 from iir_sdk.weights.manifest import read_json
 
-FORMAT = "iir_sdk.onnx/12"
+FORMAT = "iir_sdk.onnx/13"
 ENCODER = "support_encoder.onnx"
 COUNTEREXAMPLE_ENCODER = "counterexample_encoder.onnx"
 PREDICTOR = "query_predictor.onnx"
