@@ -15,7 +15,6 @@ from PIL import Image
 from torch.nn import functional as F
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.episodes import Episode, read_episodes, sample_episodes, write_episodes
 from iir_sdk.data.folder import read_picture_set, read_picture_sets
 from iir_sdk.engines.pytorch import TorchEngine
@@ -191,20 +190,6 @@ def test_a_list_of_other_episodes_is_refused(small_checkpoint, picture_folder, t
     assert "not of coco" in output_of(*base, "--data", picture_folder / "coco", "--fold", 0, code=1)
     assert "shots, not 2" in output_of(*base, "--data", picture_folder / "coco", "--shots", 2, code=1)
     assert "not coins" in output_of(*base, "--data", picture_folder / "coins", code=1)
-
-
-def test_what_was_used_last_is_kept_up_to_a_size():
-    cache: BoundedCache[str, bytes] = BoundedCache(10, len)
-    made = []
-
-    def value(key: str, size: int) -> bytes:
-        return cache.get(key, lambda: made.append(key) or bytes(size))
-
-    for key in ("a", "b", "a", "c", "a", "b"):
-        value(key, 4)
-    assert made == ["a", "b", "c", "b"]
-    assert value("large", 99) == bytes(99)
-    assert cache.nbytes == 99
 
 
 def test_the_command_reads_benchmarks(small_checkpoint, tmp_path):

@@ -17,7 +17,7 @@ from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import LabelStudioError, RequestError
 from iir_sdk.formats.brush import decode_brush, encode_brush
 from iir_sdk.web.label_studio.app import label_studio_app
-from iir_sdk.web.label_studio.backend import Backend
+from iir_sdk.web.label_studio.backend import PER_LABEL, Backend
 from iir_sdk.web.label_studio.config import read_config
 from iir_sdk.web.label_studio.connection import LabelStudio
 from iir_sdk.web.label_studio.regions import drawn_in
@@ -39,6 +39,7 @@ class Studio:
         self.tasks: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
         self.refreshed = 0
+        self.pictures = 0
         self.app = FastAPI()
         self.app.add_api_route("/api/projects/{number}/export", self.export)
         self.app.add_api_route("/api/token/refresh", self.refresh, methods=["POST"])
@@ -58,6 +59,7 @@ class Studio:
 
     def data(self, path: str, request: Request) -> Response:
         assert request.headers.get("authorization")
+        self.pictures += 1
         name = request.query_params.get("d") or path
         kind = name.rpartition("/")[2].partition(".")[0]
         if kind not in JOBS:
@@ -90,6 +92,12 @@ def asked_for(*pictures: str, config: str = BRUSH) -> dict[str, Any]:
     tasks = [{"id": i, "data": {"picture": p}, "project": 7, "annotations": []} for i, p in enumerate(pictures)]
     params = {"login": None, "password": None, "context": None}
     return {"tasks": tasks, "project": "7.1764200000", "label_config": config, "params": params}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Annotations are read before a setup is answered, however busy the machine is."""
+    monkeypatch.setattr("iir_sdk.web.label_studio.backend._SETUP_SECONDS", 100.0)
 
 
 @pytest.fixture
@@ -229,7 +237,7 @@ def test_rectangles_teach_and_interfaces_without_masks_are_refused():
     )
     value = {"x": 10, "y": 20, "width": 90.0001, "height": 40, "rotation": 0, "rectanglelabels": ["coin"]}
     drawn = drawn_in([region("rectanglelabels", value, (50, 200), "r")], config, (50, 200))
-    assert drawn.boxes == {"coin": (20, 10, 200, 30)}
+    assert drawn.boxes == {"coin": [(20, 10, 200, 30)]}
     for text in (
         "<View",
         "<View><Image name='i' value='$x'/></View>",
@@ -244,3 +252,70 @@ def test_what_is_said_without_an_answer_is_accepted(studio, tiny_segmenter):
     assert client.post("/webhook", json={"action": "ANNOTATION_CREATED", "project": {"id": 7}}).status_code == 200
     assert client.post("/train", json={}).status_code == 200
     assert client.post("/setup", json={"project": "7"}).status_code == 422
+
+
+def box_region(mask: np.ndarray) -> dict[str, Any]:
+    """A rectangle around a mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = 100 * columns[0] / mask.shape[1], 100 * rows[0] / mask.shape[0]
+    width, height = 100 * np.ptp(columns) / mask.shape[1], 100 * np.ptp(rows) / mask.shape[0]
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": ["coin"]}
+    return region("rectanglelabels", value, mask.shape, "box")
+
+
+BOXES = BRUSH.replace(
+    "</View>", '<RectangleLabels name="box" toName="image"><Label value="coin"/></RectangleLabels></View>'
+)
+
+
+def test_every_box_of_a_label_counts(studio, tiny_segmenter):
+    """A picture with two boxes of a label taught nothing."""
+    server, address = studio
+    halves = [TRUTH.copy(), TRUTH.copy()]
+    halves[0][:, TRUTH.shape[1] // 2 :] = False
+    halves[1][:, : TRUTH.shape[1] // 2] = False
+    server.annotate(1, "/data/upload/coins.jpg", [box_region(half) for half in halves])
+    backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
+    backend.setup("7.1", BOXES)
+    (support,) = backend._projects["7.1"].segmenter.supports
+    assert all((support.mask & half).any() for half in halves)
+
+
+def test_a_rare_label_does_not_fetch_every_picture(studio, tiny_segmenter):
+    server, address = studio
+    for i in range(40):
+        server.annotate(i, f"/data/upload/{i}/coins.jpg", [brushed(TRUTH, "coin")], f"2026-02-{i + 10}")
+    server.annotate(99, "/data/upload/99/flag.jpg", [brushed(flag_mask(), "flag")], "2026-01-01")
+    for i in range(40, 80):
+        server.annotate(i, f"/data/upload/{i}/gone.jpg", [brushed(flag_mask(), "flag")], f"2026-03-{i}")
+    backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
+    backend.setup("7.1", BRUSH)
+    backend._reading["7.1"].result()
+    supports = backend._projects["7.1"].segmenter.supports
+    assert len(supports.of_label("coin")) == PER_LABEL
+    assert server.pictures <= 3 * PER_LABEL
+
+
+def test_projects_that_are_forgotten_hold_no_supports(studio, tiny_segmenter):
+    server, address = studio
+    server.annotate(1, "/data/upload/coins.jpg", [brushed(TRUTH, "coin")])
+    backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
+    for number in range(34):
+        backend.setup(f"{number}.1", BRUSH)
+        backend._reading[f"{number}.1"].result()
+    assert len(backend._projects) == len(backend._reading) == 32 and "0.1" not in backend._reading
+    assert backend.predict("0.1", BRUSH, asked_for("/data/coins.query.jpg")["tasks"])[0]["result"] is not None
+
+
+def test_polygons_hold_the_centres_of_pixels():
+    """Corners were rounded to whole pixels."""
+    config, size = read_config(POLYGON), (40, 60)
+    points = [[10.6, 12.1], [71.3, 33.9], [44.4, 88.2]]
+    result = region("polygonlabels", {"points": points, "polygonlabels": ["coin"]}, size)
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    corners = np.array(points) * (size[1] / 100, size[0] / 100)
+    sides = [
+        (bx - ax) * (y - ay) - (by - ay) * (x - ax)
+        for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0), strict=True)
+    ]
+    assert (drawn_in([result], config, size).masks["coin"] == (np.array(sides) > 0).all(0)).all()

@@ -7,7 +7,7 @@ import pytest
 
 from iir_sdk import FewShotSegmenter, segment_large
 from iir_sdk.errors import ConfigError, ImageError, OutputError, PictureNotFoundError
-from iir_sdk.formats.raster import opened_raster
+from iir_sdk.formats.raster import Raster, opened_raster, pixels_of
 from iir_sdk.pictures.load import load_picture
 from tests.lowest_iou import LOWEST_IOU
 from tests.test_tiled_pictures import COINS, JOBS, iou, segmenter
@@ -117,3 +117,10 @@ def test_tiles_too_small_for_a_picture_are_refused_and_the_cure_works(segmenter,
     with pytest.raises(ConfigError, match="pass tile=256 or more"):
         segmenter.predict(PIXELS, tile=200)
     assert segmenter.predict(PIXELS, tile=256).mask.any()
+
+
+def test_to_count_its_pixels_a_file_is_not_read(tmp_path, monkeypatch):
+    """Of more than 8 bits all of it was, for its stretch."""
+    source = written(tmp_path / "deep.tif", PIXELS.astype(np.uint16) * 40, photometric="RGB")
+    monkeypatch.setattr(Raster, "_read", lambda *_, **__: pytest.fail("pixels were read"))
+    assert pixels_of(source) == PIXELS.shape[0] * PIXELS.shape[1]

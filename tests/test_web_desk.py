@@ -17,7 +17,6 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.errors import IirError, MaskError, PictureNotFoundError, ProjectError
 from iir_sdk.web.project import actions
 from iir_sdk.web.project.desk import Desk
-from iir_sdk.web.project.memory import Memory
 from iir_sdk.web.project.opening import opened_desk
 from iir_sdk.web.project.worker import Worker
 from tests.conftest import draw_scene
@@ -170,15 +169,3 @@ def test_the_worker_does_what_is_submitted_before_its_own_steps_and_survives_err
     assert order[:3] == ["step", "a", "b"] and set(order[3:]) == {"step"}
     with pytest.raises(RuntimeError):
         worker.submit(lambda: None)
-
-
-def test_memory_is_bounded_and_a_sweep_does_not_push_out_what_is_used():
-    memory: Memory[int, bytes] = Memory(10, len)
-    for i in range(4):
-        memory.put(i, b"xxx", only_if_room=True)
-    assert [i in memory for i in range(4)] == [True, True, True, False] and memory.full
-    assert memory.get(0) == b"xxx"
-    memory.put(9, b"xxxx")
-    assert 0 in memory and 1 not in memory and memory.nbytes == 10
-    memory.put(9, b"x" * 11)
-    assert 9 not in memory and memory.nbytes <= 10

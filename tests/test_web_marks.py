@@ -109,3 +109,31 @@ def test_a_stroke_elsewhere_takes_no_pixel_back_from_another_label():
     elsewhere = Stroke(3, "a", 1, "object", ((0.75, 0.5),), 0.1)
     corrected = held_to(np.zeros((20, 40), np.uint8), by_label([first, over, elsewhere]), never)
     assert corrected[10, 10] == 2 and corrected[10, 30] == 1
+
+
+def boxed(number: int, *box: float) -> Stroke:
+    return Stroke(number, "a", 1, "box", box=box)
+
+
+def test_boxes_in_a_row_are_of_several_things_and_a_mask_begins_anew():
+    """A second box replaced the first one's thing."""
+
+    def inside(stroke: Stroke, size: tuple[int, int]) -> np.ndarray:
+        return np.zeros(size, np.uint8) if stroke.mask else (outside_box(stroke, size) == UNKNOWN).astype(np.uint8)
+
+    size = (10, 20)
+    one, other = boxed(1, 0, 0, 0.2, 0.5), boxed(4, 0.5, 0, 0.9, 0.5)
+    both = marks_of([one, other], size, inside)
+    assert (both == np.maximum(inside(one, size), inside(other, size))).all()
+    # What was painted in between stays, but not in the new thing, and is taken back to both.
+    away = Stroke(2, "a", 1, "background", ((0.1, 0.2),), 0.03)
+    there = Stroke(3, "a", 1, "background", ((0.7, 0.2),), 0.03)
+    marks = marks_of([one, away, there, other], size, inside)
+    assert marks[2, 2] == 0 and marks[2, 14] == 1
+    rubbed = Stroke(5, "a", 1, "erase", ((0.1, 0.2),), 0.1)
+    assert (marks_of([one, away, there, other, rubbed], size, inside) == both).all()
+    # By themselves they say what is outside of all of them.
+    held = marks_of([one, other], size, outside_box)
+    assert ((held == UNKNOWN) == (both == 1)).all() and (held[both == 0] == 0).all()
+    mask = Stroke(6, "a", 1, "mask", mask="m.png")
+    assert (marks_of([one, mask, other], size, inside) == inside(other, size)).all()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iir_sdk.data.bounded_cache import BoundedCache
+from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.engines.base import TaskGroup
@@ -107,7 +107,7 @@ class Evaluator:
             mask = self.pictures.mask(name, key)
             return self.segmenter.engine.encode(self.pictures.picture(key), mask == 1, mask != IGNORE)
 
-        return self._supports.get((name, key), encode)
+        return self._supports.computed((name, key), encode)
 
     def query(self, key: str) -> Query:
         """A query's features and size."""
@@ -116,7 +116,7 @@ class Evaluator:
             pixels = self.pictures.picture(key)
             return Query(self.segmenter.torch_engine.read(pixels), (pixels.shape[0], pixels.shape[1]))
 
-        return self._queries.get(key, look)
+        return self._queries.computed(key, look)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,6 @@ class Raster:
         self._palette = _palette(file) if interpreted[0] == "palette" else None
         if np.dtype(file.dtypes[0]).kind not in "uif":
             raise ImageError(f"{what} holds {file.dtypes[0]}; expected whole numbers or floats.")
-        self._stretch: Stretch | None = None
-        if file.dtypes[0] != "uint8":
-            self._stretch = Stretch.of(self._numbers(out_side=_OVERVIEW_SIDE), file.nodata)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,6 +76,13 @@ class Raster:
     @cached_property
     def _overview(self) -> NDArray[np.uint8]:
         return self._rgb(out_side=_OVERVIEW_SIDE)
+
+    @cached_property
+    def _stretch(self) -> Stretch | None:
+        """Made of a look at all of the file, once pixels are read: who asks for its size alone need not wait."""
+        if self.file.dtypes[0] == "uint8":
+            return None
+        return Stretch.of(self._numbers(out_side=_OVERVIEW_SIDE), self.file.nodata)
 
     @property
     def place(self) -> Place:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.data.benchmarks.stored_files import stored_pixels
-from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.data.exclusion import among, cutouts_among
 from iir_sdk.data.folder import PictureSet
@@ -180,7 +180,7 @@ class ViewMaker:
         return hashlib.sha256("\n".join(sorted(sizes)).encode()).hexdigest()
 
     def _read(self, set_name: str, stem: str) -> _Decoded:
-        return self._decoded.get((set_name, stem), lambda: self._decode(set_name, stem))
+        return self._decoded.computed((set_name, stem), lambda: self._decode(set_name, stem))
 
     def _decode(self, set_name: str, stem: str) -> _Decoded:
         pictures = self.sets[set_name]

@@ -15,19 +15,26 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from iir_sdk.errors import IirError, LabelStudioError, RequestError
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_sdk.engines.box import mask_in_box
+from iir_sdk.errors import BusyError, IirError, LabelStudioError, RequestError
+from iir_sdk.pictures.box import Box, load_box
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.process import collecting_warnings
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.web.api.limits import Limits, check_pixels
 from iir_sdk.web.label_studio.config import LabelConfig, read_config
 from iir_sdk.web.label_studio.connection import LabelStudio
-from iir_sdk.web.label_studio.regions import drawn_in, prediction_of
+from iir_sdk.web.label_studio.regions import drawn_in, labels_in, prediction_of
 
 _LOG = logging.getLogger(__name__)
 
 PER_LABEL = 8
 """Most annotated pictures that a label is learnt from: the latest."""
+_MOST_TRIED = 2 * PER_LABEL
+"""Annotated pictures that are fetched for a label, those that cannot be used among them."""
 _ABSENT_BELOW = 0.5
 """Tasks may well not show a label: below this score it gets no region."""
 _SETUP_SECONDS = 2.0
@@ -35,6 +42,7 @@ _SETUP_SECONDS = 2.0
 _PREDICT_SECONDS = 80.0
 """For tasks at ``/predict``, which it waits for for 100: those left over it asks for again."""
 _PROJECTS = 32
+"""Kept at once, with the supports of each; of others the annotations are read again."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +164,21 @@ class Backend:
             reading = self._reading.get(uid)
             if reading is None or reading.done():
                 before = self._projects.get(uid)
-                if before is None and len(self._projects) >= _PROJECTS:
-                    self._projects.pop(next(iter(self._projects)))
+                if before is None:
+                    self._make_room()
                 segmenter, read = (self._given, "") if before is None else (before.segmenter, before.read)
                 self._projects[uid] = Project(config, segmenter, read)
                 reading = self._reading[uid] = self._reader.submit(self._renewed, uid, number, config)
             return reading
+
+    def _make_room(self) -> None:
+        """Forget the project that came first of those that nobody waits for, and what was read of it."""
+        if len(self._projects) < _PROJECTS:
+            return
+        idle = next((uid for uid in self._projects if self._reading[uid].done()), None)
+        if idle is None:
+            raise BusyError(f"the annotations of {_PROJECTS} projects are being read; ask again in a minute.")
+        del self._projects[idle], self._reading[idle]
 
     def _renewed(self, uid: str, number: str, config: LabelConfig) -> Project:
         project = self._projects[uid]
@@ -182,13 +199,21 @@ class Backend:
 
     def _taught(self, annotated: Iterable[tuple[Any, Any]], config: LabelConfig) -> FewShotSegmenter:
         segmenter = copy.copy(self._given)
-        counts: Counter[str] = Counter()
-        wanted = [label for control in config.controls for label in control.labels]
+        taught: Counter[str] = Counter()
+        tried: Counter[str] = Counter()
+        wanted = {label for control in config.controls for label in control.labels}
         for task, annotation in annotated:
-            if all(counts[label] >= PER_LABEL for label in wanted):
-                break
+            # Of a label that is rare, not every picture is to be fetched in search of it.
+            labels = {
+                label
+                for label in wanted & labels_in(annotation["result"], config)
+                if taught[label] < PER_LABEL and tried[label] < _MOST_TRIED
+            }
+            if not labels:
+                continue
+            tried.update(labels)
             try:
-                self._teach(segmenter, counts, task, annotation["result"], config)
+                taught.update(self._teach(segmenter, labels, task, annotation["result"], config))
             except IirError as error:
                 # Others teach all the same.
                 _LOG.warning("the annotation of task %s is not used: %s", task.get("id"), error)
@@ -197,24 +222,30 @@ class Backend:
     def _teach(
         self,
         segmenter: FewShotSegmenter,
-        counts: Counter[str],
+        labels: set[str],
         task: Mapping[str, Any],
         results: Sequence[Mapping[str, Any]],
         config: LabelConfig,
-    ) -> None:
+    ) -> Iterable[str]:
+        """Add an annotation's supports of some labels; those that it shows."""
         picture = self._picture(task, config.key)
         drawn = drawn_in(results, config, picture.size)
         with collecting_warnings() as warnings:
-            for label, mask in drawn.masks.items():
-                if counts[label] < PER_LABEL:
-                    segmenter.add_support(picture.pixels, mask, label, exif="shown", keep_picture=False)
-                    counts[label] += 1
-            for label, box in drawn.boxes.items():
-                if counts[label] < PER_LABEL:
-                    segmenter.add_support(picture.pixels, label=label, box=box, exif="shown", keep_picture=False)
-                    counts[label] += 1
+            masks = {label: drawn.masks[label] for label in labels & drawn.masks.keys()}
+            for label in labels & drawn.boxes.keys():
+                masks[label] = self._inside(picture, drawn.boxes[label])
+            for label, mask in masks.items():
+                segmenter.add_support(picture.pixels, mask, label, exif="shown", keep_picture=False)
         for warning in warnings:
             _LOG.info("task %s: %s", task.get("id"), warning)
+        return masks.keys()
+
+    def _inside(self, picture: Picture, boxes: Sequence[Box]) -> NDArray[np.bool_]:
+        """The things in some boxes of one label, ``(H, W)``."""
+        inside = np.zeros(picture.size, np.bool_)
+        for box in boxes:
+            inside |= mask_in_box(self._given.engine, picture.pixels, load_box(box, picture, exif="shown"))
+        return inside
 
 
 def _annotated(tasks: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:

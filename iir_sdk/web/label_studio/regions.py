@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from iir_sdk.errors import DatasetError, LabelStudioError
 from iir_sdk.formats.brush import decode_brush, encode_brush
+from iir_sdk.formats.polygons import rasterised
 from iir_sdk.pictures.box import Box
 from iir_sdk.results.segmentation import Segmentation
 from iir_sdk.web.label_studio.config import Control, LabelConfig
@@ -29,11 +29,22 @@ class Drawn:
 
     Attributes:
         masks: bool ``(H, W)`` by label.
-        boxes: of labels that have one rectangle and no mask.
+        boxes: of labels that have rectangles and no mask.
     """
 
     masks: Mapping[str, NDArray[np.bool_]]
-    boxes: Mapping[str, Box]
+    boxes: Mapping[str, Sequence[Box]]
+
+
+def labels_in(results: Sequence[Mapping[str, Any]], config: LabelConfig) -> set[str]:
+    """Which labels an annotation's results draw, as they say themselves: no picture is needed to tell."""
+    kinds = {control.name: control.kind for control in config.controls}
+    return {
+        str(label)
+        for result in results
+        if (kind := kinds.get(str(result.get("from_name")))) is not None and isinstance(result.get("value"), Mapping)
+        for label in result["value"].get(kind) or ()
+    }
 
 
 def drawn_in(results: Sequence[Mapping[str, Any]], config: LabelConfig, size: Size) -> Drawn:
@@ -58,8 +69,7 @@ def drawn_in(results: Sequence[Mapping[str, Any]], config: LabelConfig, size: Si
                     masks[label] = masks.get(label, np.zeros(size, np.bool_)) | _mask(result["value"], kind, size)
         except (KeyError, TypeError, ValueError) as error:
             raise LabelStudioError(f"a region {kind!r} cannot be read: {error!r}.") from error
-    single = {label: each[0] for label, each in boxes.items() if len(each) == 1 and label not in masks}
-    return Drawn(masks, single)
+    return Drawn(masks, {label: each for label, each in boxes.items() if label not in masks})
 
 
 def _check_size(result: Mapping[str, Any], size: Size) -> None:
@@ -73,11 +83,8 @@ def _check_size(result: Mapping[str, Any], size: Size) -> None:
 def _mask(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.bool_]:
     if kind == "brushlabels":
         return decode_brush(value["rle"], size)
-    image = Image.new("1", (size[1], size[0]))
-    points = [(x * size[1] / 100, y * size[0] / 100) for x, y in value["points"]]
-    # Through the centres of pixels, which lie at halves.
-    ImageDraw.Draw(image).polygon([(x - 0.5, y - 0.5) for x, y in points], fill=1)
-    return np.array(image)
+    points = np.array(value["points"], np.float64).reshape(-1, 2) * (size[1] / 100, size[0] / 100)
+    return rasterised([[points]], size)
 
 
 def _box(value: Mapping[str, Any], size: Size) -> Box:

@@ -24,6 +24,7 @@ _FILE = "project.json"
 _FORMAT, _VERSION = "iir_sdk.project", 1
 MOST_UNDONE = 100
 """Actions that can be taken back."""
+_ACCEPTED_AGAIN = "reset the picture, and accept it again."
 
 
 @dataclass
@@ -125,16 +126,13 @@ class ProjectFolder:
             write_atomically(self.masks / name, lambda beside: beside.write_bytes(content.getvalue()))
         return name
 
-    def read_mask(self, name: str) -> NDArray[np.uint8]:
-        """The numbers ``(H, W)`` that :meth:`write_mask` kept; a ProjectError where they are gone."""
+    def read_mask(self, name: str, cure: str = _ACCEPTED_AGAIN) -> NDArray[np.uint8]:
+        """The numbers ``(H, W)`` that :meth:`write_mask` kept; a ProjectError with ``cure`` where they are gone."""
         try:
             with Image.open(self.masks / name) as image:
                 return np.array(image, np.uint8)
         except (OSError, ValueError, SyntaxError) as error:
-            raise ProjectError(
-                f"mask {name!r} of {str(self.folder)!r} cannot be read ({error}): reset the picture, and accept it "
-                "again."
-            ) from error
+            raise ProjectError(f"mask {name!r} of {str(self.folder)!r} cannot be read ({error}): {cure}") from error
 
     def write_upload(self, content: bytes, name: str) -> str:
         """Keep a picture's file in a folder of its own, whose name and its are returned; ``name`` is a checked one."""

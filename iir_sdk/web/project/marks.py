@@ -19,7 +19,8 @@ MaskOf = Callable[[Stroke, "tuple[int, int]"], NDArray[np.uint8]]
 def marks_of(strokes: Sequence[Stroke], size: tuple[int, int], mask_of: MaskOf) -> NDArray[np.uint8]:
     """What strokes of one label say at ``size`` (height, width): 0 background, 1 the object, 255 unknown.
 
-    Later ones paint over earlier ones; erasing brings back what the last box, mask or guess said, or else unknown.
+    Later ones paint over earlier ones, but boxes in a row are one each of several things; erasing brings back what the
+    last boxes, mask or guess said, or else unknown.
     """
     return marks_and_strokes(strokes, size, mask_of)[0]
 
@@ -29,19 +30,28 @@ def marks_and_strokes(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """As :func:`marks_of`, and ``(H, W)`` the id of the stroke that said it last of each pixel."""
     marks, by = np.full(size, UNKNOWN, np.uint8), np.zeros(size, np.int64)
-    below, below_by = marks.copy(), 0
+    below, below_by, boxed = marks.copy(), by.copy(), False
     for stroke in strokes:
-        if stroke.kind in ("box", "mask", "guess", "not_here"):
-            below = np.zeros(size, np.uint8) if stroke.kind == "not_here" else mask_of(stroke, size)
-            below_by = stroke.id
-            marks = below.copy()
-            by[:] = below_by
-        else:
-            rows, columns, painted = painted_pixels(stroke, size)
+        if stroke.kind in ("object", "background", "erase"):
+            rows, columns, touched = painted_pixels(stroke, size)
             erased = stroke.kind == "erase"
-            marks[rows, columns][painted] = below[rows, columns][painted] if erased else stroke.kind == "object"
-            by[rows, columns][painted] = below_by if erased else stroke.id
+            marks[rows, columns][touched] = below[rows, columns][touched] if erased else stroke.kind == "object"
+            by[rows, columns][touched] = below_by[rows, columns][touched] if erased else stroke.id
+            continue
+        said = np.zeros(size, np.uint8) if stroke.kind == "not_here" else mask_of(stroke, size)
+        # Several things have a box each; what was painted since the first one stays, but in the next one's thing.
+        joining = boxed and stroke.kind == "box"
+        painted = (by != below_by) & (said != 1) & joining
+        said = _either(below, said) if joining else said
+        below_by = np.where((said == below) & joining, below_by, stroke.id)
+        below, boxed = said, stroke.kind == "box"
+        marks, by = np.where(painted, marks, below), np.where(painted, by, below_by)
     return marks, by
+
+
+def _either(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of two maps of things ``(H, W)``: 1 where either has one, 0 where neither has, unknown elsewhere."""
+    return np.where((one == 1) | (other == 1), np.uint8(1), np.maximum(one, other))
 
 
 def painted_pixels(stroke: Stroke, size: tuple[int, int]) -> tuple[slice, slice, NDArray[np.bool_]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.errors import ImageError, PictureNotFoundError
 from iir_sdk.files import is_file, write_atomically
 from iir_sdk.pictures.arrays import check_size
@@ -23,7 +24,6 @@ from iir_sdk.pictures.source import opened, too_large_cure
 from iir_sdk.segmenting.journal import Stamp
 from iir_sdk.segmenting.queries import SUFFIXES, Place, named_queries
 from iir_sdk.web.project.file import ProjectFolder
-from iir_sdk.web.project.memory import Memory
 
 THUMBNAIL_SIDE, GUESS_SIDE, SHOWN_SIDE = 256, 512, 2048
 _THUMBNAILS, _SHOWN = 64 << 20, 96 << 20
@@ -67,9 +67,9 @@ class Shelf:
         self.name = project.folder.stem if folder is None else folder.name
         self.files: dict[str, PictureFile] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._thumbnails: Memory[str, bytes] = Memory(_THUMBNAILS, len)
-        self._shown: Memory[str, NDArray[np.uint8]] = Memory(_SHOWN, lambda pixels: int(pixels.nbytes))
-        self._jpegs: Memory[str, bytes] = Memory(_THUMBNAILS, len)
+        self._thumbnails: BoundedCache[str, bytes] = BoundedCache(_THUMBNAILS, len)
+        self._shown: BoundedCache[str, NDArray[np.uint8]] = BoundedCache(_SHOWN, lambda pixels: int(pixels.nbytes))
+        self._jpegs: BoundedCache[str, bytes] = BoundedCache(_THUMBNAILS, len)
         if folder is not None:
             for key, query in zip(places, named_queries(places, {}), strict=True):
                 name = Path(key).relative_to(folder).as_posix()

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.engines.base import Engine, TaskGroup
 from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import PrecisionError
 from iir_sdk.pictures.preprocess import resized_picture
 from iir_sdk.results.full_size import Segmented
-from iir_sdk.web.project.memory import Memory
 
 FEATURES = 1 << 30
 """Bytes of memory for what was read: about 4 MB a picture."""
@@ -42,8 +42,8 @@ class Reader:
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine, self._pixels, self._on_ready = engine, pixels, on_ready
-        self._read: Memory[str, Any] = Memory(limit, lambda features: int(features.nbytes))
-        self._small: Memory[str, NDArray[np.uint8]] = Memory(limit // 4, lambda pixels: int(pixels.nbytes))
+        self._read: BoundedCache[str, Any] = BoundedCache(limit, lambda features: int(features.nbytes))
+        self._small: BoundedCache[str, NDArray[np.uint8]] = BoundedCache(limit // 4, lambda pixels: int(pixels.nbytes))
         self._failed: dict[str, Exception] = {}
         self._ahead: set[str] = set()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="iir-web-read")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.engines.base import Engine
 from iir_sdk.engines.box import mask_in_box
 from iir_sdk.pictures.masks import UNKNOWN
@@ -16,7 +17,6 @@ from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.bank import Counterexample, Example, Support
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.marks import box_pixels, marks_of, outside_box
-from iir_sdk.web.project.memory import Memory
 from iir_sdk.web.project.pictures import Shelf
 from iir_sdk.web.project.state import Stroke
 
@@ -26,6 +26,8 @@ _EXAMPLES = 512 << 20
 _BORDER = 0.04
 """Of the longer side: how wide the border is that is taken for background while none is known."""
 
+_PAINTED_AGAIN = "start the picture over, and paint it again."
+
 Key: TypeAlias = "tuple[Stroke, ...]"
 
 
@@ -34,8 +36,8 @@ class Teacher:
 
     def __init__(self, engine: Engine, shelf: Shelf, project: ProjectFolder) -> None:
         self.engine, self.shelf, self.project = engine, shelf, project
-        self._examples: Memory[Key, Example] = Memory(_EXAMPLES, lambda example: example.nbytes)
-        self._boxes: Memory[Stroke, NDArray[np.uint8]] = Memory(64 << 20, lambda mask: int(mask.nbytes))
+        self._examples: BoundedCache[Key, Example] = BoundedCache(_EXAMPLES, lambda example: example.nbytes)
+        self._boxes: BoundedCache[Stroke, NDArray[np.uint8]] = BoundedCache(64 << 20, lambda mask: int(mask.nbytes))
 
     def example(self, strokes: Key) -> Example | None:
         """What strokes of one picture and label teach; None where all was taken back.
@@ -75,7 +77,7 @@ class Teacher:
     def mask_of(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
         """A box as the network fills it, a whole mask, and what was sure before: 0, 1 and 255 ``(H, W)``."""
         if stroke.mask:
-            return resized_mask(self.project.read_mask(stroke.mask), size)
+            return resized_mask(self.project.read_mask(stroke.mask, _PAINTED_AGAIN), size)
         mask = self._boxes.get(stroke)
         if mask is None:
             pixels = self.shelf.shown(stroke.picture)

@@ -1,29 +1,30 @@
-"""What is kept in memory by key, up to so many bytes; several threads use it at once."""
+"""What is kept in memory by key, up to so many bytes; threads and forked children use it at once."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import Lock
 from typing import Generic, TypeVar
+
+from iir_sdk.process import ProcessLock
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Memory(Generic[K, V]):
-    """Values by key, within ``limit`` bytes.
+class BoundedCache(Generic[K, V]):
+    """Values by key, within ``limit`` bytes: those used longest ago are dropped, and what is larger is never kept.
 
     Args:
         limit: bytes of all values.
-        size_of: bytes of one.
+        size_of: bytes of one, the same whenever it is asked.
     """
 
     def __init__(self, limit: int, size_of: Callable[[V], int]) -> None:
         self.limit, self.nbytes = limit, 0
         self._size_of = size_of
         self._values: OrderedDict[K, V] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ProcessLock()
 
     def __contains__(self, key: K) -> bool:
         return key in self._values
@@ -51,6 +52,14 @@ class Memory(Generic[K, V]):
             while self.nbytes > self.limit:
                 _, dropped = self._values.popitem(last=False)
                 self.nbytes -= self._size_of(dropped)
+
+    def computed(self, key: K, compute: Callable[[], V]) -> V:
+        """The value of a key, computed if it is not kept, by each of the threads that ask for it meanwhile."""
+        value = self.get(key)
+        if value is None:
+            value = compute()
+            self.put(key, value)
+        return value
 
     @property
     def full(self) -> bool:
