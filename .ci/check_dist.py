@@ -19,7 +19,7 @@ NEEDED = (
     "iir_sdk/web/page/main.js",
     "iir_sdk/web/page/page.css",
 )
-LARGEST_WHEEL = 40_000_000
+LARGEST_WHEEL = 80_000_000
 
 
 def check_wheel(path: Path) -> None:

@@ -45,7 +45,7 @@ def test_positions_lose_by_how_far_their_nearest_support_stays_behind_the_neares
     for y, x in np.ndindex(4, 4):
         position = unit(grid[:, y, x])
         behind = max(position @ s for s in supports) - max(position @ o for o in others)
-        assert float(lowered[0, 1, y, x]) == pytest.approx(30 * min(0.0, behind), abs=1e-3)
+        assert float(lowered[0, 1, y, x]) == pytest.approx(50 * min(0.0, behind + 0.05), abs=1e-3)
     assert (lowered[:, 0] == 0).all()
     assert (lowered[:, 1] < 0).any()
 
@@ -64,7 +64,7 @@ def test_presence_falls_by_what_the_predicted_object_looks_like(state):
     left[:, 0, :, 2:] = right[:, 0, :, :2] = 9.0
     assert float(presence_lost(left, high, state)) == 0
     best = max(float(s @ torch.from_numpy(other).float()) for s in state.high.foreground[0])
-    assert float(presence_lost(right, high, state)) == pytest.approx(20 * (best - 1), abs=0.01)
+    assert float(presence_lost(right, high, state)) == pytest.approx(30 * (best + 0.05 - 1), abs=0.01)
 
 
 @torch.inference_mode()

@@ -288,8 +288,8 @@ def test_list_info_and_verify_of_the_embedded(embedded):
     code, output = run("verify")
     assert code == 0
     own = [e for e in known_weights().values() if e.embedded]
-    assert {e.name for e in own} == {"iir-duo", "iir-lite0"}
-    assert output.count("  ok  ") == len(own) * len(embedded.checkpoint.checks) == 12
+    assert {e.name for e in own} == {"iir-duo", "iir-duo-research", "iir-lite0"}
+    assert output.count("  ok  ") == len(own) * len(embedded.checkpoint.checks) == 18
     assert all(e.sha256 in output for e in own)
 
 

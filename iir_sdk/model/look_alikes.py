@@ -17,9 +17,12 @@ from iir_sdk.model.prior import similarities
 from iir_sdk.model.prototypes import area_average, grid_size
 from iir_sdk.model.tokens import Vectors
 
-_OF_POSITIONS = 30.0
-_OF_OBJECTS = 20.0
-"""What a lead of 1 of the counterexample's cosine takes from log-odds, of a position's and of presence.
+_LEAD = 0.05
+"""Of the counterexample's cosine over the supports' that is nothing yet: who loses by less may be the object."""
+
+_OF_POSITIONS = 50.0
+_OF_OBJECTS = 30.0
+"""What a further lead of 1 takes from log-odds, of a position's and of presence.
 
 Chosen on ten training sets whose classes look alike; see ``benchmarks/evidence/counterexamples``.
 """
@@ -44,10 +47,10 @@ def presence_lost(logits: Tensor, high: Vectors, state: SupportState) -> Tensor:
 
 
 def _behind(high: Vectors, state: SupportState) -> Tensor:
-    """How far the cosine with the best support stays behind that with a counterexample: ``(N, 1, h, w)`` float32, <= 0.
+    """How far the cosine with the best support stays behind a counterexample's: ``(N, 1, h, w)`` float32, <= 0.
 
     0 of tasks without counterexamples, whose vectors in ``against`` have no length.
     """
     present = state.against.float().square().sum(2)[..., None, None]
     supports, others = (similarities(high, vectors) for vectors in (state.high.foreground, state.against))
-    return ((supports.amax(1, keepdim=True) - others) * present).amin(1, keepdim=True).clamp_max(0)
+    return ((supports.amax(1, keepdim=True) + _LEAD - others) * present).amin(1, keepdim=True).clamp_max(0)
