@@ -25,6 +25,10 @@ class MaskError(IirError, ValueError):
     """A mask cannot be used: empty, all foreground, wrong shape, or not the picture's size."""
 
 
+class MemoryShortageError(IirError, MemoryError):
+    """A picture that takes more memory than there is, alone."""
+
+
 class PictureNotFoundError(IirError, FileNotFoundError):
     """A picture or mask path that does not exist."""
 

@@ -24,7 +24,7 @@ FLOORS = (
     ("segmenter",),
     ("data",),
     ("segmenting", "evaluation"),
-    ("video", "training"),
+    ("video", "training", "ray"),
     ("web",),
     ("serving",),
     ("cli",),

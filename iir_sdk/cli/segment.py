@@ -20,6 +20,7 @@ from iir_sdk.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from iir_sdk.ray import Workers
     from iir_sdk.segmenting.run import FolderReport
 
 _FAILED = 1
@@ -30,6 +31,25 @@ def _tile(text: str) -> int | str:
     if text != "auto" and not text.isdecimal():
         raise click.BadParameter(f"{text!r} is neither 'auto' nor a tile's side in pixels.")
     return text if text == "auto" else int(text)
+
+
+def _address(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and text not in ("local", "auto") and ":" not in text:
+        raise click.BadParameter(
+            f"{text!r} is no address of a cluster (HOST:PORT, ray://HOST:PORT or auto); put --ray behind the pictures."
+        )
+    return text
+
+
+def _cluster(address: str | None, workers: int | None, gpus: float | None) -> Workers | None:
+    """Ray's workers; None for this process alone."""
+    if address is None:
+        if workers is not None or gpus is not None:
+            raise click.UsageError("--workers and --worker-gpus are of Ray: say --ray, too.")
+        return None
+    from iir_sdk.ray import Workers
+
+    return Workers(None if address == "local" else address, workers, gpus=gpus or 0.0)
 
 
 @click.command()
@@ -91,6 +111,17 @@ def _tile(text: str) -> int | str:
 )
 @click.option("--keep-largest", is_flag=True, help="Keep the largest part of each mask alone.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures computed together.")
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    callback=_address,
+    help="Let Ray's workers do it, on this machine or on the cluster at HOST:PORT, ray://HOST:PORT or auto.",
+)
+@click.option("--workers", type=click.IntRange(1), help="How many, with --ray; default: one a core.")
+@click.option("--worker-gpus", type=click.FloatRange(0), help="Graphics cards of each, with --ray, such as 0.5.")
 @OVERWRITE
 @ENGINE
 def segment(
@@ -99,6 +130,9 @@ def segment(
     counterexamples: tuple[str, ...],
     labels: tuple[str, ...],
     lists: tuple[Path, ...],
+    address: str | None,
+    workers: int | None,
+    worker_gpus: float | None,
     **settings: Any,
 ) -> None:
     """Mask the same thing in many pictures: QUERIES are files, folders, globs, @list.txt, or - for paths on stdin.
@@ -112,6 +146,10 @@ def segment(
     from iir_sdk.segmenting.folder import segment_folder
     from iir_sdk.segmenting.supports import Shown, split_label
 
+    cluster = _cluster(address, workers, worker_gpus)
+    if cluster is not None and settings["threads"] is None:
+        # Each worker has a core.
+        settings["threads"] = 1
     try:
         report = segment_folder(
             [*queries, *(f"@{file}" for file in lists)],
@@ -119,6 +157,7 @@ def segment(
             counterexamples=[split_label(text)[:2] for text in counterexamples],
             labels=labels or None,
             progress=True,
+            cluster=cluster,
             **settings,
         )
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,11 @@ from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.segmentation import Cut
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.segmenting.journal import Journal, held_folder
-from iir_sdk.segmenting.large import segmented_file
+from iir_sdk.segmenting.outputs import Outputs
 from iir_sdk.segmenting.queries import find_places, named_queries
-from iir_sdk.segmenting.run import Cutting, FolderReport, Run, batch_segmenter, settings_of
+from iir_sdk.segmenting.run import Cutting, FolderReport, Run, settings_of
 from iir_sdk.segmenting.supports import PathText, Shown, Teaching
+from iir_sdk.segmenting.work import Cluster, Segmenting, in_this_process
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,7 @@ def segment_folder(
     review: PathText | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    cluster: Cluster | None = None,
 ) -> FolderReport:
     """Segment many pictures by a few supports, and write masks, a table and a page to look them over.
 
@@ -96,6 +97,7 @@ def segment_folder(
         review: write a page with all overlays here, ``.html``.
         overwrite: delete what an earlier run of other settings wrote; write into a folder of other files.
         progress: a bar with the time that is left, and pictures a second.
+        cluster: an :class:`iir_sdk.ray.Workers`, whose processes do the pictures; None for this process alone.
 
     Raises:
         PictureNotFoundError: no query, or no support, is at a path.
@@ -126,8 +128,8 @@ def segment_folder(
     opening = {"weights": weights, "device": device, "dtype": dtype, "backend": backend, "threads": threads}
     taught = teaching.teach(opened_segmenter(segmenter, opening))
     names = tuple(labels) if labels is not None else taught.supports.labels
-    large = partial(segmented_file, segmenter=taught, labels=names, cutting=cutting, formats=written, progress=progress)
-    segment = batch_segmenter(taught, names, cutting, batch_size, large)
+    segmenting = Segmenting(taught, names, cutting, written, batch_size, progress=progress)
+    segmenting.check()
     with held_folder(folder, overwrite=overwrite):
         journal = Journal(folder)
         if overwrite:
@@ -135,9 +137,10 @@ def segment_folder(
         journal.start(settings_of(taught, names, cutting, written))
         if page is not None:
             check_writable_place(page)
-        run = Run(journal, names, [WRITERS[name](folder / name, names) for name in written])
+        outputs = Outputs(folder, [WRITERS[name](folder / name, names) for name in written])
         named = named_queries(places, {record.key: record.name for record in journal.records.values()})
-        return run.go(named, segment, batch_size, page=page, progress=progress)
+        work = in_this_process(segmenting, outputs) if cluster is None else cluster.work(segmenting, outputs)
+        return Run(journal, names, outputs).go(named, work, page=page, progress=progress)
 
 
 def opened_segmenter(segmenter: FewShotSegmenter | None, opening: dict[str, Any]) -> FewShotSegmenter:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class Record:
         """Whether it has no masks but an error."""
         return any(row.error for row in self.rows)
 
+    def as_given(self, path: str) -> Record:
+        """With rows that name the picture as it was given."""
+        return replace(self, rows=tuple(replace(row, file=path) for row in self.rows))
+
     def stands(self, out: Path) -> bool:
         """Whether it needs not be done again: without error, of the same picture, and all its files are there."""
         return not self.failed and self.stamp == Stamp.of(self.key) and all(is_file(out / f) for f in self.files)
@@ -134,25 +138,14 @@ class Journal:
                 "that file and say --overwrite."
             ) from error
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with other supports, weights or settings than those of the journal."""
-        if self.settings is None:
-            return
-        changed = [name for name in settings if settings[name] != self.settings.get(name)]
-        if changed:
-            differences = ", ".join(_difference(n, self.settings.get(n), settings[n]) for n in changed)
-            raise OutputError(
-                f"{str(self.out)!r} holds results of a run with {differences}. Name another --out, or say --overwrite "
-                "(overwrite=True), which deletes them."
-            )
-
     def start(self, settings: Mapping[str, Any]) -> None:
         """Make ready to append, with the settings first in a new journal.
 
         Raises:
             OutputError: the journal is of other supports, weights or settings, or cannot be written.
         """
-        self._check(settings)
+        if self.settings is not None:
+            check_same_settings(str(self.out), self.settings, settings)
         try:
             with self.file.open("ab") as file:
                 file.truncate(self._length)
@@ -190,6 +183,17 @@ class Journal:
         except OSError as error:
             raise OutputError(f"cannot delete the earlier run in {str(self.out)!r}: {error}.") from error
         self.settings, self.records, self._length = None, {}, 0
+
+
+def check_same_settings(out: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse, by an OutputError, to go on in ``out`` with other supports, weights or settings than before."""
+    changed = [name for name in now if now[name] != before.get(name)]
+    if changed:
+        differences = ", ".join(_difference(n, before.get(n), now[n]) for n in changed)
+        raise OutputError(
+            f"{out!r} holds results of a run with {differences}. Name another --out, or say --overwrite "
+            "(overwrite=True), which deletes them."
+        )
 
 
 def _difference(name: str, before: object, now: object) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,6 +22,8 @@ from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.pictures.source import MAX_PIXELS
 from iir_sdk.segmenting.journal import Stamp
 from iir_sdk.segmenting.queries import Query
+
+Given = TypeVar("Given")
 
 _READERS = 2
 _BATCH_PIXELS = 48_000_000
@@ -47,12 +51,19 @@ class Read:
 
 def read_batches(queries: Sequence[Query], batch_size: int) -> Iterator[list[Read]]:
     """Queries in order, up to ``batch_size`` at a time, fewer of large ones; the next batch is read meanwhile."""
-    batches = _batches(queries, batch_size)
+    sized = ((query, pixels_in(query.path)) for query in queries)
+    return read_ahead(sized, batch_size, _read)
+
+
+def read_ahead(
+    sized: Iterable[tuple[Given, int]], batch_size: int, read: Callable[[Given, int], Read]
+) -> Iterator[list[Read]]:
+    """As :func:`read_batches`, of whatever ``read`` reads, with its pixels."""
     waiting: deque[list[Future[Read]]] = deque()
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="iir-read")
     try:
-        for batch in batches:
-            waiting.append([pool.submit(_read, query, pixels) for query, pixels in batch])
+        for batch in _batches(sized, batch_size):
+            waiting.append([pool.submit(read, given, pixels) for given, pixels in batch])
             if len(waiting) > 1:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
@@ -61,35 +72,35 @@ def read_batches(queries: Sequence[Query], batch_size: int) -> Iterator[list[Rea
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(queries: Sequence[Query], batch_size: int) -> Iterator[list[tuple[Query, int]]]:
-    """Queries with their pixels."""
-    batch: list[tuple[Query, int]] = []
+def _batches(sized: Iterable[tuple[Given, int]], batch_size: int) -> Iterator[list[tuple[Given, int]]]:
+    batch: list[tuple[Given, int]] = []
     pixels = 0
-    for query in queries:
-        more = _pixels(query)
+    for given, more in sized:
         if batch and (len(batch) == batch_size or pixels + more > _BATCH_PIXELS):
             yield batch
             batch, pixels = [], 0
-        batch.append((query, more))
+        batch.append((given, more))
         pixels += more
     if batch:
         yield batch
 
 
-def _pixels(query: Query) -> int:
-    """As a file's first bytes say; 0 of one that cannot be read, whose error comes when it is."""
+def pixels_in(source: str | bytes) -> int:
+    """As the first bytes of a file say, at a path or as they are; 0 of one whose error comes when it is read."""
     # A pipe would be waited for.
-    if not is_file(query.path):
+    if isinstance(source, str) and not is_file(source):
         return 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(query.path) as image:
+            with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
                 return image.width * image.height
     except Image.DecompressionBombError:
         return 1 + MAX_PIXELS
     except UnidentifiedImageError:
-        return pixels_of(query.path) if Path(query.path).suffix.lower() in _OF_GDAL else 0
+        if isinstance(source, bytes) or Path(source).suffix.lower() not in _OF_GDAL:
+            return 0
+        return pixels_of(source)
     except Exception:  # PIL's readers raise all kinds on damaged files
         return 0
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,23 +12,22 @@ import numpy as np
 from tqdm import tqdm
 
 from iir_sdk.engines.tiled import Tiling
-from iir_sdk.errors import IirError, MissingDependencyError, OutputError
-from iir_sdk.files import made_folder, write_atomically
+from iir_sdk.errors import IirError, OutputError
 from iir_sdk.formats.large import LargeResult
-from iir_sdk.formats.writer import Writer
 from iir_sdk.pictures.load import Picture
 from iir_sdk.results.cleaning import Cleaning
 from iir_sdk.results.segmentation import Cut, Segmentation
 from iir_sdk.segmenter import FewShotSegmenter
-from iir_sdk.segmenting.journal import STATE, Journal, Record, Row
+from iir_sdk.segmenting.journal import Journal, Record, Row
+from iir_sdk.segmenting.outputs import Outputs
 from iir_sdk.segmenting.queries import Query
-from iir_sdk.segmenting.reading import LargeFile, Read, read_batches
-from iir_sdk.segmenting.review import thumbnail, write_review
+from iir_sdk.segmenting.reading import LargeFile, Read
+from iir_sdk.segmenting.review import write_review
 from iir_sdk.segmenting.supports import fingerprint
-from iir_sdk.segmenting.table import in_order_of_need, rows_of, write_table
+from iir_sdk.segmenting.table import in_order_of_need, write_table
 
-_LARGEST_PROBE = 64 << 20
-"""Bytes that a disk is asked for, at most, to learn whether it is full."""
+Work: TypeAlias = "Callable[[Sequence[Query], Callable[[Record], None]], None]"
+"""Segments pictures and writes their files; hands on the record of each, when its files are whole."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class Run:
 
     journal: Journal
     labels: tuple[str, ...]
-    writers: list[Writer]
+    outputs: Outputs
 
     @property
     def out(self) -> Path:
@@ -148,8 +144,7 @@ class Run:
     def go(
         self,
         queries: Sequence[Query],
-        segment: Callable[[list[Read]], list[Outcome]],
-        batch_size: int,
+        work: Work,
         *,
         page: Path | None,
         progress: bool,
@@ -163,99 +158,33 @@ class Run:
         pending = [q for q in queries if q.key not in records or not records[q.key].stands(self.out)]
         present = len(queries) - len(pending)
         bar = tqdm(total=len(queries), initial=present, unit=" pictures", disable=not progress, smoothing=0.1)
+
+        def done(record: Record) -> None:
+            self.journal.add(record)
+            bar.update()
+
         try:
-            with bar, ThreadPoolExecutor(1, thread_name_prefix="iir-write") as writing:
-                last: Future[None] | None = None
-                for batch in read_batches(pending, batch_size):
-                    outcomes = segment(batch)
-                    if last is not None:
-                        last.result()
-                    last = writing.submit(self._write_batch, outcomes, bar)
-                if last is not None:
-                    last.result()
+            with bar:
+                work(pending, done)
         except KeyboardInterrupt:
             self._finish(page)
             raise
         except OutputError as error:
-            done = sum(not record.failed for record in records.values())
+            count = sum(not record.failed for record in records.values())
             raise OutputError(
-                f"{error} {done} pictures are done and stay; make room, and the same call goes on behind them."
+                f"{error} {count} pictures are done and stay; make room, and the same call goes on behind them."
             ) from error
         rows = self._finish(page)
         errors = {row.file: row.error for row in rows if row.error}
         return FolderReport(self.out, tuple(rows), len(pending) - len(errors), present, errors)
 
-    def _write_batch(self, outcomes: list[Outcome], bar: Any) -> None:
-        for read, outcome, seconds in outcomes:
-            self._write(read, outcome, seconds)
-            bar.update()
-
-    def _write(self, read: Read, outcome: Segmentation | LargeResult | IirError, seconds: float) -> None:
-        """Everything of one picture, the journal's line last."""
-        start, query = perf_counter(), read.query
-        files = self._files(query.name)
-        try:
-            if isinstance(outcome, IirError):
-                raise outcome
-            self._write_files(query, outcome)
-            rows = rows_of(query.path, outcome, seconds + perf_counter() - start)
-        except MissingDependencyError:
-            raise
-        except IirError as error:
-            if isinstance(error, OutputError) and not isinstance(outcome, IirError):
-                size = outcome.size if isinstance(outcome, LargeResult) else outcome.image.shape
-                self._check_room(math.prod(size))
-            # What an earlier run wrote is not this picture's any more.
-            for file in files:
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
-            files, rows = [], (Row(query.path, error=str(error)),)
-        relative = tuple(file.relative_to(self.out).as_posix() for file in files)
-        self.journal.add(Record(query.key, query.name, read.stamp, relative, rows))
-
-    def _files(self, name: str) -> list[Path]:
-        try:
-            return [self._thumbnail(name), *(file for writer in self.writers for file in writer.files(name))]
-        except OutputError:
-            # No name for a file: adding says so.
-            return []
-
-    def _write_files(self, query: Query, result: Segmentation | LargeResult) -> None:
-        small, shown = self._thumbnail(query.name), result.small if isinstance(result, LargeResult) else result
-        made_folder(small.parent)
-        write_atomically(small, lambda beside: beside.write_bytes(thumbnail(shown)))
-        for writer in self.writers:
-            try:
-                writer.add(query.name, result, Path(query.path))
-            except UnicodeEncodeError as error:
-                raise OutputError(
-                    f"{query.path!r} is no UTF-8, as files in {str(writer.folder)!r} must be: rename the picture."
-                ) from error
-
-    def _check_room(self, size: int) -> None:
-        """Whether the disk takes anything, after a file was not written: else an OutputError, which ends the run.
-
-        Encoders of pictures do not say why they failed.
-        """
-        probe = self.out / STATE / "probe"
-        try:
-            probe.write_bytes(bytes(min(size, _LARGEST_PROBE) + (1 << 20)))
-        except OSError as error:
-            raise OutputError(f"cannot write into {str(self.out)!r}: {error}.") from error
-        finally:
-            with suppress(OSError):
-                probe.unlink(missing_ok=True)
-
-    def _thumbnail(self, name: str) -> Path:
-        return self.out / STATE / "thumbnails" / f"{name}.jpg"
-
     def _finish(self, page: Path | None) -> list[Row]:
-        for writer in self.writers:
+        for writer in self.outputs.writers:
             writer.finish()
         records = list(self.journal.records.values())
         rows = in_order_of_need(row for record in records for row in record.rows)
         write_table(self.out / "results.csv", rows)
         if page is not None:
-            thumbnails = {r.rows[0].file: self._thumbnail(r.name) for r in records if r.rows and not r.failed}
+            thumbnails = {r.rows[0].file: self.outputs.thumbnail(r.name) for r in records if r.rows and not r.failed}
             write_review(page, rows, thumbnails, self.labels)
         return rows
