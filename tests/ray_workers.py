@@ -16,6 +16,8 @@ from iir_sdk.ray.items import Item
 class FragileWorker(PartWorker):
     """Dies of pictures named ``killer``, and has memory for two pictures at a time, but for none named ``huge``."""
 
+    most_deaths = 1
+
     def open(self, job: PartJob) -> None:
         super().open(job)
         plain = job.segmenting

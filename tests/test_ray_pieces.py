@@ -82,7 +82,7 @@ def test_a_batch_that_killed_is_done_one_at_a_time_and_its_killer_left_out():
         with pytest.raises(KeyboardInterrupt):
             Shouting(attempts).made_safely(words, words)
     made = Shouting(attempts).made_safely(words, words)
-    assert made[0] == "A" and made[2] == "B" and "has ended 2 workers that did it alone" in made[1]
+    assert made[0] == "A" and made[2] == "B" and "has killed its worker 2 times" in made[1]
     assert (attempts.begun, attempts.progress()) == ({}, 3)
     # What fails in a way that nobody foresaw costs itself alone.
     assert Shouting(attempts).made_safely(["a", "odd"], ["a", "odd"]) == ["A", "odd: ZeroDivisionError: odd"]
@@ -179,6 +179,10 @@ def test_what_an_abandoned_worker_wrote_late_goes_and_what_is_there_twice_is_tol
         tidy.check({}, ["a", "d"])
     with pytest.raises(OutputError, match=r"'part-2.parquet' is to hold 3 pictures and holds 0"):
         tidy.check({"part-2.parquet": 3}, None)
+    parts.write("part-3.parquet", [{"id": "d", "error": "broken"}, {**row, "id": "e"}])
+    parts.write("part-4.parquet", [{"id": "f", "error": "broken"}])
+    assert parts.present().errors() == {"d": "broken", "f": "broken"}
+    assert parts.without_errors(parts.present()).ids() == ["c", "a", "b", "e"]
     parts.write("part-2.parquet", [{**row, "id": "a"}])
     with pytest.raises(OutputError, match="1 pictures are there twice: 'a'"):
         parts.without_doubles(parts.present(), ["part-1.parquet", "part-2.parquet"]).check({}, None)

@@ -22,8 +22,6 @@ from iir_sdk.segmenting.work import Segmenting
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-MOST_DEATHS = 2
-"""Workers that a picture may kill while they do it alone, before it is left out."""
 _BATCHES = 2
 """Of a folder's pictures that a worker is sent together."""
 
@@ -35,6 +33,9 @@ class Worker(ABC, Generic[Given, Made]):
         job: a reference to a ``Job`` in the object store, whence each machine gets it once.
         attempts: the actor of :class:`iir_sdk.ray.attempts.Attempts`.
     """
+
+    most_deaths = 2
+    """Workers that a picture may kill while they do it alone, before it is left out."""
 
     def __init__(self, job: list[Any], attempts: Any) -> None:
         import ray
@@ -72,7 +73,7 @@ class Worker(ABC, Generic[Given, Made]):
         """What the output holds of a picture without masks."""
 
     def made_safely(self, given: list[Given], ids: Sequence[str]) -> list[Made]:
-        """As :meth:`made_of`; one at a time where a worker has died of them, without a picture that two died of."""
+        """As :meth:`made_of`; one at a time where a worker has died of them, without what they keep dying of."""
         name = part_name(ids)
         if self.notes.begin(name) == 0:
             made = self._made_each(given)
@@ -83,13 +84,14 @@ class Worker(ABC, Generic[Given, Made]):
 
     def _made_alone(self, given: Given, text: str) -> list[Made]:
         with self.notes.alone(text) as deaths:
-            if deaths < MOST_DEATHS:
+            if deaths < self.most_deaths:
                 return self._made_each([given])
             return self.left_out(
                 given,
                 ImageError(
-                    f"{text!r} has ended {deaths} workers that did it alone, as a picture does that takes more memory "
-                    "than there is; shrink it, or give workers more memory, and say retry_errors=True."
+                    f"{text!r} has killed its worker {deaths} times when it was done alone, as a picture does that "
+                    "takes more memory than there is; shrink it, or give workers more memory, and say "
+                    "retry_errors=True."
                 ),
             )
 
