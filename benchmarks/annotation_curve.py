@@ -1,23 +1,28 @@
 """What it brings to correct a few pictures: ``python benchmarks/annotation_curve.py DATA --out OUT``.
 
+The plot of figures that there are: ``python benchmarks/annotation_curve.py --curve curve.json --out OUT``.
+
 Of each set, some pictures are a user's, who wants one label's masks of them all. The first picture, drawn at random, is
 masked whole. Then one is touched after the other: its mask is looked at and corrected by a few strokes
-(:mod:`iir_sdk.evaluation.strokes`), which are a support that is known in part; of a picture that shows nothing of the
-label the user says so, and it is a counterexample. After each, all masks are made anew. Which picture comes next is
+(:mod:`iir_sdk.evaluation.strokes`), as on the page: the picture's new mask is seen at once, and further strokes are
+drawn where it is wrong still. They are a support that is known in part; of a picture that shows nothing of the label
+the user says so, and it is a counterexample. After each, all masks are made anew. Which picture comes next is
 said by :attr:`iir_sdk.segmenting.journal.Row.certainty`, the least sure first; beside it by chance, and the least sure
 first with every touched picture masked whole.
 
 Scored is what the user has by then, the mean IoU over *all* pictures: masks that were drawn as drawn, corrected ones as
-predicted with the strokes as drawn. Beside it the mean over the untouched ones alone, then and by the first mask.
+predicted with the strokes spread and as drawn. Beside it the mean over the untouched ones alone, then and by the first
+mask.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +34,11 @@ from iir_sdk import FewShotSegmenter
 from iir_sdk.data.dataset import IGNORE
 from iir_sdk.data.episodes import large_enough
 from iir_sdk.data.folder import PictureSet, read_picture_sets
+from iir_sdk.engines.base import TaskGroup
 from iir_sdk.errors import IirWarning
 from iir_sdk.evaluation.evaluate import Query
 from iir_sdk.evaluation.strokes import Mask, Strokes, correction, iou
-from iir_sdk.results.correction import corrected
+from iir_sdk.results.correction import SIDE, corrected, corrected_and_spread, spread
 from iir_sdk.results.segmentation import Cut, Segmentation, segmentation
 from iir_sdk.segmenting.table import rows_of
 from iir_sdk.supports.cache import as_task
@@ -44,6 +50,9 @@ MIN_SHARE = 0.01
 """Smallest share of its picture that an object covers."""
 
 LABEL = "object"
+
+ROUNDS = 4
+"""Times that a user looks at the mask of a picture and draws two strokes at most: one of it, one of not it."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class User:
     whole: bool = False  # masks are drawn anew and not corrected
     drawn: dict[str, Mask] = field(default_factory=dict)
     strokes: dict[str, Strokes] = field(default_factory=dict)
+    sure: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # before the first stroke
 
     @property
     def touched(self) -> tuple[str, ...]:
@@ -121,6 +131,7 @@ class User:
 
     def work(self, first: str, order: Order, touches: int) -> list[Step]:
         """Touch so many pictures, ``first`` the first; a step after each."""
+        self.segmenter = copy.copy(self.segmenter)
         self.segmenter.clear_supports()
         self.draw(first)
         looks = self.looks()
@@ -134,9 +145,14 @@ class User:
 
     def ious(self, looks: Mapping[str, Segmentation]) -> dict[str, float]:
         """Of every picture's mask as it is by now."""
-        masks = {key: self.drawn[key] if key in self.drawn else looks[key].mask for key in self.folder.images}
-        masks |= {key: strokes.held(masks[key]) for key, strokes in self.strokes.items()}
+        masks = {
+            key: self.drawn[key] if key in self.drawn else self.mask(key, looks[key]) for key in self.folder.images
+        }
         return {key: iou(mask, self.folder.truths[key]) for key, mask in masks.items()}
+
+    def mask(self, key: str, look: Segmentation) -> Mask:
+        """What the user sees of a picture."""
+        return self.strokes[key].held(look.mask) if key in self.strokes else look.mask
 
     def draw(self, key: str) -> None:
         """The whole mask; of a picture without the object, that there is nothing."""
@@ -148,31 +164,55 @@ class User:
         self.drawn[key] = mask == 1
 
     def touch(self, key: str, look: Segmentation) -> None:
-        """Correct one picture; where nothing is wrong that a person would correct, it teaches nothing."""
+        """Correct one picture until it looks right, or some rounds are over; each shows its new mask at once."""
         truth = self.folder.truths[key]
         if self.whole or not (truth == 1).any():
             return self.draw(key)
-        self.strokes[key] = strokes = correction(look.mask, truth)
-        if strokes.known.any():
-            labels = corrected(look.probability, *strokes)
-            if (labels == 1).any():
-                self.segmenter.add_support(self.folder.images[key], labels == 1, LABEL, known=labels != IGNORE)
-            else:
-                self.segmenter.add_counterexample(self.folder.images[key], labels == 0, LABEL)
+        nothing = np.zeros(truth.shape, np.bool_)
+        self.strokes[key], self.sure[key] = Strokes(nothing, nothing), corrected(look.probability, nothing, nothing)
+        taught = self.segmenter
+        for _ in range(ROUNDS):
+            more = correction(self.mask(key, look), truth, strokes=1)
+            if not more.known.any():
+                break
+            self.strokes[key] = self.strokes[key].then(more)
+            self.segmenter = copy.copy(taught)
+            self.teach(key)
+            look = self.look(key, self.tasks())
+
+    def teach(self, key: str) -> None:
+        """What was corrected of a picture, as the page takes it."""
+        strokes, image = self.strokes[key], self.folder.images[key]
+        labels = corrected_and_spread(self.sure[key], strokes.marks, self.read_looks(key))
+        if (labels == 1).any():
+            self.segmenter.add_support(image, labels == 1, LABEL, known=labels != IGNORE)
+        else:
+            self.segmenter.add_counterexample(image, labels == 0, LABEL)
 
     def looks(self) -> dict[str, Segmentation]:
         """Of all pictures without a drawn mask, by the supports of now."""
-        engine, bank = self.segmenter.torch_engine, self.segmenter.supports
+        tasks = self.tasks()
+        return {key: self.look(key, tasks) for key in self.folder.images if key not in self.drawn}
+
+    def tasks(self) -> list[TaskGroup]:
+        """The supports of now."""
+        bank = self.segmenter.supports
         states = [support.state for support in bank.of_label(LABEL)]
         tokens = [counterexample.tokens for counterexample in bank.counterexamples_of(LABEL)]
-        tasks = engine.prepare([as_task(states, self.segmenter.token_budget, tokens)])
+        return self.segmenter.torch_engine.prepare([as_task(states, self.segmenter.token_budget, tokens)])
+
+    def look(self, key: str, tasks: Sequence[TaskGroup]) -> Segmentation:
+        """One picture, its own strokes spread."""
         cut = Cut(absent_below=0.5 if len(self.folder.showing) < len(self.folder.images) else 0)
-        looks = {}
-        for key, image in self.folder.images.items():
-            if key not in self.drawn:
-                segmented = engine.segment_read(self.read(key).features, tasks)
-                looks[key] = segmentation((LABEL,), segmented, image=image, cut=cut, timings={})
-        return looks
+        segmented = self.segmenter.torch_engine.segment_read(self.read(key).features, tasks)
+        if key in self.strokes:
+            leads = spread(segmented.leads[0], self.strokes[key].marks, self.read_looks(key))[None]
+            segmented = replace(segmented, leads=leads)
+        return segmentation((LABEL,), segmented, image=self.folder.images[key], cut=cut, timings={})
+
+    def read_looks(self, key: str) -> NDArray[np.float32]:
+        """What a picture's places look like."""
+        return self.segmenter.torch_engine.looks(self.read(key).features, SIDE)
 
     def read(self, key: str) -> Query:
         """A picture's features, read at the first call."""
@@ -183,6 +223,11 @@ class User:
 
 
 ARMS = ("least sure first", "random order", "masks redrawn whole")
+LEGEND = {
+    ARMS[0]: "a few strokes, least sure first",
+    ARMS[1]: "a few strokes, random order",
+    ARMS[2]: "mask redrawn whole, least sure first",
+}
 
 
 def arms_of(user: Callable[..., User], first: str, touches: int, seed: str) -> dict[str, list[Step]]:
@@ -262,29 +307,30 @@ def verdict(sets: Mapping[str, Any]) -> str:
 
 
 def draw(sets: Mapping[str, Any], path: Path) -> None:
-    """Mean IoU of all pictures, and of the untouched ones alone, over the number of pictures touched."""
+    """Mean IoU of all pictures over the number of pictures touched."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.8))
-    for arm, colour in zip(ARMS, ("tab:blue", "tab:grey", "tab:orange"), strict=True):
-        every, untouched = (mean_curve(sets, arm, what) for what in ("all", "untouched"))
-        axes.plot(range(1, len(every) + 1), every, "o-", color=colour, label=arm, markersize=4)
-        axes.plot(range(1, len(untouched) + 1), untouched, ":", color=colour)
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), facecolor="white")
+    for arm, colour in zip((ARMS[2], *ARMS[:2]), ("#d97706", "#2563eb", "#9ca3af"), strict=True):
+        means = mean_curve(sets, arm, "all")
+        axes.plot(range(1, len(means) + 1), means, "o-", color=colour, label=LEGEND[arm], markersize=4)
     axes.set(xlabel="pictures touched", ylabel="mean IoU of all pictures, %")
-    axes.set_title(f"{len(sets)} sets; dotted: pictures not touched alone", fontsize=9)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=9, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the figures, table and plot.")
+@click.option("--curve", type=click.Path(path_type=Path, exists=True), help="Figures to draw; nothing is measured.")
 @click.option("--weights", help="Checkpoint name, file or folder; default: the embedded one.")
 @click.option("--set", "names", multiple=True, help="A set of DATA; repeat. Default: all of them.")
 @click.option("--pictures", "count", default=16, show_default=True, help="Of each set, at most.")
@@ -294,6 +340,7 @@ def draw(sets: Mapping[str, Any], path: Path) -> None:
 def main(
     data: tuple[Path, ...],
     out: Path,
+    curve: Path | None,
     weights: str | None,
     names: tuple[str, ...],
     count: int,
@@ -302,9 +349,11 @@ def main(
     threads: int | None,
 ) -> None:
     """Score all masks of a folder after each picture that its user touches."""
+    out.mkdir(parents=True, exist_ok=True)
+    if curve is not None:
+        return draw(json.loads(curve.read_text(encoding="utf-8"))["sets"], out / "curve.png")
     warnings.simplefilter("ignore", IirWarning)
     segmenter, sets = FewShotSegmenter(weights, threads=threads), {}
-    out.mkdir(parents=True, exist_ok=True)
     for pictures in (one for root in data for one in read_picture_sets(root) if not names or one.name in names):
         folder = folder_of(pictures, count, seed=0)
         sets[pictures.name] = curves(segmenter, folder, touches, seeds)

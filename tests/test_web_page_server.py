@@ -112,14 +112,18 @@ def test_one_mask_becomes_masks_of_all_pictures_and_strokes_correct_them(page, p
     sure = [r["certainty"] for r in records[:-2]]
     assert sure == sorted(sure) and "damaged" in records[-1]["error"] and str(photos) not in records[-1]["error"]
 
-    # Where there is none, "not it" clears the mask at once, and the whole picture learns.
+    # Where there is none, "not it" clears the mask at once, and then the network and the whole picture learn.
     name = "more/grass_query.jpg"
     before = page.mask(name).astype(bool).mean()
     answer = page.say(name, "coin", "background", points=[[0.5, 0.5]], radius=0.1)
-    assert answer["picture"]["version"] == answer["version"] > project["version"]
+    assert answer["version"] > answer["picture"]["version"] > project["version"]
+    seen = page.mask(name)
+    page.wait()
+    assert page.get(f"/api/pictures/{page.ids[name]}")["version"] == answer["version"]
     mask = page.mask(name)
     height, width = mask.shape
-    assert not mask[height // 2 - 20 : height // 2 + 20, width // 2 - 20 : width // 2 + 20].any()
+    for shown in (seen, mask):
+        assert not shown[height // 2 - 20 : height // 2 + 20, width // 2 - 20 : width // 2 + 20].any()
     page.say(name, "coin", "not_here")
     assert not page.mask(name).any() and not page.mask(name, "thumb").any()
     assert page.get("/api/project")["labels"][0]["counterexamples"] == 1
@@ -136,6 +140,7 @@ def test_one_mask_becomes_masks_of_all_pictures_and_strokes_correct_them(page, p
 def test_what_is_accepted_stays_exactly_and_all_is_there_when_opened_again(page, photos, embedded, small_segmenter):
     show(page, COINS, "coin")
     page.say("coins_query.jpg", "coin", "background", points=[[0.2, 0.2], [0.3, 0.3]], radius=0.02)
+    page.wait()
     seen = page.mask("coins_query.jpg")
     # Its support is more than the stroke: what was sure before counts as well.
     assert iou(seen == 1, COINS.truth()) > LOWEST_IOU["coins"] - 0.1

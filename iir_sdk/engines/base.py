@@ -127,6 +127,13 @@ class Engine(ABC):
         (segmented,), timings = self.segment([picture], tasks)
         return segmented, None, timings
 
+    def looks(self, features: Any, side: int) -> NDArray[np.float32] | None:
+        """Of what a network read of one picture, what its places look like: float32 ``(C, side, side)``.
+
+        Vectors of length 1 that say how places differ from the picture's mean; None of a runtime without.
+        """
+        return None
+
     @abstractmethod
     def _encoded(self, support: SupportInput) -> Arrays:
         """The network's answer to a support, floats in float32."""

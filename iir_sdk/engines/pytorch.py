@@ -170,6 +170,13 @@ class TorchEngine(Engine):
         return self.network.read_query(taps_of(self.network.backbone, self._images([picture])))
 
     @_inferring
+    def looks(self, features: QueryFeatures, side: int) -> NDArray[np.float32]:
+        """See :class:`iir_sdk.engines.base.Engine`; of what :meth:`read` gave, the ``mid`` map."""
+        maps = features.mid.map.float()
+        cells = F.interpolate(maps - maps.mean((2, 3), keepdim=True), (side, side), mode="bilinear", antialias=True)
+        return _numpy(F.normalize(cells, dim=1)[0])
+
+    @_inferring
     def segment_read(self, query: QueryFeatures, tasks: Sequence[TaskGroup]) -> Segmented:
         """As :meth:`segment`, of one picture that was read."""
         return self._by_all(query, tasks)

@@ -34,6 +34,18 @@ class Strokes(NamedTuple):
         """Where anything was drawn."""
         return self.of_object | self.of_background
 
+    @property
+    def marks(self) -> NDArray[np.uint8]:
+        """``(H, W)``: 1 under strokes on the object, 0 under those on background, 255 elsewhere."""
+        return np.where(self.of_object, np.uint8(1), np.where(self.of_background, np.uint8(0), np.uint8(IGNORE)))
+
+    def then(self, later: Strokes) -> Strokes:
+        """With further ones, which hold where both are."""
+        return Strokes(
+            (self.of_object & ~later.of_background) | later.of_object,
+            (self.of_background & ~later.of_object) | later.of_background,
+        )
+
     def held(self, mask: Mask) -> Mask:
         """A predicted mask ``(H, W)`` with the strokes as they were drawn."""
         return (mask | self.of_object) & ~self.of_background

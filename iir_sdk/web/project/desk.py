@@ -56,11 +56,11 @@ class Desk:
     ) -> None:
         self.engine, self.project, self.shelf = engine, project, shelf
         self._known = Known(engine.identity, project, shelf, held)
-        self._known.touched = _touched(held)
+        self._known.touched = held.state.touched
         self._known.other_weights = held.checkpoint not in ("", engine.identity.sha256)
-        self._teacher = Teacher(engine, shelf, project)
-        self.overview, self.masks = Overview(self._known), FinalMasks(self._known, self._teacher.held_by)
         self._reader = Reader(engine, shelf.pixels, features, lambda: self._worker.wake())
+        self._teacher = Teacher(engine, shelf, project, self._reader.looks)
+        self.overview, self.masks = Overview(self._known), FinalMasks(self._known, self._teacher.held_by)
         self._ready = ReadySupports[list[TaskGroup]](engine.prepare, _TOKEN_BUDGET, SupportBank())
         self._taught_version = -1
         self._shown, self._visible = "", list[str]()
@@ -131,10 +131,18 @@ class Desk:
             guess = self._guess(picture, label) if kind in actions.PAINTING else ""
             action = actions.new_stroke(self.held, picture, label, kind, guess=guess, **said)
             state = self.held.state.after(action)
-            # First, so that what cannot be taught is never written.
-            self._teacher.example(state.strokes_of(picture, actions.label_named(state, label).id))
-            self._do(action)
-            self._predict_now(picture)
+            strokes = state.strokes_of(picture, actions.label_named(state, label).id)
+            # What it teaches takes the network longer, and follows.
+            seen = self._teacher.seen_at_once(self._known.predicted.get(picture), strokes)
+            if seen is None:
+                # First, so that what cannot be taught is never written.
+                self._teacher.example(strokes)
+                self._do(action)
+                self._predict_now(picture)
+            else:
+                self._do(action, teach=False)
+                self._known.predicted[picture] = replace(seen, version=self.held.version - 1)
+                self.publish("picture", self.overview.record(picture))
             return {
                 "version": self.held.version,
                 "mask_ms": round((time.perf_counter() - start) * 1000, 1),
@@ -153,8 +161,9 @@ class Desk:
             return ""
         if picture not in self._known.predicted:
             self._predict(picture)
-        predicted = self._known.predicted.get(picture)
-        sure = None if predicted is None else predicted.sure(number, self.shelf.guess_size(picture))
+        sure = None
+        if (predicted := self._known.predicted.get(picture)) is not None:
+            sure = predicted.sure(number, self.shelf.guess_size(picture))
         return "" if sure is None else self.project.write_mask(sure)
 
     def forget_strokes(self, picture: str, label: str | None) -> Future[dict[str, Any]]:
@@ -234,7 +243,7 @@ class Desk:
 
         return self.submit(added)
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: Action, *, teach: bool = True) -> None:
         held = self.held
         edits = [edit for edit in action.edits if edit.before != edit.after]
         if not edits:
@@ -249,19 +258,21 @@ class Desk:
             last_label=max([held.last_label, *labels]),
             last_stroke=max([held.last_stroke, *strokes]),
         )
-        self._keep(new, action)
+        self._keep(new, action, teach=teach)
 
-    def _keep(self, held: Held, action: Action | None = None) -> None:
-        """Write the project, and only then go on by it."""
+    def _keep(self, held: Held, action: Action | None = None, *, teach: bool = True) -> None:
+        """Write the project, and only then go on by it; without ``teach`` the next step of the work teaches it."""
         if action is not None and action.changes_predictions:
-            held = replace(held, version=held.version + 1)
+            # A number between is of the mask that is shown until what was said is taught.
+            held = replace(held, version=held.version + (1 if teach else 2))
         self.project.write(held)
         self._known.held = held
         if action is None:
             return
         self._rest = None
-        self._known.touched = _touched(held)
-        self._labels()
+        self._known.touched = held.state.touched
+        if teach:
+            self._labels()
         if action.picture:
             self.publish("picture", self.overview.record(action.picture))
         self.publish("project", self.overview.project())
@@ -273,7 +284,11 @@ class Desk:
             listener(kind, content)
 
     def _step(self) -> bool:
-        """Predict, or before anything was shown read, one more picture; False where all is done or not read yet."""
+        """Teach what is new, predict, or before anything was shown read, one more picture; False where all is done."""
+        if self._taught_version != self.held.version:
+            # By itself, so that the next stroke waits for one of them only.
+            self._labels()
+            return True
         labels, pending = self._labels(), self._pending()
         if not pending:
             self._tell_progress(now=True)
@@ -354,8 +369,7 @@ class Desk:
             self.publish("picture", self.overview.record(picture))
 
     def _predict(self, picture: str, *, only_if_room: bool = False) -> None:
-        labels = self._labels()
-        if not labels:
+        if not (labels := self._labels()):
             return
         version, settings = self.held.version, self.held.state.cut
         cut = Cut(settings.threshold, settings.absent_below)
@@ -363,6 +377,9 @@ class Desk:
         def predict() -> None:
             tasks = self._ready.prepared(labels)
             segmented = self._reader.segmented(picture, tasks, only_if_room=only_if_room)
+            if picture in self._known.touched:
+                strokes = [self.held.state.strokes_of(picture, int(label)) for label in labels]
+                segmented = replace(segmented, leads=self._teacher.spread_all(segmented.leads, strokes))
             size, ids = self.shelf.size(picture), tuple(map(int, labels))
             self._known.predicted[picture] = Predicted.of(version, ids, segmented, cut, size)
 
@@ -382,7 +399,3 @@ class Desk:
         if now or time.monotonic() - self._progress_told > _PROGRESS_EVERY:
             self._progress_told = time.monotonic()
             self.publish("progress", self.overview.progress())
-
-
-def _touched(held: Held) -> frozenset[str]:
-    return frozenset(stroke.picture for stroke in held.state.strokes.values())

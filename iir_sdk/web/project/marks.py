@@ -30,7 +30,7 @@ def marks_and_strokes(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """As :func:`marks_of`, and ``(H, W)`` the id of the stroke that said it last of each pixel."""
     marks, by = np.full(size, UNKNOWN, np.uint8), np.zeros(size, np.int64)
-    below, below_by, boxed = marks.copy(), by.copy(), False
+    below, below_by, boxed = marks.copy(), _everywhere(0, size), False
     for stroke in strokes:
         if stroke.kind in ("object", "background", "erase"):
             rows, columns, touched = painted_pixels(stroke, size)
@@ -39,14 +39,22 @@ def marks_and_strokes(
             by[rows, columns][touched] = below_by[rows, columns][touched] if erased else stroke.id
             continue
         said = np.zeros(size, np.uint8) if stroke.kind == "not_here" else mask_of(stroke, size)
-        # Several things have a box each; what was painted since the first one stays, but in the next one's thing.
-        joining = boxed and stroke.kind == "box"
-        painted = (by != below_by) & (said != 1) & joining
-        said = _either(below, said) if joining else said
-        below_by = np.where((said == below) & joining, below_by, stroke.id)
+        if boxed and stroke.kind == "box":
+            # Several things have a box each; what was painted since the first one stays, but in the next one's thing.
+            painted = (by != below_by) & (said != 1)
+            said = _either(below, said)
+            below_by = np.where(said == below, below_by, stroke.id)
+            marks, by = np.where(painted, marks, said), np.where(painted, by, below_by)
+        else:
+            below_by = _everywhere(stroke.id, size)
+            marks, by = said.copy(), below_by.copy()
         below, boxed = said, stroke.kind == "box"
-        marks, by = np.where(painted, marks, below), np.where(painted, by, below_by)
     return marks, by
+
+
+def _everywhere(number: int, size: tuple[int, int]) -> NDArray[np.int64]:
+    """A map of one number, in no memory."""
+    return np.broadcast_to(np.int64(number), size)
 
 
 def _either(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,12 @@ class Predicted:
     def certainty(self) -> float:
         """In [0, 1], of the label that is least certain, as the table of results orders pictures."""
         return min(row.certainty for row in self.rows)
+
+    def with_lead(self, place: int, lead: NDArray[np.float32]) -> Predicted:
+        """With other log-odds ``(h, w)`` of one label, until it is predicted anew: what rows say stays."""
+        leads = self.leads.copy()
+        leads[place] = lead
+        return replace(self, leads=leads)
 
     def places(self, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Ids of labels ``(H, W)`` at ``size`` (height, width), 0 for background."""

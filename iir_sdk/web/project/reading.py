@@ -14,6 +14,7 @@ from iir_sdk.engines.base import Engine, TaskGroup
 from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import PrecisionError
 from iir_sdk.pictures.preprocess import resized_picture
+from iir_sdk.results.correction import SIDE
 from iir_sdk.results.full_size import Segmented
 
 FEATURES = 1 << 30
@@ -103,6 +104,10 @@ class Reader:
         features = self.engine.read(small) if isinstance(self.engine, TorchEngine) else small
         self._read.put(picture, features, only_if_room=only_if_room)
         return features
+
+    def looks(self, picture: str) -> NDArray[np.float32] | None:
+        """What its places look like, see :meth:`Engine.looks`, where the network tells; raises as :meth:`read`."""
+        return self.engine.looks(self.read(picture), SIDE)
 
     def segmented(self, picture: str, tasks: Sequence[TaskGroup], *, only_if_room: bool = False) -> Segmented:
         """Maps at the network's grid; raises as :meth:`read`, or a PrecisionError where numbers overflow."""

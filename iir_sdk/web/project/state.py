@@ -150,6 +150,11 @@ class State:
         """The settings."""
         return self.settings[SETTINGS_KEY]
 
+    @property
+    def touched(self) -> frozenset[str]:
+        """Pictures in which anything was said."""
+        return frozenset(stroke.picture for stroke in self.strokes.values())
+
     def strokes_of(self, picture: str, label: int | None = None) -> tuple[Stroke, ...]:
         """What was said in a picture, of all labels or one, in order."""
         return tuple(s for s in self.strokes.values() if s.picture == picture and label in (None, s.label))

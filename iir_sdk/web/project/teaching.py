@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -13,11 +14,14 @@ from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.engines.base import Engine
 from iir_sdk.engines.box import mask_in_box
 from iir_sdk.pictures.masks import UNKNOWN
+from iir_sdk.results.correction import corrected_and_spread, spread
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.supports.bank import Counterexample, Example, Support
+from iir_sdk.web.project.actions import PAINTING
 from iir_sdk.web.project.file import ProjectFolder
 from iir_sdk.web.project.marks import box_pixels, marks_of, outside_box
 from iir_sdk.web.project.pictures import Shelf
+from iir_sdk.web.project.predicted import Predicted
 from iir_sdk.web.project.state import Stroke
 
 _EXAMPLES = 512 << 20
@@ -32,10 +36,23 @@ Key: TypeAlias = "tuple[Stroke, ...]"
 
 
 class Teacher:
-    """Encodes supports and counterexamples from strokes, each once; one thread at a time."""
+    """Encodes supports and counterexamples from strokes, each once; one thread at a time.
 
-    def __init__(self, engine: Engine, shelf: Shelf, project: ProjectFolder) -> None:
-        self.engine, self.shelf, self.project = engine, shelf, project
+    Args:
+        engine: the network.
+        shelf: the pictures.
+        project: keeps masks that strokes name.
+        looks: of a picture, what its places look like to the network, or None; see :meth:`Engine.looks`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        shelf: Shelf,
+        project: ProjectFolder,
+        looks: Callable[[str], NDArray[np.float32] | None] = lambda picture: None,
+    ) -> None:
+        self.engine, self.shelf, self.project, self._looks = engine, shelf, project, looks
         self._examples: BoundedCache[Key, Example] = BoundedCache(_EXAMPLES, lambda example: example.nbytes)
         self._boxes: BoundedCache[Stroke, NDArray[np.uint8]] = BoundedCache(64 << 20, lambda mask: int(mask.nbytes))
 
@@ -60,9 +77,15 @@ class Teacher:
         pixels = self.shelf.shown(strokes[0].picture)
         size = (pixels.shape[0], pixels.shape[1])
         marks = marks_of(strokes, size, self.mask_of)
-        if strokes[0].kind == "guess" and (marks_of(strokes[1:], size, self.mask_of) == UNKNOWN).all():
-            # All was taken back: what was predicted is nothing that anybody said.
-            return None
+        if is_correction(strokes):
+            painted = marks_of(strokes[1:], size, self.mask_of)
+            if (painted == UNKNOWN).all():
+                # All was taken back: what was predicted is nothing that anybody said.
+                return None
+            looks = self._looks(strokes[0].picture)
+            if looks is not None:
+                sure = self.mask_of(strokes[0], self.shelf.guess_size(strokes[0].picture))
+                marks = corrected_and_spread(sure, painted, looks)
         segmenter = FewShotSegmenter(self.engine)
         if (marks == 1).any():
             if not (marks == 0).any():
@@ -73,6 +96,31 @@ class Teacher:
         if (marks == 0).any():
             return segmenter.add_counterexample(pixels, marks == 0, keep_picture=False)
         return None
+
+    def spread(self, lead: NDArray[np.float32], strokes: Key) -> NDArray[np.float32] | None:
+        """Log-odds ``(h, w)`` of a picture with its own strokes spread; None where they correct no prediction.
+
+        None as well where the network does not tell what places look like.
+        """
+        if not is_correction(strokes):
+            return None
+        looks = self._looks(strokes[0].picture)
+        if looks is None:
+            return None
+        return spread(lead, marks_of(strokes[1:], self.shelf.guess_size(strokes[0].picture), self.mask_of), looks)
+
+    def spread_all(self, leads: NDArray[np.float32], strokes: Sequence[Key]) -> NDArray[np.float32]:
+        """Log-odds ``(L, h, w)`` of a picture with its own strokes of each label spread."""
+        spread = (self.spread(*each) for each in zip(leads, strokes, strict=True))
+        return np.stack([lead if new is None else new for lead, new in zip(leads, spread, strict=True)])
+
+    def seen_at_once(self, predicted: Predicted | None, strokes: Key) -> Predicted | None:
+        """A picture's last prediction with strokes of one label spread; None where they correct no prediction."""
+        if predicted is None or not is_correction(strokes) or strokes[0].label not in predicted.labels:
+            return None
+        place = predicted.labels.index(strokes[0].label)
+        lead = self.spread(predicted.leads[place].astype(np.float32), strokes)
+        return None if lead is None else predicted.with_lead(place, lead)
 
     def mask_of(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
         """A box as the network fills it, a whole mask, and what was sure before: 0, 1 and 255 ``(H, W)``."""
@@ -93,6 +141,11 @@ class Teacher:
         if stroke.kind == "guess":
             return np.full(size, UNKNOWN, np.uint8)
         return outside_box(stroke, size) if stroke.kind == "box" else self.mask_of(stroke, size)
+
+
+def is_correction(strokes: Key) -> bool:
+    """Whether all that was said of a picture is painted over what was predicted."""
+    return bool(strokes) and strokes[0].kind == "guess" and all(stroke.kind in PAINTING for stroke in strokes[1:])
 
 
 def resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
