@@ -1,5 +1,7 @@
 """How long the page waits: from a stroke to the new mask of the shown picture, and until what is on screen is masked.
 
+A stroke that corrects a mask is spread over it at once, and then taught: the network's mask of the picture follows.
+
     python benchmarks/web.py [--pictures 200] [--side 1600] [--strokes 40] [--threads 2]
 
 Pictures are the demo's queries, enlarged and turned so that all differ, as JPEGs of ``--side`` pixels. Requests go to
@@ -89,7 +91,7 @@ def measure(http: TestClient, chosen: argparse.Namespace) -> None:
     png = base64.b64encode((jobs[0].folder / f"{jobs[0].name}_query_mask.png").read_bytes()).decode()
     wait(lambda: http.get("/api/project").json(), "everything that fits is read", chosen.pictures)
     http.post(f"/api/pictures/{ids[0]}/strokes", json={"label": "thing", "kind": "mask", "png": png})
-    rng, stroke, screen = random.Random(1), Timed(), Timed()
+    rng, stroke, taught, screen = random.Random(1), Timed(), Timed(), Timed()
     for i in range(chosen.strokes):
         # In the midst of the work that the last one made.
         time.sleep(rng.uniform(0.05, 0.6))
@@ -104,13 +106,20 @@ def measure(http: TestClient, chosen: argparse.Namespace) -> None:
             return int(version)
 
         version = stroke(corrected)
+        taught(lambda picture=picture, version=version: until_predicted(http, picture, version))
         if i % 4 == 3:
             screen(lambda version=version: until_masked(http, visible, version))
     print(f"stroke to the shown picture's new mask, {len(stroke.clock)} strokes: {stroke}")
+    print(f"from there until the network's own mask of it: {taught}")
     print(f"{ON_SCREEN} thumbnails on screen, {len(screen.clock)} times: {screen}")
     whole = Timed()
     whole(lambda: wait(lambda: http.get("/api/project").json(), "all are masked", chosen.pictures))
     print(f"all others behind them: {whole.clock[0] / 1000:.1f} s for {chosen.pictures} pictures")
+
+
+def until_predicted(http: TestClient, picture: str, version: int) -> None:
+    while http.get(f"/api/pictures/{picture}").json()["version"] < version:
+        time.sleep(0.01)
 
 
 def until_masked(http: TestClient, visible: list[str], version: int) -> None:

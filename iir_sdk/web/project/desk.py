@@ -92,13 +92,6 @@ class Desk:
         self.submit(lambda: self._predict_now(picture)).result()
         return self.shelf.size(picture)
 
-    def score_of(self, picture: str, label: int) -> float:
-        """How probable it is that a picture shows a label; 1 where somebody has accepted its mask."""
-        predicted = self._known.predicted.get(picture)
-        if picture in self.held.state.verdicts or predicted is None or label not in predicted.labels:
-            return 1.0
-        return predicted.rows[predicted.labels.index(label)].score
-
     def close(self) -> None:
         """Stop computing, and let other processes open the project."""
         self._worker.stop()
@@ -133,7 +126,8 @@ class Desk:
             state = self.held.state.after(action)
             strokes = state.strokes_of(picture, actions.label_named(state, label).id)
             # What it teaches takes the network longer, and follows.
-            seen = self._teacher.seen_at_once(self._known.predicted.get(picture), strokes)
+            predicted = self._known.predicted.get(picture) if kind in actions.PAINTING else None
+            seen = self._teacher.seen_at_once(predicted, strokes)
             if seen is None:
                 # First, so that what cannot be taught is never written.
                 self._teacher.example(strokes)
@@ -245,8 +239,7 @@ class Desk:
 
     def _do(self, action: Action, *, teach: bool = True) -> None:
         held = self.held
-        edits = [edit for edit in action.edits if edit.before != edit.after]
-        if not edits:
+        if not (edits := [edit for edit in action.edits if edit.before != edit.after]):
             return
         labels = [int(e.key) for e in edits if e.table == "labels"]
         strokes = [int(e.key) for e in edits if e.table == "strokes"]
@@ -284,9 +277,11 @@ class Desk:
             listener(kind, content)
 
     def _step(self) -> bool:
-        """Teach what is new, predict, or before anything was shown read, one more picture; False where all is done."""
+        """Teach, or predict or (before anything was shown) read one more picture; False where all is done.
+
+        Not two of them, so that a stroke waits for one only.
+        """
         if self._taught_version != self.held.version:
-            # By itself, so that the next stroke waits for one of them only.
             self._labels()
             return True
         labels, pending = self._labels(), self._pending()
@@ -294,8 +289,8 @@ class Desk:
             self._tell_progress(now=True)
             return False
         self._reader.read_ahead(pending)
-        on_screen = [p for p in pending if self._is_on_screen(p)]
         # What is on screen waits for nothing that is read for others.
+        on_screen = [p for p in pending if self._is_on_screen(p)]
         picture = next(filter(self._reader.is_ready, on_screen or pending), on_screen[0] if on_screen else None)
         if picture is None:
             return False

@@ -111,7 +111,7 @@ def _result(desk: Desk, file: PictureFile, labels: dict[int, str], *, with_pixel
         raise ProjectError("it has no mask: show what to look for first.")
     numbers = np.zeros(256, np.uint8)
     numbers[list(labels)] = np.arange(1, len(labels) + 1)
-    scores = np.array([desk.score_of(file.id, label) for label in labels], np.float32)
+    scores = np.array([desk.overview.score_of(file.id, label) for label in labels], np.float32)
     image = desk.shelf.pixels(file.id) if with_pixels else np.broadcast_to(np.uint8(0), (*size, 3))
     blank = np.zeros((len(labels), 1, 1), np.float32)
     return Settled(

@@ -146,6 +146,13 @@ class Overview:
         verdict = known.held.state.verdicts.get(picture)
         return known.held.version if verdict is not None and verdict.mask else None
 
+    def score_of(self, picture: str, label: int) -> float:
+        """How probable it is that a picture shows a label; 1 where somebody has accepted its mask."""
+        predicted = self._known.predicted.get(picture)
+        if picture in self._known.held.state.verdicts or predicted is None or label not in predicted.labels:
+            return 1.0
+        return predicted.rows[predicted.labels.index(label)].score
+
     def detailed_record(self, picture: str) -> dict[str, Any]:
         """A record with its strokes."""
         state = self._known.held.state

@@ -115,12 +115,12 @@ class Teacher:
         return np.stack([lead if new is None else new for lead, new in zip(leads, spread, strict=True)])
 
     def seen_at_once(self, predicted: Predicted | None, strokes: Key) -> Predicted | None:
-        """A picture's last prediction with strokes of one label spread; None where they correct no prediction."""
-        if predicted is None or not is_correction(strokes) or strokes[0].label not in predicted.labels:
+        """A picture's last prediction with one more stroke of a label, spread where it corrects; None without one."""
+        if predicted is None or strokes[0].label not in predicted.labels:
             return None
         place = predicted.labels.index(strokes[0].label)
         lead = self.spread(predicted.leads[place].astype(np.float32), strokes)
-        return None if lead is None else predicted.with_lead(place, lead)
+        return predicted if lead is None else predicted.with_lead(place, lead)
 
     def mask_of(self, stroke: Stroke, size: tuple[int, int]) -> NDArray[np.uint8]:
         """A box as the network fills it, a whole mask, and what was sure before: 0, 1 and 255 ``(H, W)``."""
