@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,3 +90,28 @@ def test_far_pictures_are_looked_at_in_wide_tiles_first():
     assert abs(rows.mean() - 4341) < 10 and abs(columns.mean() - 1254) < 10
     # All wide ones, and a few close ones of some 700.
     assert engine.shown < 120
+
+
+class Otherwise(Bright):
+    """Sees in tiles the right half of what it sees in the whole, and is surer of that."""
+
+    def __init__(self, sureness: float) -> None:
+        super().__init__()
+        self.sureness = sureness
+
+    def _seen(self, picture):
+        seen, whole = super()._seen(picture), len(picture) == 2400
+        if not whole:
+            seen.leads[...] = np.where(resized_map(picture[..., 1].astype(np.float32), (CELLS, CELLS)) > 127, 6, -6)
+        return replace(seen, scores=np.array([[1, self.sureness if whole else 0.95]], np.float32))
+
+
+@pytest.mark.parametrize("sureness", [0.3, 0.75])
+def test_tiles_do_not_turn_over_what_the_whole_was_rather_sure_of(sureness):
+    pixels = dark()
+    pixels[700:1700, 500:1700, 0] = 255
+    pixels[700:1700, 1300:1700, 1] = 255
+    whole, closer = looked(pixels, Otherwise(sureness))
+    assert (closer is whole) == (sureness == 0.75)
+    if closer is not whole:
+        assert abs((closer.leads > 0).mean() - 400 / 2400 * 1000 / 2400) < 0.01

@@ -28,7 +28,7 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
     return float((mask & truth).sum() / (mask | truth).sum())
 
 
-def guided_filter(probability: np.ndarray, colours: np.ndarray, radius: int = 4, penalty: float = 1e-3) -> np.ndarray:
+def guided_filter(probability: np.ndarray, colours: np.ndarray, radius: int = 3, penalty: float = 1e-3) -> np.ndarray:
     """``(4, h, w)``: a ridge regression for each window by itself, then the windows' means by what they explain."""
     size = probability.shape
     around = [(radius, radius)] * 2
@@ -59,7 +59,11 @@ def test_it_is_the_fast_guided_filter(rng):
     colours = torch.from_numpy(pixels).movedim(2, 0) / 255
     expected = ((slopes[:3] * colours).sum(0) + slopes[3]).clip(1e-6, 1 - 1e-6)
     (finer,) = sharpened(lead[None], pixels)
-    np.testing.assert_allclose(torch.from_numpy(finer).sigmoid(), expected, atol=2e-4)
+    plain = F.interpolate(torch.from_numpy(lead)[None, None], pixels.shape[:2], mode="bilinear")[0, 0]
+    # Shifted until as much is masked as before.
+    odds = np.sort(torch.logit(expected).ravel())
+    shift = odds[-1 - int((plain > 0).sum())]
+    np.testing.assert_allclose(torch.from_numpy(finer + shift).sigmoid(), expected, atol=2e-4)
 
 
 def test_a_blurred_answer_gets_the_pictures_edge():
@@ -78,6 +82,25 @@ def test_where_the_picture_shows_nothing_the_answer_stays_about_as_it_is():
     grey = np.full((240, 240, 3), 128, np.uint8)
     smooth = mask_map(sharpened(lead[None], grey)[0], (240, 240), 0.5)
     assert iou(smooth, mask_map(lead, (240, 240), 0.5)) > 0.97
+
+
+def test_thin_things_keep_their_size(rng):
+    """Without the shift a fit sees mostly what is around them, and a third of them was gone."""
+    lead = np.full((60, 60), -5, np.float32)
+    lead[10:50:8, 5:55] = 1
+    pixels = (rng.normal(110, 12, (480, 480, 3)) + 50 * (np.arange(480) % 64 < 5)[:, None, None]).clip(0, 255)
+    before = mask_map(lead, (480, 480), 0.5)
+    after = mask_map(sharpened(lead[None], pixels.astype(np.uint8))[0], (480, 480), 0.5)
+    assert abs(after.sum() / before.sum() - 1) < 0.01 and (before != after).any()
+
+
+@pytest.mark.parametrize("odds", [-3, 3])
+def test_where_all_is_the_same_there_is_no_edge_to_draw(rng, odds):
+    lead = (odds + 0.5 * rng.random((60, 60))).astype(np.float32)
+    pixels = rng.integers(0, 256, (480, 480, 3), np.uint8)
+    (finer,) = sharpened(lead[None], pixels)
+    np.testing.assert_allclose(finer[4::8, 4::8], lead, atol=0.5)
+    assert (finer > 0).all() == (odds > 0)
 
 
 @pytest.mark.parametrize(

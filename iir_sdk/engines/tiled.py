@@ -38,6 +38,8 @@ _PROBES = 4
 _GAIN, _LEAST_LIKELY, _LEAST_SURE, _SURE = 0.02, 0.7, 0.25, 0.85
 """By how much tiles' confidence must be higher than the coarser answer's; the least mean of their scores, and of score
 times confidence; and how sure an answer needs no closer look."""
+_RATHER_SURE, _LEAST_COMMON = 0.45, 0.5
+"""Where the whole's score times confidence is above the one, tiles' masks and its own need this IoU."""
 _MOST_CELLS = 12_000_000
 """Of all labels' maps together: what they need does not grow with the picture."""
 _MOST = 1000
@@ -183,9 +185,14 @@ class _Look:
         near = self._tiles(whole, scale.side)
         if self._everywhere:
             return self._laid(whole, near, near.places, scale).segmented()
-        zoom = max(self._picture.size) / scale.side
-        if zoom < _ZOOM or (_sureness(_scores(whole)) > _SURE).all():
+        if max(self._picture.size) < _ZOOM * scale.side or (_sureness(_scores(whole)) > _SURE).all():
             return whole
+        closest = self._closest(whole, near, scale)
+        return whole if closest is whole else _uncontradicted(whole, closest)
+
+    def _closest(self, whole: Segmented, near: Tiles, scale: Scale) -> Segmented:
+        """That of the tiles where it pays, as far as they can tell."""
+        zoom = max(self._picture.size) / scale.side
         if zoom <= _TRACED:
             return self._surer(whole, whole, near, scale)
         far = self._tiles(whole, _FIRST * scale.side)
@@ -274,7 +281,24 @@ def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32]) ->
     scores = _scores(laid)
     if laid.scores is not None:
         scores = np.stack([typical, scores[:, 1]], 1)
-    gains = _gains(scores, coarse)
+    return _chosen(_gains(scores, coarse), laid, coarse)
+
+
+def _uncontradicted(whole: Segmented, closer: Segmented) -> Segmented:
+    """The closer answer, but the whole's for labels of which that was rather sure and tiles show something else.
+
+    So they do where the thing is too large for them: of its parts each may look like one.
+    """
+    contradicted = _sureness(_scores(whole)) > _RATHER_SURE
+    for i in np.flatnonzero(contradicted):
+        (before,) = at_grid(_rows(whole, [int(i)]), closer.leads.shape[1:]).leads > 0
+        after = closer.leads[i] > 0
+        contradicted[i] = np.count_nonzero(before & after) < _LEAST_COMMON * np.count_nonzero(before | after)
+    return _chosen(~contradicted, closer, whole)
+
+
+def _chosen(gains: NDArray[np.bool_], laid: Segmented, coarse: Segmented) -> Segmented:
+    """Of each label the tiles' answer where it gains, else the coarse one; that itself where none gains."""
     if gains.all() or not gains.any():
         return laid if gains.all() else coarse
     coarse = at_grid(coarse, (laid.leads.shape[1], laid.leads.shape[2]))

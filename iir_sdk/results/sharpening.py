@@ -2,8 +2,9 @@
 
 Around each cell the probability is fitted as a linear function of the picture's colour there, and that function then
 gives the probability of every pixel. It counts by the share of the probability's variance that it explains, so that the
-answer stays as it is where nothing in the picture goes with it. Only numpy is used, for
-every backend.
+answer stays as it is where nothing in the picture goes with it. Of thin and round things such fits see mostly what is
+around them, and make them smaller; so each label's log-odds are shifted until its mask is as large as before. Only
+numpy is used, for every backend.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FINER = 8
 """Most cells a side of what is returned, for one of the network's: as many as its input has pixels."""
 _FITTED = 2
 """The same of the grid on which the function is fitted."""
-_RADIUS = 4
+_RADIUS = 3
 """Cells of that grid around each that a fit takes in."""
 _EVENNESS = 1e-3
 """Variance of colour, of values in [0, 1], below which there is nothing to follow."""
@@ -45,7 +46,19 @@ def sharpened(leads: NDArray[np.float32], pixels: NDArray[np.uint8]) -> NDArray[
     height, width = (min(full, _FITTED * cells) for full, cells in zip(size, leads.shape[1:], strict=True))
     fit = _Fit(_channels(picture.resize((width, height), Image.Resampling.BILINEAR)))
     colours = _channels(picture)
-    return np.stack([_log_odds(_applied(fit.coefficients(sigmoid(full_map(x, fit.size))), colours)) for x in leads])
+    return np.stack([_of_label(lead, fit, colours) for lead in leads])
+
+
+def _of_label(lead: NDArray[np.float32], fit: _Fit, colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-odds ``(h', w')`` of one label at the size of ``colours (3, h', w')``, as many above 0 as without a fit."""
+    plain = full_map(lead, (colours.shape[1], colours.shape[2]))
+    inside = np.count_nonzero(plain > 0)
+    if inside in (0, plain.size):
+        return plain
+    drawn = _log_odds(_applied(fit.coefficients(sigmoid(full_map(lead, fit.size))), colours))
+    last_outside = plain.size - 1 - inside
+    drawn -= np.partition(drawn, last_outside, axis=None)[last_outside]
+    return drawn
 
 
 def _finer_grid(shape: tuple[int, ...], picture: tuple[int, int]) -> tuple[int, int]:
