@@ -41,6 +41,7 @@ def bars(document: Mapping[str, Any]) -> list[Bar]:
     listed = [
         Bar("predict / bare backbone", predict / ms["bare backbone"], 1.35),
         Bar("predict / uncached", predict / ms["uncached"], 0.55),
+        Bar("predict, sharpened / predict", ms["predict, sharpened"] / predict, 1.3),
         Bar("50 shots / 1 shot", ms["predict, 50 shots"] / predict, 1.25),
         Bar("20 labels / 1 label", ms["predict, 20 labels"] / predict, 3),
         Bar(f"best setting ({best.removeprefix('predict, ')}) / the default", ms[best] / predict, 0.5),

@@ -36,6 +36,7 @@ def document(**milliseconds: float) -> dict:
     ms = {
         "bare backbone": 100,
         "predict": 130,
+        "predict, sharpened": 156,
         "uncached": 260,
         "predict, as loaded": 208,
         "predict, 5 shots": 130,
@@ -69,6 +70,7 @@ def test_bars_are_ratios_of_the_rows(report):
     values = {bar.title: (round(bar.value, 3), bar.met) for bar in report.bars(document())}
     assert values["predict / bare backbone"] == (1.3, True)
     assert values["predict / uncached"] == (0.5, True)
+    assert values["predict, sharpened / predict"] == (1.2, True)
     assert values["50 shots / 1 shot"] == (1.1, True)
     assert values["20 labels / 1 label"] == (3.0, True)
     assert values["best setting (ONNX Runtime) / the default"] == (0.4, True)
