@@ -136,6 +136,21 @@ def test_stores_write_whole_files_or_none_and_say_what_is_wrong(tmp_path):
         fetched(f"file://{tmp_path}/vast.jpg")
 
 
+def test_a_store_by_uri_keeps_parts_and_settings():
+    # Pyarrow's own file system in memory.
+    parts = Parts(Store.of("mock:///out"))
+    assert not parts.store.local and parts.names() == [] and parts.pictures_in("part-1.parquet") is None
+    parts.start({"threshold": 0.5}, overwrite=False)
+    parts.write("part-1.parquet", [{"id": "a", "label": "object", "box": (0, 1, 2, 3)}, {"id": "b", "error": "broken"}])
+    assert parts.names() == ["part-1.parquet"] and parts.pictures_in("part-1.parquet") == 2
+    assert parts.table("part-1.parquet")["box"].to_pylist() == [[0, 1, 2, 3], None]
+    assert parts.without_errors(parts.present()).ids() == ["a"]
+    with pytest.raises(OutputError, match=r"a run with threshold=0.5, not 0.7"):
+        parts.start({"threshold": 0.7}, overwrite=False)
+    parts.start({"threshold": 0.7}, overwrite=True)
+    assert parts.names() == []
+
+
 def test_files_are_listed_by_paths_and_uris(tmp_path):
     for name in ("a.jpg", "b.png", "c.txt", "deep/d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -206,7 +221,7 @@ def test_outputs_that_no_run_wrote_and_arguments_out_of_range_are_refused(tmp_pa
     with pytest.raises(OutputError, match=r"a run with threshold=0.5, not 0.7"):
         parts.start({"threshold": 0.7}, overwrite=False)
     parts.start({"threshold": 0.7}, overwrite=True)
-    for wrong in ({"count": 0}, {"count": (3, 2)}, {"gpus": -1}, {"cpus": 0}):
+    for wrong in ({"count": 0}, {"count": (3, 2)}, {"num_gpus": -1}, {"num_cpus": 0}):
         with pytest.raises(ConfigError):
             Workers(**wrong)
     with pytest.raises(ConfigError, match="part_size=0"):

@@ -41,15 +41,24 @@ def _address(_context: click.Context, _option: click.Parameter, text: str | None
     return text
 
 
-def _cluster(address: str | None, workers: int | None, gpus: float | None) -> Workers | None:
+def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    least, dash, most = text.partition("-")
+    if not least.isdecimal() or (dash and not most.isdecimal()):
+        raise click.BadParameter(f"{text!r} is neither a number of workers nor the least and the most, such as 1-64.")
+    return (int(least), int(most)) if dash else int(least)
+
+
+def _cluster(address: str | None, workers: int | tuple[int, int] | None, num_gpus: float | None) -> Workers | None:
     """Ray's workers; None for this process alone."""
     if address is None:
-        if workers is not None or gpus is not None:
-            raise click.UsageError("--workers and --worker-gpus are of Ray: say --ray, too.")
+        if workers is not None or num_gpus is not None:
+            raise click.UsageError("--workers and --num-gpus are of Ray: say --ray, too.")
         return None
     from iir_sdk.ray import Workers
 
-    return Workers(None if address == "local" else address, workers, gpus=gpus or 0.0)
+    return Workers(None if address == "local" else address, workers, num_gpus=num_gpus or 0.0)
 
 
 @click.command()
@@ -120,8 +129,8 @@ def _cluster(address: str | None, workers: int | None, gpus: float | None) -> Wo
     callback=_address,
     help="Let Ray's workers do it, on this machine or on the cluster at HOST:PORT, ray://HOST:PORT or auto.",
 )
-@click.option("--workers", type=click.IntRange(1), help="How many, with --ray; default: one a core.")
-@click.option("--worker-gpus", type=click.FloatRange(0), help="Graphics cards of each, with --ray, such as 0.5.")
+@click.option("--workers", callback=_count, metavar="N|N-M", help="How many, with --ray; default: one a core.")
+@click.option("--num-gpus", type=click.FloatRange(0), help="Graphics cards of each, with --ray, such as 0.5.")
 @OVERWRITE
 @ENGINE
 def segment(
@@ -131,8 +140,8 @@ def segment(
     labels: tuple[str, ...],
     lists: tuple[Path, ...],
     address: str | None,
-    workers: int | None,
-    worker_gpus: float | None,
+    workers: int | tuple[int, int] | None,
+    num_gpus: float | None,
     **settings: Any,
 ) -> None:
     """Mask the same thing in many pictures: QUERIES are files, folders, globs, @list.txt, or - for paths on stdin.
@@ -146,7 +155,7 @@ def segment(
     from iir_sdk.segmenting.folder import segment_folder
     from iir_sdk.segmenting.supports import Shown, split_label
 
-    cluster = _cluster(address, workers, worker_gpus)
+    cluster = _cluster(address, workers, num_gpus)
     if cluster is not None and settings["threads"] is None:
         # Each worker has a core.
         settings["threads"] = 1

@@ -147,8 +147,8 @@ class Workers:
         address: of a cluster, ``auto`` for the one that this machine belongs to; None starts Ray on this machine alone.
         count: how many workers, or the least and the most, ``(1, 64)``, between which Ray chooses; None for one a core,
             or as many as share the graphics cards.
-        cpus: cores of each; None for one.
-        gpus: of a graphics card, such as 0.5 for two workers on each; 0 for none.
+        num_cpus: cores of each; None for one.
+        num_gpus: graphics cards of each, such as 0.5 for two workers on one; 0 for none.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -156,16 +156,16 @@ class Workers:
 
     address: str | None = None
     count: int | tuple[int, int] | None = None
-    cpus: float | None = None
-    gpus: float = 0.0
+    num_cpus: float | None = None
+    num_gpus: float = 0.0
 
     def __post_init__(self) -> None:
         least, most = self.count if isinstance(self.count, tuple) else (self.count, self.count)
         whole = all(n is None or (type(n) is int and n >= 1) for n in (least, most))
         if not whole or (least is not None and most is not None and least > most):
             raise ConfigError(f"count={self.count!r} must be None, a number of workers, or the least and the most.")
-        if self.gpus < 0 or (self.cpus is not None and self.cpus <= 0):
-            raise ConfigError(f"cpus={self.cpus!r}, gpus={self.gpus!r} must not be negative.")
+        if self.num_gpus < 0 or (self.num_cpus is not None and self.num_cpus <= 0):
+            raise ConfigError(f"num_cpus={self.num_cpus!r}, num_gpus={self.num_gpus!r} must not be negative.")
 
     def pool(self, cores: float, spare: int) -> Any:
         """Ray's strategy: as many as asked for, or as the cluster has room for."""
@@ -174,7 +174,7 @@ class Workers:
         if isinstance(self.count, tuple):
             return ActorPoolStrategy(min_size=self.count[0], max_size=self.count[1])
         present = resources()
-        room = present.get("GPU", 0) / self.gpus if self.gpus else (present.get("CPU", 1) - spare) // cores
+        room = present.get("GPU", 0) / self.num_gpus if self.num_gpus else (present.get("CPU", 1) - spare) // cores
         return ActorPoolStrategy(size=self.count or max(1, int(room)))
 
     def answers(
@@ -196,13 +196,13 @@ class Workers:
             job: what they get, by way of the object store.
             attempts: the actor of :class:`iir_sdk.ray.attempts.Attempts`.
             batch: rows that they get together.
-            cores: of each, where ``cpus`` does not say.
+            cores: of each, where ``num_cpus`` does not say.
             spare: cores to leave to the dataset's own steps.
         """
         import ray
 
         stored = ray.put(job)
-        each = self.cpus or cores
+        each = self.num_cpus or cores
         mapped = dataset.map_batches(
             worker,
             # In a list, so that Ray does not fetch it for every actor's constructor.
@@ -211,7 +211,7 @@ class Workers:
             batch_format="numpy",
             compute=self.pool(each, spare),
             num_cpus=each,
-            num_gpus=self.gpus or None,
+            num_gpus=self.num_gpus or None,
         )
         for rows in quiet(mapped).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for text in rows["answer"].to_pylist() if rows.num_columns else ():
