@@ -51,7 +51,7 @@ def test_one_stroke_masks_every_picture_and_a_second_one_corrects(address, open_
     paint(page, [(0.05, 0.05), (0.3, 0.05)], SHAPE, button="right")
     kinds = [stroke["kind"] for stroke in strokes_of(page, picture)]
     assert kinds == ["object", "background"]
-    assert not np.array_equal(mask_of(page, picture), first)
+    until(page, lambda: not np.array_equal(mask_of(page, picture), first))
     assert {label["name"] for label in asked(page, "project")["labels"]} == {"thing"}
 
 

@@ -46,6 +46,7 @@ def test_screenshots(embedded: FewShotSegmenter, tmp_path: Path, open_page):
         open_tile(page, name)
         picture = shown_id(page)
         for _ in range(4):
+            expect(page.locator("#busy")).to_be_hidden()
             mask = mask_of(page, picture)
             shown = wanted[name] & False if mask is None else mask > 0
             if iou(shown, wanted[name]) > 0.85:
