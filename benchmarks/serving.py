@@ -4,7 +4,7 @@
 
 Both servers are started once and asked in turns, by 1, 4 and 16 clients that each send the next picture when they have
 the last one's masks; four sets, the demo's queries. Beside the clock's times stands the processors' of all processes
-of a server, a request: other programs on the machine change that less.
+of a server, a request, less what they use when nobody asks: other programs on the machine change that less.
 """
 
 from __future__ import annotations
@@ -107,12 +107,19 @@ def ask(address: str, clients: int, count: int) -> list[float]:
         return list(pool.map(one, range(count)))
 
 
-def measured(address: str, pid: int, clients: int, count: int) -> dict[str, float]:
+def idle_share(pid: int, seconds: float = 20.0) -> float:
+    """Of one processor, what a server that nobody asks uses."""
+    before = processor_seconds(pid)
+    time.sleep(seconds)
+    return (processor_seconds(pid) - before) / seconds
+
+
+def measured(address: str, pid: int, clients: int, count: int, idle: float) -> dict[str, float]:
     processor, start = processor_seconds(pid), time.perf_counter()
     seconds = ask(address, clients, count)
     whole = time.perf_counter() - start
     p50, p95 = np.percentile(seconds, (50, 95)) * 1000
-    spent = 1000 * (processor_seconds(pid) - processor) / count
+    spent = 1000 * (processor_seconds(pid) - processor - idle * whole) / count
     return {"requests_s": count / whole, "p50_ms": float(p50), "p95_ms": float(p95), "processor_ms": spent}
 
 
@@ -136,13 +143,14 @@ def main() -> None:
             "web": stack.enter_context(server("web", plain + engine, work)),
             "serve": stack.enter_context(server("serve", ray + engine, work)),
         }
-        for address, pid in servers.values():
+        for address, _ in servers.values():
             make_sets(address)
-            measured(address, pid, 4, 8)
+            ask(address, 4, 8)
+        idle = {name: idle_share(pid) for name, (_, pid) in servers.items()}
         for turn in range(chosen.rounds):
             for clients in CLIENTS:
                 for name, (address, pid) in servers.items():
-                    row = measured(address, pid, clients, chosen.requests)
+                    row = measured(address, pid, clients, chosen.requests, idle[name])
                     rows.append({"round": turn, "server": name, "clients": clients, **row})
                     print(json.dumps(rows[-1]), flush=True)
         address = servers["serve"][0].removesuffix("/v1")
@@ -152,6 +160,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         **{name: getattr(chosen, name) for name in ("weights", "replicas", "requests", "rounds")},
         "pictures_together_mean": together["sum"] / together["count"],
+        "idle_share_of_a_processor": idle,
         "ratios": ratios(rows),
         "rows": rows,
     }

@@ -21,10 +21,12 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from iir_sdk.cli.main import main
-from iir_sdk.errors import BusyError, ConfigError, MaskError, OutputError
+from iir_sdk.errors import BusyError, ConfigError, MaskError, OutputError, ServingError
 from iir_sdk.serving.settings import Replicas, Settings, marked
+from iir_sdk.serving.this_machine import keep_ray_to_this_machine, keep_replica_to_this_machine
 from iir_sdk.web.api.limits import Limits
 from iir_sdk.web.api.messages import CreateSet, SetsOut
+from iir_sdk.web.api.worker import Worker
 from iir_sdk.web.server.door import Door, bound
 
 pytest.importorskip("ray", reason="the extra ray")
@@ -174,13 +176,48 @@ def test_the_end_comes_within_its_bound():
     assert server.force_exit
 
 
-def test_without_ray_the_command_says_how_to_have_it(monkeypatch):
+def test_without_ray_the_command_says_how_to_have_it(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name.startswith("iir_sdk.serving.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    told = CliRunner().invoke(main, ["serve"])
+    told = CliRunner().invoke(main, ["serve", "--address", "auto", "--sets", str(tmp_path)])
     assert told.exit_code == 1 and "pip install 'iir-sdk[ray,web]'" in told.output
     assert CliRunner().invoke(main, ["serve", "--help"]).exit_code == 0
+
+
+def test_a_cluster_of_its_own_is_reached_from_this_machine_and_with_its_token_alone(monkeypatch):
+    with pytest.raises(ServingError, match="imported before"):
+        keep_ray_to_this_machine()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    code = (
+        "from iir_sdk.serving.this_machine import keep_ray_to_this_machine as keep; keep();"
+        "from ray._private.services import get_node_ip_address as ip;"
+        "from ray._private.authentication.authentication_utils import is_token_auth_enabled as secret;"
+        "print(ip(), secret())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.split() == ["127.0.0.1", "True"]
+
+
+def test_a_replica_of_such_a_cluster_listens_on_this_machine_alone(monkeypatch):
+    from ray.serve._private import replica
+
+    asked: list[str] = []
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, address: asked.append(address))
+    for kept in ("1", "0"):
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", kept)
+        keep_replica_to_this_machine()
+        replica.add_port_to_grpc_server(None, "[::]:0")
+    assert asked == ["[::]:0", "127.0.0.1:0"]
+
+
+def test_a_busy_error_of_the_work_itself_is_told_as_it_is():
+    def busy() -> None:
+        raise BusyError("changed by others")
+
+    with pytest.raises(BusyError, match="changed by others"):
+        asyncio.run(Worker(1, 1, 60).run(busy))
 
 
 def test_on_a_cluster_sets_need_a_folder():

@@ -14,6 +14,7 @@ import click
 
 from iir_sdk.cli.options import ENGINE, PATH
 from iir_sdk.errors import ConfigError, needed_imports
+from iir_sdk.serving.this_machine import keep_ray_to_this_machine
 
 
 @click.command()
@@ -70,6 +71,10 @@ def serve(
 
     Requests that come together are computed together, whatever their sets. See docs/serving.md.
     """
+    if sets is None and address is not None:
+        raise ConfigError("replicas on a cluster need one folder that all its machines share: pass --sets FOLDER.")
+    if address is None:
+        keep_ray_to_this_machine()
     with needed_imports("serving needs Ray; run: pip install 'iir-sdk[ray,web]'"):
         from iir_sdk.serving.server import serve_here
     from iir_sdk.serving.batching import Batching
@@ -77,8 +82,6 @@ def serve(
     from iir_sdk.web.api.limits import Limits
     from iir_sdk.web.server.door import Door, is_loopback
 
-    if sets is None and address is not None:
-        raise ConfigError("replicas on a cluster need one folder that all its machines share: pass --sets FOLDER.")
     opening["threads"] = opening["threads"] or _threads(Replicas.of(replicas).most, num_gpus, address)
     token = token or ("" if is_loopback(host) else secrets.token_urlsafe(24))
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def deployed(name: str, settings: Settings, replicas: Replicas) -> Iterator[Depl
         ConfigError: others run under this name, with other settings.
         IirError: what a replica raised when it started, as of weights that are not there.
     """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False))
     present = serve.status().applications.get(name)
     if present is not None and present.status == "RUNNING":

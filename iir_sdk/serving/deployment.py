@@ -11,6 +11,7 @@ from ray.serve import Application
 from iir_sdk.errors import IirError
 from iir_sdk.serving.replica import Figures
 from iir_sdk.serving.settings import Replicas, Settings
+from iir_sdk.serving.this_machine import keep_replica_to_this_machine
 from iir_sdk.web.api.messages import PredictRequest
 
 _TYPICAL_BYTES = 2 << 20
@@ -42,6 +43,7 @@ class Predictor:
     """A replica: a process with the network, and the sets that it used last."""
 
     def __init__(self, settings: Settings) -> None:
+        keep_replica_to_this_machine()
         self._settings, self._replica = settings, settings.opened()
         self._name = str(serve.get_replica_context().replica_id.unique_id)
         most = max(1, settings.limits.set_bytes // _TYPICAL_BYTES)
