@@ -110,15 +110,16 @@ def timed(work: Callable[[], object], count: int) -> dict[str, float]:
 
 
 def by_ray(photos: list[Path], segmenter: FewShotSegmenter, workers: int, work: Path, part: int) -> dict[str, Any]:
-    """Of pictures behind the first part, by the clock of the parts' files, so that the start is not in it."""
+    """From each worker's first part on, by the clock of the parts' files, so that their start is not in it."""
     out = work / f"ray{workers}"
     start = time.perf_counter()
     with watched() as watch:
         finished = threading.Event()
 
         def begin() -> None:
-            while not finished.is_set() and not list(out.glob("part-*")):
+            while not finished.is_set() and len(list(out.glob("part-*"))) < workers:
                 time.sleep(0.05)
+            watch.look()
             watch.start.clear()
             watch.start.update(watch.cpu)
 
@@ -129,14 +130,14 @@ def by_ray(photos: list[Path], segmenter: FewShotSegmenter, workers: int, work: 
         thread.join()
     seconds = time.perf_counter() - start
     times = sorted(file.stat().st_mtime for file in out.glob("part-*"))
-    behind = len(photos) - part
+    behind, clock = len(photos) - workers * part, times[-1] - times[workers - 1]
     files = list(out.glob("part-*"))
     return {
         "workers": workers,
         "seconds_in_all": seconds,
-        "pictures_a_second": behind / (times[-1] - times[0]),
+        "pictures_a_second": behind / clock,
         "worker_cpu_ms_a_picture": 1000 * watch.spent(worker=True) / behind,
-        "other_cpu_ms_a_picture": 1000 * watch.spent(worker=False) / behind,
+        "cores_of_all_beside_workers": watch.spent(worker=False) / clock,
         "memory_mb": list(watch.memory.values()),
         "parquet_bytes_a_row": sum(file.stat().st_size for file in files) / len(photos),
     }
