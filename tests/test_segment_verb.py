@@ -244,7 +244,12 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(photos, tmp_path):
     words += ["--weights", "iir-lite0"]
     journal = out / ".iir" / "journal.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-m", "iir_sdk", *words], stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        [sys.executable, "-m", "iir_sdk", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        # Where tests run in a shell's background, interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)
