@@ -104,8 +104,9 @@ def _of_parquet(texts: Sequence[str], columns: Columns) -> Source:
             raise PictureNotFoundError(f"query {text!r}: no file there, from {str(Path.cwd())!r}.")
     if not files:
         raise PictureNotFoundError(f"query {texts[0]!r}: no file fits this pattern, from {str(Path.cwd())!r}.")
-    wanted = None if columns.picture is None else [columns.id, columns.picture]
-    dataset = ray.data.read_parquet(files, columns=wanted, ray_remote_args={"num_cpus": _READING})
+    dataset = ray.data.read_parquet(files, num_cpus=_READING)
+    if columns.picture is not None:
+        dataset = dataset.select_columns([columns.id, columns.picture])
     return Source(dataset, columns, None, None, cores=BESIDE_READING)
 
 
