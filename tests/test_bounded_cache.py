@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 
-from iir_sdk.bounded_cache import BoundedCache
+from iir_sdk.data.bounded_cache import BoundedCache
 
 
 def test_it_is_bounded_and_a_sweep_does_not_push_out_what_is_used():

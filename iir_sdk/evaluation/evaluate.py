@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iir_sdk.bounded_cache import BoundedCache
+from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import IGNORE, FewShotDataset
 from iir_sdk.data.episodes import Episode, large_enough, sample_episodes
 from iir_sdk.engines.base import TaskGroup

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iir_sdk.bounded_cache import BoundedCache
 from iir_sdk.data.benchmarks.stored_files import stored_pixels
+from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.data.exclusion import among, cutouts_among
 from iir_sdk.data.folder import PictureSet

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.bounded_cache import BoundedCache
+from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.errors import ImageError, PictureNotFoundError
 from iir_sdk.files import is_file, write_atomically
 from iir_sdk.pictures.arrays import check_size

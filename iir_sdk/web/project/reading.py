@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.bounded_cache import BoundedCache
+from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.engines.base import Engine, TaskGroup
 from iir_sdk.engines.pytorch import TorchEngine
 from iir_sdk.errors import PrecisionError

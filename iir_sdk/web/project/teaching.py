@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.bounded_cache import BoundedCache
+from iir_sdk.data.bounded_cache import BoundedCache
 from iir_sdk.engines.base import Engine
 from iir_sdk.engines.box import mask_in_box
 from iir_sdk.pictures.masks import UNKNOWN
