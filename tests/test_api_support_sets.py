@@ -24,9 +24,9 @@ from iir_sdk.web.api.support_sets import Example, SupportSets
 JOBS = {job.name: job for job in read_jobs()}
 
 
-def example(name: str = "coins", label: str = "coin") -> Example:
+def example(name: str = "coins", label: str = "coin", **fields) -> Example:
     job = JOBS[name]
-    return Example(image=job.support.read_bytes(), mask=job.support_mask.read_bytes(), label=label)
+    return Example(image=job.support.read_bytes(), mask=job.support_mask.read_bytes(), label=label, **fields)
 
 
 @pytest.fixture

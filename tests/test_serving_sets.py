@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from iir_sdk import FewShotSegmenter
-from iir_sdk.demo.job import read_jobs
 from iir_sdk.errors import (
     BusyError,
     ImageError,
@@ -24,13 +23,7 @@ from iir_sdk.errors import (
 from iir_sdk.serving.set_folder import SetFolder
 from iir_sdk.web.api.answers import set_out
 from iir_sdk.web.api.support_sets import Example, SupportSets
-
-JOBS = {job.name: job for job in read_jobs()}
-
-
-def example(name: str = "coins", label: str = "coin", **fields) -> Example:
-    job = JOBS[name]
-    return Example(image=job.support.read_bytes(), mask=job.support_mask.read_bytes(), label=label, **fields)
+from tests.test_api_support_sets import JOBS, example
 
 
 @pytest.fixture
