@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -134,10 +135,25 @@ def test_what_annotators_brushed_finds_the_rest(studio, embedded):
     size = (found["original_height"], found["original_width"])
     assert np.array_equal(decode_brush(found["value"]["rle"], size), result.mask)
     assert found["value"]["brushlabels"] == ["coin"] and coins["score"] == pytest.approx(result.confidence)
-    assert client.get("/versions", params={"project": "7.1764200000"}).json() == {"versions": [version]}
+    for params in ({"project": "7.1764200000"}, {}):
+        assert client.get("/versions", params=params).json() == {"versions": [version]}
     # Whose supports change gets another version, so that Label Studio asks anew.
     server.annotate(2, "/data/upload/7/flag.jpg", [brushed(flag_mask(), "flag")], "2026-01-02")
     assert client.post("/setup", json=setup_of()).json()["model_version"] not in (first, version)
+
+
+def test_new_annotations_have_their_version_before_they_are_learnt_from(studio, tiny_segmenter, monkeypatch):
+    server, address = studio
+    learning = Event()
+    taught = Backend._taught
+    monkeypatch.setattr(Backend, "_taught", lambda *args: learning.wait(60) and taught(*args))
+    client = client_of(tiny_segmenter, address)
+    server.annotate(1, "/data/upload/7/coins.jpg", [brushed(TRUTH, "coin")])
+    version = client.post("/setup", json=setup_of()).json()["model_version"]
+    assert version == client.post("/setup", json=setup_of()).json()["model_version"] != "iir-tiny-supports"
+    learning.set()
+    answer = client.post("/predict", json=asked_for("/data/upload/7/coins.query.jpg")).json()
+    assert answer["model_version"] == version and answer["results"] != [[]]
 
 
 def flag_mask() -> np.ndarray:
@@ -277,6 +293,7 @@ def test_every_box_of_a_label_counts(studio, tiny_segmenter):
     server.annotate(1, "/data/upload/coins.jpg", [box_region(half) for half in halves])
     backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
     backend.setup("7.1", BOXES)
+    backend._reading["7.1"].project.result()
     (support,) = backend._projects["7.1"].segmenter.supports
     assert all((support.mask & half).any() for half in halves)
 
@@ -290,7 +307,7 @@ def test_a_rare_label_does_not_fetch_every_picture(studio, tiny_segmenter):
         server.annotate(i, f"/data/upload/{i}/gone.jpg", [brushed(flag_mask(), "flag")], f"2026-03-{i}")
     backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
     backend.setup("7.1", BRUSH)
-    backend._reading["7.1"].result()
+    backend._reading["7.1"].project.result()
     supports = backend._projects["7.1"].segmenter.supports
     assert len(supports.of_label("coin")) == PER_LABEL
     assert server.pictures <= 3 * PER_LABEL
@@ -302,7 +319,7 @@ def test_projects_that_are_forgotten_hold_no_supports(studio, tiny_segmenter):
     backend = Backend(tiny_segmenter, LabelStudio(address, KEY))
     for number in range(34):
         backend.setup(f"{number}.1", BRUSH)
-        backend._reading[f"{number}.1"].result()
+        backend._reading[f"{number}.1"].project.result()
     assert len(backend._projects) == len(backend._reading) == 32 and "0.1" not in backend._reading
     assert backend.predict("0.1", BRUSH, asked_for("/data/coins.query.jpg")["tasks"])[0]["result"] is not None
 

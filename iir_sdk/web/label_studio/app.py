@@ -66,6 +66,9 @@ def label_studio_app(backend: Backend, limits: Limits | None = None) -> FastAPI:
 
     @app.get("/versions")
     async def versions(project: str = "") -> dict[str, list[str]]:
+        # Label Studio 1.23 does not say of which.
+        if not project:
+            return {"versions": backend.versions}
         version = backend.version(project)
         return {"versions": [] if version is None else [version]}
 

@@ -62,7 +62,20 @@ class Project:
     @property
     def version(self) -> str:
         """Of the predictions: another one for other supports, so that Label Studio asks for them anew."""
-        return f"{self.segmenter.engine.identity.name}-{self.read or 'supports'}"
+        return _version(self.segmenter, self.read)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Annotations that are being read.
+
+    Attributes:
+        read: their fingerprint, known before anything is learnt from them.
+        project: with their supports.
+    """
+
+    read: Future[str] = field(default_factory=Future)
+    project: Future[Project] = field(default_factory=Future)
 
 
 class Backend:
@@ -77,7 +90,7 @@ class Backend:
     def __init__(self, segmenter: FewShotSegmenter, studio: LabelStudio, limits: Limits | None = None) -> None:
         self._given, self._studio, self._limits = segmenter, studio, limits or Limits()
         self._projects: dict[str, Project] = {}
-        self._reading: dict[str, Future[Project]] = {}
+        self._reading: dict[str, _Reading] = {}
         self._changing = Lock()
         # One after another: a project's annotations are read once, however often it is asked for meanwhile.
         self._reader = ThreadPoolExecutor(1, "iir-label-studio")
@@ -85,7 +98,8 @@ class Backend:
     def setup(self, uid: str, config: str, key: str = "") -> str:
         """Begin with a project, or look what is new in it; the version of its predictions.
 
-        Where annotations take longer than Label Studio waits, it is the version of before, and the next setup's is new.
+        It is that of the annotations there are, though they may be still being learnt from: Label Studio asks for no
+        prediction anew whose version is the same. Where their list takes longer than it waits, it is that of before.
 
         Raises:
             RequestError: the interface draws no masks.
@@ -94,7 +108,7 @@ class Backend:
         self._studio.bring(key)
         reading = self._read(uid, read_config(config))
         try:
-            return reading.result(_SETUP_SECONDS).version
+            return _version(self._given, reading.read.result(_SETUP_SECONDS))
         except NotYet:
             return self._projects[uid].version
 
@@ -129,6 +143,11 @@ class Backend:
         """Of a project's predictions; None for one that is not known."""
         return self._projects[uid].version if uid in self._projects else None
 
+    @property
+    def versions(self) -> list[str]:
+        """Of all projects' predictions."""
+        return sorted({project.version for project in list(self._projects.values())})
+
     def _predicted(self, project: Project, labels: Sequence[str], task: Mapping[str, Any]) -> dict[str, Any]:
         calibrated = project.segmenter.engine.identity.calibrated
         picture = self._picture(task, project.config.key).pixels
@@ -150,52 +169,63 @@ class Backend:
             reading = self._read(uid, config)
         if reading is not None:
             try:
-                return reading.result(_PREDICT_SECONDS / 2)
+                return reading.project.result(_PREDICT_SECONDS / 2)
             except NotYet:
                 _LOG.warning("project %s: its annotations are still being read; those before are used", uid)
         return self._projects[uid]
 
-    def _read(self, uid: str, config: LabelConfig) -> Future[Project]:
+    def _read(self, uid: str, config: LabelConfig) -> _Reading:
         """Read a project's annotations, unless that is being done already."""
         number = uid.partition(".")[0]
         if not number.isdigit():
             raise RequestError(f"project={uid!r:.100} must begin with the project's number.")
         with self._changing:
             reading = self._reading.get(uid)
-            if reading is None or reading.done():
+            if reading is None or reading.project.done():
                 before = self._projects.get(uid)
                 if before is None:
                     self._make_room()
                 segmenter, read = (self._given, "") if before is None else (before.segmenter, before.read)
                 self._projects[uid] = Project(config, segmenter, read)
-                reading = self._reading[uid] = self._reader.submit(self._renewed, uid, number, config)
+                reading = self._reading[uid] = _Reading()
+                self._reader.submit(self._renew, reading, uid, number, config)
             return reading
 
     def _make_room(self) -> None:
         """Forget the project that came first of those that nobody waits for, and what was read of it."""
         if len(self._projects) < _PROJECTS:
             return
-        idle = next((uid for uid in self._projects if self._reading[uid].done()), None)
+        idle = next((uid for uid in self._projects if self._reading[uid].project.done()), None)
         if idle is None:
             raise BusyError(f"the annotations of {_PROJECTS} projects are being read; ask again in a minute.")
         del self._projects[idle], self._reading[idle]
 
-    def _renewed(self, uid: str, number: str, config: LabelConfig) -> Project:
-        project = self._projects[uid]
+    def _renew(self, reading: _Reading, uid: str, number: str, config: LabelConfig) -> None:
+        try:
+            annotated = self._annotated(uid, number)
+            read = self._projects[uid].read if annotated is None else _fingerprint(annotated, config)
+            reading.read.set_result(read)
+            project = self._projects[uid]
+            if annotated is not None and read != project.read:
+                project = Project(config, self._taught(annotated, config), read)
+                with self._changing:
+                    self._projects[uid] = project
+            reading.project.set_result(project)
+        except Exception as error:
+            if not reading.read.done():
+                reading.read.set_exception(error)
+            reading.project.set_exception(error)
+
+    def _annotated(self, uid: str, number: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]] | None:
+        """A project's annotated tasks, the latest first; None where they cannot be had, and there are supports."""
         try:
             tasks = self._studio.export(number)
         except LabelStudioError as error:
-            if not len(project.segmenter.supports):
+            if not len(self._projects[uid].segmenter.supports):
                 raise
             _LOG.warning("project %s: %s The supports there are stay in use.", uid, error)
-            return project
-        annotated = sorted(_annotated(tasks), key=lambda each: str(each[1].get("updated_at")), reverse=True)
-        read = _fingerprint(annotated, config)
-        if read != project.read:
-            project = Project(config, self._taught(annotated, config), read)
-            with self._changing:
-                self._projects[uid] = project
-        return project
+            return None
+        return sorted(_annotated(tasks), key=lambda each: str(each[1].get("updated_at")), reverse=True)
 
     def _taught(self, annotated: Iterable[tuple[Any, Any]], config: LabelConfig) -> FewShotSegmenter:
         segmenter = copy.copy(self._given)
@@ -246,6 +276,10 @@ class Backend:
         for box in boxes:
             inside |= mask_in_box(self._given.engine, picture.pixels, load_box(box, picture, exif="shown"))
         return inside
+
+
+def _version(segmenter: FewShotSegmenter, read: str) -> str:
+    return f"{segmenter.engine.identity.name}-{read or 'supports'}"
 
 
 def _annotated(tasks: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
