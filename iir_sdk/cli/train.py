@@ -51,24 +51,31 @@ def bank(
     With --init of those weights' backbone, for runs that start from them.
 
     It holds views of all classes; runs with --exclude-fold use those only that none of the fold's masks went into.
+
+    Several processes, on machines that see the same --out: torchrun --nproc-per-node 2 -m iir_sdk.cli bank ...
     """
     from iir_sdk.training.fine_tuning import chosen_recipe
+    from iir_sdk.training.run.processes import joined_processes
     from iir_sdk.training.start import TrainedParts, fill_bank
     from iir_sdk.weights.resolve import load_checkpoint
 
-    start = load_checkpoint(init) if init else None
-    config = chosen_recipe(recipe, overrides, start)
-    count = fill_bank(
-        config,
-        data,
-        out,
-        cutouts=cutouts,
-        parts=TrainedParts(backbone_weights, init=start),
-        device=device,
-        workers=workers,
-        resume=resume,
-    )
-    click.echo(f"kept the features of {count} views in {out}")
+    with joined_processes(device) as processes:
+        with processes.together():
+            start = load_checkpoint(init) if init else None
+            config = chosen_recipe(recipe, overrides, start)
+        count = fill_bank(
+            config,
+            data,
+            out,
+            cutouts=cutouts,
+            parts=TrainedParts(backbone_weights, init=start),
+            device=device,
+            workers=workers,
+            resume=resume,
+            processes=processes,
+        )
+        if processes.first:
+            click.echo(f"kept the features of {count} views in {out}")
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,29 +122,34 @@ class BankSource:
 
     def _filled(self) -> FeatureBank:
         bank = FeatureBank(self.config, self.device)
-        for batch in self.views():
+        self.announce(self.config.bank.views, processes=1)
+        for batch in self.views(range(self.config.bank.views)):
             assert batch.taps is not None
             bank.hold([tap.to(self.device, torch.bfloat16) for tap in batch.taps], batch.views)
         return bank
 
-    def views(self, first: int = 0, folder: Path | None = None) -> Iterator[ViewBatch]:
-        """All views from number ``first`` on, with their taps, after saying what they will take.
+    def announce(self, count: int, *, processes: int, folder: Path | None = None) -> None:
+        """Say what so many views will take that so many processes share.
 
         Args:
-            first: number of the first one.
+            count: how many are still to be made.
+            processes: that share them, each with workers of its own.
             folder: where they go; None for memory.
 
         Raises:
             OutputError: there is no room for them.
         """
-        count, shown = self.config.bank.views, self.processes.first
-        if first < count:
-            needed = forecast(self._together, count - first, max(1, self.workers))
-            if shown:
-                tqdm.write(str(needed), file=sys.stderr)
-            check_room(needed, folder)
-        with tqdm(total=count, initial=first, desc="views", unit="view", disable=not shown) as bar:
-            for batch in self._views(range(first, count), workers=self.workers):
+        if not count:
+            return
+        needed = forecast(self._together, count, processes * max(1, self.workers))
+        if self.processes.first:
+            tqdm.write(str(needed), file=sys.stderr)
+        check_room(needed, folder)
+
+    def views(self, numbers: Sequence[int]) -> Iterator[ViewBatch]:
+        """The views of these numbers in order, with their taps, :data:`_TOGETHER` at a time."""
+        with tqdm(total=len(numbers), desc="views", unit="view", disable=not self.processes.first) as bar:
+            for batch in self._views(numbers, workers=self.workers):
                 yield batch
                 bar.update(len(batch.views))
 
@@ -152,7 +157,7 @@ class BankSource:
         """A few views at once, made here."""
         return next(self._views(numbers, workers=0))
 
-    def _views(self, numbers: range, *, workers: int) -> Iterator[ViewBatch]:
+    def _views(self, numbers: Sequence[int], *, workers: int) -> Iterator[ViewBatch]:
         look = partial(frozen_taps, self.backbone, config=self.config, device=self.device)
         stream = partial(stream_views, self.maker, numbers, batch=_TOGETHER, workers=workers)
         if self.device.type == "cpu":

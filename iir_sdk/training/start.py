@@ -22,7 +22,7 @@ from iir_sdk.model.backbone import VitBackbone
 from iir_sdk.model.iir import IIR
 from iir_sdk.segmenter import FewShotSegmenter
 from iir_sdk.training.bank.allocation import fitting
-from iir_sdk.training.bank.file import bank_origin, check_bank, views_kept, write_parts
+from iir_sdk.training.bank.file import bank_origin, check_bank, missing_parts, write_parts
 from iir_sdk.training.bank.views import ViewMaker, read_cutouts
 from iir_sdk.training.config import TrainingConfig, read_names
 from iir_sdk.training.convert import load_backbone_weights, load_classifier, load_in_order, read_state
@@ -109,7 +109,7 @@ def build_trainer(
     source_data = _training_data(config, data, sets)
     score = _scorer(config, data, folder, validation, device)
     model = build_model(config, parts, base_classes=tuple(source_data.classes))
-    chosen = pick_device(f"cuda:{processes.local_rank}" if _is_cuda(device) and processes.count > 1 else device)
+    chosen = processes.device_of(device)
     model.to(chosen)
     source: EpisodeSource
     if config.source == "bank":
@@ -148,6 +148,7 @@ def fill_bank(
     device: str = "auto",
     workers: int = 2,
     resume: bool = False,
+    processes: Processes | None = None,
 ) -> int:
     """Fill a bank with views of every set and cut-out and write it, for runs that each leave out what they must.
 
@@ -158,29 +159,43 @@ def fill_bank(
         cutouts: folder of cut-outs with alpha.
         parts: whose backbone is taken.
         device: ``auto`` or a torch device.
-        workers: processes that make views.
-        resume: go on with a filling that was stopped.
+        workers: processes that make views, of each of ``processes``.
+        resume: make what is missing of a filling that was stopped, by however many processes.
+        processes: that see the same folders and make each its share of the files; None for this one alone.
 
     Returns:
         The number of views.
 
     Raises:
         IirError: missing data or weights, or a recipe without a bank.
+        SystemExit: the same in several processes, one of which has said why.
     """
-    if config.source != "bank" or config.dataset != "folder":
-        raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
-    # Now, and not when all views are made.
-    _check_workers(workers)
-    made_folder(out)
-    sets = read_picture_sets(data, exif=config.exif)
-    config = fitting(config, sets)
-    maker = ViewMaker(sets, read_cutouts(cutouts) if cutouts else [], config)
-    chosen = pick_device(device)
-    backbone = build_model(config, parts or TrainedParts()).backbone
-    origin = bank_origin(config, maker, backbone)
-    first = views_kept(out, origin, resume=resume)
-    source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers)
-    write_parts(out, origin, source.views(first, out), first)
+    processes = processes or Processes()
+    # No file is written before all have listed those that are there.
+    with processes.together():
+        if config.source != "bank" or config.dataset != "folder":
+            raise ConfigError("only recipes with source='bank' and dataset='folder' have a bank to fill.")
+        _check_workers(workers)
+        made_folder(out)
+        sets = read_picture_sets(data, exif=config.exif)
+        config = fitting(config, sets)
+        maker = ViewMaker(sets, read_cutouts(cutouts) if cutouts else [], config)
+        chosen = processes.device_of(device)
+        backbone = build_model(config, parts or TrainedParts()).backbone
+        origin = bank_origin(config, maker, backbone)
+        missing = missing_parts(out, origin, resume=resume)
+        source = BankSource(maker, backbone.to(chosen), config, device=chosen, workers=workers, processes=processes)
+        if processes.first:
+            source.announce(sum(len(part) for part in missing), processes=processes.count, folder=out)
+    share = missing[processes.rank :: processes.count]
+    write_parts(out, origin, source.views([number for part in share for number in part]), share)
+    processes.wait()
+    with processes.together():
+        if missing_parts(out, origin, resume=True):
+            raise DatasetError(
+                f"{out} lacks views that other processes wrote: they see another folder by this name. Copy the files "
+                "of all into one, or fill what is missing: iir-sdk bank ... --resume"
+            )
     return config.bank.views
 
 
@@ -339,10 +354,6 @@ def _check_convention(config: TrainingConfig, bank: Path | None, novel: Sequence
             "convention='filtered' leaves out the views that show a held-out class, which only a kept bank of all "
             "classes tells: fill one with iir-sdk bank and pass it with --bank."
         )
-
-
-def _is_cuda(device: str) -> bool:
-    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
 def _training_data(config: TrainingConfig, data: Path, sets: Sequence[PictureSet]) -> FewShotDataset:

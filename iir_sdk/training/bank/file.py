@@ -27,6 +27,7 @@ _FORMAT = "iir_sdk.bank/5"
 PART_VIEWS = 256
 """Views of a file: some minutes' work, and a quarter of a gigabyte."""
 
+_DELETE = "delete it, and fill what is missing: iir-sdk bank ... --resume"
 _OF_VIEWS = (
     *("seed", "exif", "pictures.view_size", "run.precision"),
     *("bank.views", "bank.views_of_picture", "bank.label_size", "bank.paste", "bank.paste_among"),
@@ -53,19 +54,22 @@ def bank_origin(config: TrainingConfig, maker: ViewMaker, backbone: nn.Module) -
     }
 
 
-def write_parts(folder: Path, origin: Mapping[str, Any], batches: Iterable[ViewBatch], first: int) -> None:
-    """Write views as they come, from number ``first`` on, :data:`PART_VIEWS` a file, which is all that a stop loses."""
-    waiting: list[ViewBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(len(b.views) for b in waiting) >= PART_VIEWS:
-            first += _write_part(folder / f"{first:06d}.safetensors", origin, waiting)
-            waiting = []
-    if waiting:
-        _write_part(folder / f"{first:06d}.safetensors", origin, waiting)
+def parts_of(views: int) -> list[range]:
+    """The numbers of the views of each file: :data:`PART_VIEWS`, or what is left."""
+    return [range(first, min(first + PART_VIEWS, views)) for first in range(0, views, PART_VIEWS)]
 
 
-def _write_part(path: Path, origin: Mapping[str, Any], batches: Sequence[ViewBatch]) -> int:
+def write_parts(folder: Path, origin: Mapping[str, Any], batches: Iterable[ViewBatch], parts: Iterable[range]) -> None:
+    """Write the views of these parts as they come in order, a file each; the one in work is all that a stop loses."""
+    coming = iter(batches)
+    for part in parts:
+        waiting: list[ViewBatch] = []
+        while sum(len(batch.views) for batch in waiting) < len(part):
+            waiting.append(next(coming))
+        _write_part(folder / f"{part.start:06d}.safetensors", origin, waiting)
+
+
+def _write_part(path: Path, origin: Mapping[str, Any], batches: Sequence[ViewBatch]) -> None:
     views = [view for batch in batches for view in batch.views]
     taps = [batch.taps for batch in batches if batch.taps is not None]
     joined = (torch.cat(maps).to(torch.bfloat16) for maps in zip(*taps, strict=True))
@@ -76,49 +80,54 @@ def _write_part(path: Path, origin: Mapping[str, Any], batches: Sequence[ViewBat
         tensors["ignores"] = torch.from_numpy(np.stack(ignores))
     listed = json.dumps([_listed(view) for view in views], separators=(",", ":"))
     write_safetensors(path, tensors, {"format": _FORMAT, "origin": json.dumps(origin), "views": listed})
-    return len(views)
 
 
-def views_kept(folder: Path, origin: Mapping[str, Any], *, resume: bool) -> int:
-    """Number of views that a filling goes on from; a ConfigError for some of another, or some without ``resume``."""
-    if not _parts(folder):
-        return 0
+def missing_parts(folder: Path, origin: Mapping[str, Any], *, resume: bool) -> list[range]:
+    """What a filling still has to make; a ConfigError for parts of another bank, or some without ``resume``."""
+    parts = parts_of(origin["recipe"]["bank.views"])
+    if not _files(folder):
+        return parts
     if not resume:
         raise ConfigError(f"{folder} holds views; pass --resume to go on with them, or name another folder.")
-    return _read_listings(folder, origin)[0]
+    there, _ = _read_listings(folder, origin)
+    return [part for part in parts if part not in there]
 
 
 def check_bank(path: Path, origin: Mapping[str, Any]) -> str:
     """The sha256 of what a bank holds, by its listings; an error where it is none, not full, or of another origin."""
     if is_file(path):
         raise DatasetError(f"{path} is a file, a bank of this version a folder; fill it anew: iir-sdk bank")
-    if not _parts(path):
+    if not _files(path):
         raise DatasetNotFoundError(f"no bank at {str(path)!r}; fill it first: iir-sdk bank RECIPE --data ... --out ...")
-    count, digest = _read_listings(path, origin)
-    if count < origin["recipe"]["bank.views"]:
+    there, digest = _read_listings(path, origin)
+    count, wanted = sum(len(part) for part in there), origin["recipe"]["bank.views"]
+    if count < wanted:
         raise DatasetError(
-            f"{path} holds {count} of {origin['recipe']['bank.views']} views: its filling was stopped; go on with it: "
-            "iir-sdk bank ... --resume"
+            f"{path} holds {count} of {wanted} views: its filling was stopped, or goes on, or files were deleted; fill "
+            "what is missing: iir-sdk bank ... --resume"
         )
     return digest
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.safetensors"))
+def _files(folder: Path) -> list[Path]:
+    """A bank's, in the order of their views."""
+    return sorted((p for p in folder.glob("*.safetensors") if p.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
-def _read_listings(folder: Path, origin: Mapping[str, Any]) -> tuple[int, str]:
-    """Number of views, and the sha256 of what the bank holds."""
-    count, digest = 0, hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
-    for path in _parts(folder):
+def _read_listings(folder: Path, origin: Mapping[str, Any]) -> tuple[list[range], str]:
+    """The parts that are there, and the sha256 of what they hold."""
+    there, digest = [], hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    parts = {part.start: part for part in parts_of(origin["recipe"]["bank.views"])}
+    for path in _files(folder):
         with _opened(path) as file:
             metadata = file.metadata()
             _compare(folder, json.loads(metadata["origin"]), origin)
-            if int(path.stem) != count:
-                raise DatasetError(f"{folder} lacks the file of view {count}; fill it anew: iir-sdk bank")
-            count += len(json.loads(metadata["views"]))
+            first, count = int(path.stem), len(json.loads(metadata["views"]))
+            if first not in parts or count != len(parts[first]):
+                raise DatasetError(f"{path} holds {count} views, which is no part of this bank; {_DELETE}")
+            there.append(parts[first])
             digest.update(metadata["views"].encode())
-    return count, digest.hexdigest()
+    return there, digest.hexdigest()
 
 
 def read_bank(
@@ -134,7 +143,7 @@ def read_bank(
     ``pictures`` as of :class:`FeatureBank`; where they leave nothing, that is a DatasetError.
     """
     bank = FeatureBank(config, device, allowed, pictures)
-    for path in _parts(folder):
+    for path in _files(folder):
         with _opened(path, str(device)) as file:
             taps = [file.get_tensor(name) for name in Taps._fields]
             names = set(file.keys())
@@ -150,15 +159,16 @@ def read_bank(
 
 @contextmanager
 def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
-    cure = "fill it anew: iir-sdk bank"
     try:
         with safe_open(path, "pt", device=device) as file:
-            found = (file.metadata() or {}).get("format")
-            if found != _FORMAT:
-                raise DatasetError(f"{path} has format {found!r}, a bank of this version {_FORMAT!r}; {cure}")
+            stated = (file.metadata() or {}).get("format")
+            if stated != _FORMAT:
+                raise DatasetError(
+                    f"{path} has format {stated!r}, a bank of this version {_FORMAT!r}; fill it anew: iir-sdk bank"
+                )
             yield file
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as a bank: {error!r}; {cure}") from error
+        raise DatasetError(f"{path} cannot be read as a bank's: {error!r}; {_DELETE}") from error
 
 
 def _compare(path: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:

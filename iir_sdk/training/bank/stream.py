@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class ViewBatch(NamedTuple):
 
 
 def stream_views(
-    maker: ViewMaker, numbers: range, *, batch: int, workers: int, look: Look | None = None
+    maker: ViewMaker, numbers: Sequence[int], *, batch: int, workers: int, look: Look | None = None
 ) -> Iterator[ViewBatch]:
     """Views of these numbers in order, ``batch`` at a time, made by so many processes; 0 makes them here.
 
@@ -56,7 +56,7 @@ def stream_views(
 
 
 class _Views(Dataset[ViewBatch]):
-    def __init__(self, maker: ViewMaker, numbers: range, look: Look | None) -> None:
+    def __init__(self, maker: ViewMaker, numbers: Sequence[int], look: Look | None) -> None:
         self.maker, self.numbers, self.look = maker, numbers, look
 
     def __len__(self) -> int:
