@@ -29,6 +29,41 @@ class MemoryShortageError(IirError, MemoryError):
     """A picture that takes more memory than there is, alone."""
 
 
+# What allocators say whose kind of error is no MemoryError: PIL's decoders, torch's, a graphics card's, the system's.
+_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc")
+
+
+def is_memory_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or the one that it was raised from, says that there is no memory left."""
+    if error is None:
+        return False
+    # GDAL's and torch's have kinds by that name.
+    named = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+    said = isinstance(error, (RuntimeError, OSError)) and any(text in str(error).lower() for text in _SHORTAGES)
+    return named or said or is_memory_shortage(error.__cause__)
+
+
+def memory_shortage(what: str, error: BaseException) -> MemoryShortageError:
+    """What to tell users of it, where ``what`` alone takes too much."""
+    return MemoryShortageError(
+        f"{what} takes more memory than there is ({str(error) or type(error).__name__:.200}); shrink it, give the "
+        "process more, or have fewer processes share the machine."
+    )
+
+
+@contextlib.contextmanager
+def telling_of_memory(what: str) -> collections.abc.Iterator[None]:
+    """Raise a MemoryShortageError of ``what`` where memory does not suffice for the block."""
+    try:
+        yield
+    except IirError:
+        raise
+    except Exception as error:
+        if is_memory_shortage(error):
+            raise memory_shortage(what, error) from error
+        raise
+
+
 class PictureNotFoundError(IirError, FileNotFoundError):
     """A picture or mask path that does not exist."""
 

@@ -56,6 +56,8 @@ class Shouting(Worker[str, str]):
             raise KeyboardInterrupt
         if "odd" in given:
             raise ZeroDivisionError("odd")
+        if "heavy" in given:
+            raise MemoryError
         return [word.upper() for word in given]
 
     def left_out(self, given: str, error: Any) -> list[str]:
@@ -86,6 +88,8 @@ def test_a_batch_that_killed_is_done_one_at_a_time_and_its_killer_left_out():
     assert (attempts.begun, attempts.progress()) == ({}, 3)
     # What fails in a way that nobody foresaw costs itself alone.
     assert Shouting(attempts).made_safely(["a", "odd"], ["a", "odd"]) == ["A", "odd: ZeroDivisionError: odd"]
+    (light, heavy) = Shouting(attempts).made_safely(["a", "heavy"], ["a", "heavy"])
+    assert light == "A" and "heavy: it takes more memory than there is (MemoryError); shrink it" in heavy
 
 
 def read(name: str) -> Read:

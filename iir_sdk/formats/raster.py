@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import IirError, ImageError, PictureNotFoundError, needed_imports
+from iir_sdk.errors import (
+    IirError,
+    ImageError,
+    PictureNotFoundError,
+    is_memory_shortage,
+    memory_shortage,
+    needed_imports,
+)
 from iir_sdk.files import is_file, write_atomically
 from iir_sdk.formats.large import Place, Strips
 from iir_sdk.formats.pictures import voc_palette
@@ -115,6 +122,8 @@ class Raster:
         try:
             return np.asarray(np.moveaxis(self.file.read(bands, **where), 0, -1))
         except rasterio.errors.RasterioError as error:
+            if is_memory_shortage(error):
+                raise memory_shortage(self._what, error) from error
             raise ImageError(
                 f"{self._what} cannot be decoded ({error}); the file is damaged, save it again."
             ) from error

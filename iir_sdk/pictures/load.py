@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_sdk.errors import ImageError
+from iir_sdk.errors import IirError, ImageError, is_memory_shortage, memory_shortage
 from iir_sdk.pictures.arrays import EXPECTED, check_size, rgb_of_array, rgb_of_tensor
 from iir_sdk.pictures.deep import deep_values, low_bytes, nodata_of, stretched
 from iir_sdk.pictures.orientation import Frame, orientation_of, oriented
@@ -47,8 +47,18 @@ def load_picture(source: ImageSource, *, what: str = "image", page: int | None =
 
     Raises:
         PictureNotFoundError: the path does not exist.
+        MemoryShortageError: there is too little memory for it.
         ImageError: anything else that keeps it from being used.
     """
+    try:
+        return _loaded(source, what, page)
+    except Exception as error:
+        if isinstance(error, IirError) or not is_memory_shortage(error):
+            raise
+        raise memory_shortage(what, error) from error
+
+
+def _loaded(source: ImageSource, what: str, page: int | None) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image) or is_file_source(source):

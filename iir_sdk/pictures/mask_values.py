@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from iir_sdk.errors import MaskError
+from iir_sdk.errors import MaskError, telling_of_memory
 from iir_sdk.pictures.arrays import holds_values
 from iir_sdk.pictures.mask_levels import flat_share, shown_labels
 from iir_sdk.pictures.orientation import orientation_of
@@ -50,7 +50,15 @@ class MaskValues(NamedTuple):
 
 
 def read_mask_values(source: ImageSource, what: str, page: int | None = None) -> MaskValues:
-    """Decode a mask; a MaskError for another kind or shape, one that is not finite, or of several colours."""
+    """Decode a mask; a MaskError for another kind or shape, one that is not finite, or of several colours.
+
+    A MemoryShortageError where there is too little memory for it.
+    """
+    with telling_of_memory(what):
+        return _read_values(source, what, page)
+
+
+def _read_values(source: ImageSource, what: str, page: int | None) -> MaskValues:
     if isinstance(source, Image.Image) or is_file_source(source):
         with opened(source, what, MaskError, page, any_single=True) as image:
             return _of_pil(image, what)

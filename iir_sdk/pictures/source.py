@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from iir_sdk.errors import IirError, IirWarning, ImageError, MaskError, PictureNotFoundError
+from iir_sdk.errors import (
+    IirError,
+    IirWarning,
+    ImageError,
+    MaskError,
+    PictureNotFoundError,
+    is_memory_shortage,
+    memory_shortage,
+)
 from iir_sdk.pictures.formats import HEAD, why_unreadable
 
 if TYPE_CHECKING:
@@ -80,6 +88,7 @@ def opened(
 ) -> Iterator[Image.Image]:
     """An opened picture at its page; whatever fails while it is read in the block becomes an error of ``kind``.
 
+    But for memory that does not suffice, a MemoryShortageError, which says nothing of the file.
     ``page`` None is the first of several, with a warning, and of a PIL image the one it is at; with ``any_single`` a
     file of one page serves for any.
     """
@@ -96,6 +105,8 @@ def opened(
     except IirError:
         raise
     except _BROKEN as error:
+        if is_memory_shortage(error):
+            raise memory_shortage(what, error) from error
         unread = bool(getattr(given, "tile", None)) and getattr(given, "fp", None) is None
         if given is not None and (unread or isinstance(error, AssertionError) or "closed" in str(error)):
             raise kind(
@@ -198,6 +209,8 @@ def _content(file: Any, what: str, kind: Kind) -> bytes:
         if seekable:
             file.seek(before)
     except Exception as error:
+        if is_memory_shortage(error):
+            raise memory_shortage(what, error) from error
         raise kind(f"{what} is a {name} that cannot be read ({error}); pass its path or bytes.") from error
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise kind(f"{what} is a {name} that gives {type(content).__name__}, not bytes; open it in mode 'rb'.")

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
-from iir_sdk.errors import ConfigError, IirError, ImageError, MissingDependencyError, OutputError
+from iir_sdk.errors import (
+    ConfigError,
+    IirError,
+    ImageError,
+    MissingDependencyError,
+    OutputError,
+    is_memory_shortage,
+    memory_shortage,
+)
 from iir_sdk.ray.attempts import Notes, running_attempts
 from iir_sdk.ray.cluster import as_text, connected, from_text, quiet, resources
 from iir_sdk.ray.parts import part_name
@@ -102,10 +110,16 @@ class Worker(ABC, Generic[Given, Made]):
         except (OutputError, MissingDependencyError):
             raise
         except Exception as error:
-            told = error if isinstance(error, IirError) else ImageError(f"{type(error).__name__}: {error}")
+            told = _told(error)
         if len(given) == 1:
             return self.left_out(given[0], told)
         return [made for one in given for made in self._made_each([one])]
+
+
+def _told(error: Exception) -> IirError:
+    if isinstance(error, IirError):
+        return error
+    return memory_shortage("it", error) if is_memory_shortage(error) else ImageError(f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from iir_sdk.errors import IirError
+from iir_sdk.errors import IirError, MemoryShortageError
 from iir_sdk.files import is_file
 from iir_sdk.formats.raster import pixels_of
 from iir_sdk.pictures.load import Picture, load_picture
@@ -59,17 +59,49 @@ def read_ahead(
     sized: Iterable[tuple[Given, int]], batch_size: int, read: Callable[[Given, int], Read]
 ) -> Iterator[list[Read]]:
     """As :func:`read_batches`, of whatever ``read`` reads, with its pixels."""
-    waiting: deque[list[Future[Read]]] = deque()
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="iir-read")
+    ahead = _Ahead(pool, read)
     try:
         for batch in _batches(sized, batch_size):
-            waiting.append([pool.submit(read, given, pixels) for given, pixels in batch])
-            if len(waiting) > 1:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
+            ahead.submit(batch)
+            if len(ahead.waiting) > 1:
+                yield from ahead.oldest()
+            if ahead.put_off:
+                yield from ahead.rest()
+        yield from ahead.rest()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Ahead(Generic[Given]):
+    """Batches that are being read; what memory does not suffice for is put off until no other waits beside it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, read: Callable[[Given, int], Read]) -> None:
+        self._pool, self._read = pool, read
+        self.waiting: deque[list[tuple[Given, int, Future[Read]]]] = deque()
+        self.put_off: deque[tuple[Given, int]] = deque()
+
+    def submit(self, batch: Iterable[tuple[Given, int]]) -> None:
+        self.waiting.append([(given, pixels, self._pool.submit(self._read, given, pixels)) for given, pixels in batch])
+
+    def oldest(self) -> Iterator[list[Read]]:
+        """The batch that was submitted first, without what is put off; none where nothing is left of it."""
+        batch: list[Read] = []
+        for given, pixels, future in self.waiting.popleft():
+            read = future.result()
+            if isinstance(read.outcome, MemoryShortageError):
+                self.put_off.append((given, pixels))
+            else:
+                batch.append(read)
+        if batch:
+            yield batch
+
+    def rest(self) -> Iterator[list[Read]]:
+        """All batches that wait, and then alone, one by one, what was put off."""
+        while self.waiting:
+            yield from self.oldest()
+        while self.put_off:
+            yield [self._read(*self.put_off.popleft())]
 
 
 def _batches(sized: Iterable[tuple[Given, int]], batch_size: int) -> Iterator[list[tuple[Given, int]]]:

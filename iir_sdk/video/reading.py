@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from iir_sdk.errors import ImageError, PictureNotFoundError, VideoError, needed_imports
+from iir_sdk.errors import (
+    ImageError,
+    PictureNotFoundError,
+    VideoError,
+    is_memory_shortage,
+    memory_shortage,
+    needed_imports,
+)
 from iir_sdk.files import is_file, is_folder
 from iir_sdk.pictures.load import Picture, load_picture
 from iir_sdk.video.turning import shown_upright, turn_of
@@ -91,6 +98,8 @@ class Video:
                 yield seconds, frame
                 index += 1
         except (av.FFmpegError, OSError) as error:
+            if is_memory_shortage(error):
+                raise memory_shortage(f"{self._name}: frame {index}", error) from error
             raise VideoError(
                 f"{self._name} cannot be decoded at frame {index} ({error}): it is damaged there. Copy it again, or "
                 "keep what can be read: ffmpeg -err_detect ignore_err -i VIDEO -c:v libx264 MENDED.mp4."

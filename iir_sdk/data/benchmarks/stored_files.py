@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_sdk.data.dataset import IGNORE
-from iir_sdk.errors import DatasetError, DatasetNotFoundError, needed_imports
+from iir_sdk.errors import DatasetError, DatasetNotFoundError, needed_imports, telling_of_memory
 from iir_sdk.pictures.load import load_picture
 
 Colour = tuple[int, int, int]
@@ -51,7 +51,7 @@ def stored_pixels(path: Path, what: str, mode: str | None = None) -> NDArray[np.
     """``(H, W)`` or ``(H, W, C)`` uint8 as a file of labels holds them, a palette's as indices, or converted."""
     require(path, what)
     try:
-        with Image.open(path) as picture:
+        with telling_of_memory(str(path)), Image.open(path) as picture:
             return np.array(picture.convert(mode) if mode else picture, np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as a picture ({error}); fetch it again.") from error

@@ -55,6 +55,11 @@ _OF_KINDS: Sequence[tuple[type[IirError], HTTPStatus, str]] = (
         "Send a mask of the picture's own size as PNG: 0 is background, another number the object, 255 beside it "
         "unknown; or a box of pixels inside the picture.",
     ),
+    (
+        errors.MemoryShortageError,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Send a smaller picture, or the same one when the server has less to do.",
+    ),
     (errors.ImageError, _UNUSABLE, "Send the whole file of a picture, as JPEG or PNG."),
     (errors.LabelError, _UNUSABLE, "Ask for labels that the set has: GET /v1/supports/{id} lists them."),
     (

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from iir_sdk.errors import ImageError
+from iir_sdk.errors import ImageError, MemoryShortageError
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.web.project.desk import Desk
 from iir_sdk.web.project.pictures import safe_name
@@ -34,7 +34,7 @@ async def add_uploads(desk: Desk, files: list[UploadFile]) -> dict[str, list[dic
             suffix = await asyncio.to_thread(checked_suffix, content)
             future = await asyncio.to_thread(desk.add_upload, content, safe_name(name, suffix), name)
             added.append(await asyncio.wrap_future(future))
-        except ImageError as error:
+        except (ImageError, MemoryShortageError) as error:
             refused.append({"name": name, "error": str(error)})
     return {"added": added, "refused": refused}
 
