@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from iir_sdk import FewShotSegmenter
 from iir_sdk.cli.main import main
-from iir_sdk.errors import BusyError, ConfigError, MaskError, OutputError, ServingError
+from iir_sdk.errors import BusyError, ConfigError, DeviceError, IirError, MaskError, OutputError, ServingError
 from iir_sdk.serving.settings import Replicas, Settings, marked
 from iir_sdk.serving.this_machine import keep_ray_to_this_machine, keep_replica_to_this_machine
 from iir_sdk.web.api.limits import Limits
@@ -38,7 +40,7 @@ from iir_sdk.serving.deployment import Reply
 from iir_sdk.serving.front import Draining, RemoteService, front
 from iir_sdk.serving.metrics import Metrics
 from iir_sdk.serving.replica import Figures
-from iir_sdk.serving.server import _Server
+from iir_sdk.serving.server import _Server, serve_here
 
 FIGURES = Figures(sets=3, set_bytes=100, loads=7, evictions=0, batches=2, pictures=5)
 
@@ -228,6 +230,28 @@ def test_on_a_cluster_sets_need_a_folder():
 def test_who_takes_requests_loads_no_network():
     code = "import sys, iir_sdk.serving.server; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_wrong_weights_are_told_before_ray_starts_as_segment_tells_them(monkeypatch, tmp_path):
+    def started(*given: object, **settings: object) -> None:
+        raise AssertionError("Ray was started")
+
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    monkeypatch.setattr("iir_sdk.serving.server.cluster", started)
+    for weights in ("iir-lite9", str(tmp_path / "damaged.safetensors")):
+        settings = Settings(sets=str(tmp_path), mark=marked(tmp_path), weights=weights)
+        with pytest.raises(IirError) as segmenting:
+            FewShotSegmenter(weights)
+        for here in (True, False):
+            with pytest.raises(IirError, match=re.escape(str(segmenting.value))):
+                settings.check(here=here)
+    with pytest.raises(IirError, match=re.escape(str(segmenting.value))):
+        serve_here(settings, Replicas(), Door(), port=0, say=print)
+    # A device that this machine lacks is an error of this machine's replicas alone.
+    elsewhere = Settings(sets=str(tmp_path), mark=marked(tmp_path), weights="iir-lite0", device="cuda:77")
+    elsewhere.check(here=False)
+    with pytest.raises(DeviceError):
+        elsewhere.check(here=True)
 
 
 def test_replicas_in_words():

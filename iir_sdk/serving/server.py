@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from iir_sdk.errors import ServingError
 from iir_sdk.serving.cluster import cluster, deployed
 from iir_sdk.serving.front import Draining, front
 from iir_sdk.serving.settings import Replicas, Settings
@@ -71,13 +75,27 @@ def serve_here(
     Raises:
         OutputError: the port cannot be had.
         ServingError, ConfigError: see :mod:`iir_sdk.serving.cluster`.
+        IirError: the weights cannot be opened.
     """
-    # Before all that takes long: a port that is taken is told of at once.
+    # Before all that takes long: a port that is taken is told of at once, and wrong weights in seconds.
     listening = bound(door.host, port)
+    _check(settings, here=address is None)
     with cluster(address, replicas, store_bytes=store_bytes), deployed(name, settings, replicas) as handle:
         app, draining = front(handle, settings.limits, door)
         say(f"{shown_address(door, listening.getsockname()[1])}  (sets in {settings.sets}; stop with Ctrl+C)")
         _Server(_config(app), draining, drain).run(sockets=[listening])
+
+
+def _check(settings: Settings, *, here: bool) -> None:
+    """See :meth:`Settings.check`; by a process of its own, since who takes requests loads no network."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        try:
+            process.submit(settings.check, here=here).result()
+        except BrokenProcessPool as error:
+            raise ServingError(
+                "the process that tried the weights was killed, as where memory does not suffice: give it more, or "
+                "take smaller weights."
+            ) from error
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

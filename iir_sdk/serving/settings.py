@@ -40,6 +40,24 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
 
+    def check(self, *, here: bool) -> None:
+        """Raise what each replica would raise of its weights, before any is started; ``here`` they run on this machine.
+
+        On others a device or runtime may be there that this one lacks, so there of the weights alone.
+
+        Raises:
+            IirError: see :class:`iir_sdk.FewShotSegmenter`.
+        """
+        if here:
+            self._segmenter()
+        else:
+            FewShotSegmenter(self.weights)
+
+    def _segmenter(self) -> FewShotSegmenter:
+        return FewShotSegmenter(
+            self.weights, device=self.device, dtype=self.dtype, backend=self.backend, threads=self.threads
+        )
+
     def opened(self) -> Replica:
         """A replica; raises as :class:`iir_sdk.FewShotSegmenter` does.
 
@@ -51,14 +69,7 @@ class Settings:
             raise OutputError(
                 f"{self.sets!r} is not the same folder on every machine: pass --sets of one that all machines share."
             )
-        segmenter = FewShotSegmenter(
-            self.weights,
-            device=self.device,
-            dtype=self.dtype,
-            backend=self.backend,
-            threads=self.threads,
-        )
-        sets = SetFolder(segmenter, folder, max_bytes=self.limits.set_bytes, seconds=self.limits.seconds)
+        sets = SetFolder(self._segmenter(), folder, max_bytes=self.limits.set_bytes, seconds=self.limits.seconds)
         return Replica(sets, self.limits, self.batching)
 
 
