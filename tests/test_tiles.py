@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from iir_sdk.engines.tiled import contradicts
 from iir_sdk.pictures.tiles import InMemory, Tiles
 from iir_sdk.results.blending import Blend
 from iir_sdk.results.full_size import Segmented, full_map
-from iir_sdk.supports.object_scale import largest_extent
+from iir_sdk.supports.object_scale import largest_extent, tile_side
 
 CELLS = 12
 
@@ -94,3 +97,32 @@ def test_a_speck_has_an_extent():
     mask = np.zeros((2000, 2000), bool)
     mask[700, 900] = True
     assert 1 <= largest_extent(mask) <= 2 * 2000 / 96
+
+
+@pytest.mark.parametrize(
+    ("picture", "extent", "side"),
+    [
+        (1000, 200, 1000),  # as the support's picture
+        (400, 360, 540),  # whose object fills it: half as much again
+        (400, 40, 240),  # whose object is small in it: six times the object
+        (80, 60, 180),  # of few pixels: three times the object
+        (80, 78, 192),  # or what the network can tell apart
+    ],
+)
+def test_tiles_are_as_long_as_the_supports_picture_in_bounds_of_its_object(picture, extent, side):
+    mask = np.zeros((picture, picture), bool)
+    mask[:extent, : extent // 2] = True
+    support = SimpleNamespace(mask=mask, image_size=mask.shape)
+    assert tile_side([support]) == pytest.approx(side, rel=0.06)
+
+
+def test_a_sure_whole_contradicts_tiles_only_where_it_can_see_what_they_see():
+    left, right = np.full((2, 1, 8, 8), -9, np.float32)
+    left[:, :, :4], right[:, :, 4:] = 9, 9
+    priors = np.zeros((1, 4, 4), np.float32)
+    rather_sure = Segmented(left, priors, np.array([[0.9, 0.6]], np.float32))
+    unsure = Segmented(left, priors, np.array([[0.9, 0.4]], np.float32))
+    elsewhere = Segmented(right, priors, np.array([[0.9, 0.7]], np.float32))
+    assert contradicts(rather_sure, elsewhere, zoom=2.0) == [True]
+    assert contradicts(rather_sure, elsewhere, zoom=6.0) == [False]
+    assert contradicts(rather_sure, rather_sure, zoom=2.0) == contradicts(unsure, elsewhere, zoom=2.0) == [False]

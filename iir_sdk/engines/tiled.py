@@ -36,10 +36,13 @@ _TRACE = -5.0
 _PROBES = 4
 """Tiles that decide, those with the clearest traces, whether the others are worth their time."""
 _GAIN, _LEAST_LIKELY, _LEAST_SURE, _SURE = 0.02, 0.7, 0.25, 0.85
-"""By how much tiles' confidence must be higher than the coarser answer's; the least mean of their scores, and of score
-times confidence; and how sure an answer needs no closer look."""
+"""By how much tiles' confidence must be higher than the whole's, where they are hardly closer; the least mean of their
+scores, and of score times confidence; and how sure an answer needs no closer look."""
 _RATHER_SURE, _LEAST_COMMON = 0.45, 0.5
 """Where the whole's score times confidence is above the one, tiles' masks and its own need this IoU."""
+_HARDLY, _LENIENCE, _DOUBT = 3.0, 0.04, 0.1
+"""Beyond the first, for each further time that tiles are closer than the whole: by how much less sure they need to be,
+and by how much surer the whole must be to contradict them. Of things so small in it, even sure masks are guesses."""
 _MOST_CELLS = 12_000_000
 """Of all labels' maps together: what they need does not grow with the picture."""
 _MOST = 1000
@@ -188,34 +191,37 @@ class _Look:
         if max(self._picture.size) < _ZOOM * scale.side or (_sureness(_scores(whole)) > _SURE).all():
             return whole
         closest = self._closest(whole, near, scale)
-        return whole if closest is whole else _uncontradicted(whole, closest)
+        if closest is whole:
+            return whole
+        return _chosen(~contradicts(whole, closest, max(self._picture.size) / scale.side), closest, whole)
 
     def _closest(self, whole: Segmented, near: Tiles, scale: Scale) -> Segmented:
         """That of the tiles where it pays, as far as they can tell."""
         zoom = max(self._picture.size) / scale.side
         if zoom <= _TRACED:
-            return self._surer(whole, whole, near, scale)
+            return self._surer(whole, whole, near, scale, _needed(zoom))
         far = self._tiles(whole, _FIRST * scale.side)
         places = far.places if zoom > _TRACED * _FIRST else sorted(self._traced(whole, far))
         blend = self._laid(whole, far, places, scale)
         first = blend.segmented()
-        return self._surer(_better(first, whole, blend.typical_scores), first, near, scale)
+        coarse = _better(first, whole, blend.typical_scores, _needed(zoom / _FIRST))
+        return self._surer(coarse, first, near, scale, _needed(zoom))
 
     def _tiles(self, whole: Segmented, side: float) -> Tiles:
         return Tiles.of(self._picture.size, side, whole.leads.shape[1], self._overlap)
 
-    def _surer(self, coarse: Segmented, traces: Segmented, tiles: Tiles, scale: Scale) -> Segmented:
-        """Tiles laid over the coarse answer for the labels that gain; where none does, the coarse answer itself.
+    def _surer(self, coarse: Segmented, traces: Segmented, tiles: Tiles, scale: Scale, needed: float) -> Segmented:
+        """Tiles laid over the coarse answer for the labels that gain what is ``needed``; where none does, that itself.
 
         Only tiles are looked at in which ``traces``, of the same labels, show any.
         """
         places = self._traced(traces, tiles)
         probes = [answer for _, answer in self._looks(tiles, places[:_PROBES], scale)]
-        if not probes or not _gains(_mean(probes), coarse).any():
+        if not probes or not _gains(_mean(probes), coarse, needed).any():
             return coarse
         # Row by row: a file's rows are read together.
         blend = self._laid(coarse, tiles, sorted(places), scale)
-        return _better(blend.segmented(), coarse, blend.typical_scores)
+        return _better(blend.segmented(), coarse, blend.typical_scores, needed)
 
     def _laid(self, coarse: Segmented, tiles: Tiles, places: Sequence[Place], scale: Scale) -> Blend:
         blend = Blend(tiles, coarse)
@@ -263,17 +269,22 @@ def _mean(answers: Sequence[Segmented]) -> NDArray[np.float32]:
     return np.asarray((cells * scores).sum(0) / np.maximum(1, cells.sum(0)), np.float32)
 
 
-def _gains(scores: NDArray[np.float32], coarse: Segmented) -> NDArray[np.bool_]:
+def _needed(zoom: float) -> float:
+    """By how much the confidence of tiles that are so many times closer must be higher than the whole's."""
+    return _GAIN - _LENIENCE * max(0.0, zoom - _HARDLY)
+
+
+def _gains(scores: NDArray[np.float32], coarse: Segmented, needed: float) -> NDArray[np.bool_]:
     """Bool ``(L,)``: of which labels there may be any, and more of the mask is right, as far as the network can tell.
 
     A score says whether there is any object, and more tiles find one more often, right or wrong; so a higher one alone
     is no gain.
     """
     likely = (scores[:, 0] > _LEAST_LIKELY) & (_sureness(scores) > _LEAST_SURE)
-    return np.asarray(likely & (scores[:, 1] > _scores(coarse)[:, 1] + _GAIN))
+    return np.asarray(likely & (scores[:, 1] > _scores(coarse)[:, 1] + needed))
 
 
-def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32]) -> Segmented:
+def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32], needed: float) -> Segmented:
     """Of each label the tiles' answer where it gains, else the coarse one; that itself where none gains.
 
     ``typical (L,)`` are the tiles' scores as :attr:`Blend.typical_scores`.
@@ -281,20 +292,20 @@ def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32]) ->
     scores = _scores(laid)
     if laid.scores is not None:
         scores = np.stack([typical, scores[:, 1]], 1)
-    return _chosen(_gains(scores, coarse), laid, coarse)
+    return _chosen(_gains(scores, coarse, needed), laid, coarse)
 
 
-def _uncontradicted(whole: Segmented, closer: Segmented) -> Segmented:
-    """The closer answer, but the whole's for labels of which that was rather sure and tiles show something else.
+def contradicts(whole: Segmented, closer: Segmented, zoom: float) -> NDArray[np.bool_]:
+    """Bool ``(L,)``: of which labels the whole was sure enough, and tiles ``zoom`` times closer show something else.
 
     So they do where the thing is too large for them: of its parts each may look like one.
     """
-    contradicted = _sureness(_scores(whole)) > _RATHER_SURE
+    contradicted = _sureness(_scores(whole)) > _RATHER_SURE + _DOUBT * max(0.0, zoom - _HARDLY)
     for i in np.flatnonzero(contradicted):
         (before,) = at_grid(_rows(whole, [int(i)]), closer.leads.shape[1:]).leads > 0
         after = closer.leads[i] > 0
         contradicted[i] = np.count_nonzero(before & after) < _LEAST_COMMON * np.count_nonzero(before | after)
-    return _chosen(~contradicted, closer, whole)
+    return np.asarray(contradicted)
 
 
 def _chosen(gains: NDArray[np.bool_], laid: Segmented, coarse: Segmented) -> Segmented:

@@ -10,23 +10,28 @@ from numpy.typing import NDArray
 from iir_sdk.pictures.preprocess import resized_map
 from iir_sdk.supports.bank import Support
 
-_CLOSEST, _WIDEST = 3.0, 6.0
-"""A tile's side over its object's, at least and at most. From mosaics of training sets, see ``docs/large.md``."""
+_CLOSEST, _CLOSE, _WIDEST = 1.5, 3.0, 6.0
+"""A tile's side over its object's: at least, at least where that is few pixels, and at most. From mosaics of training
+sets, see ``docs/large.md``."""
+_FEW = 192
+"""A tile of fewer pixels a side shows the network nothing that one of twice as many does not."""
 _SIDE = 96
 
 
 def tile_side(supports: Sequence[Support]) -> float:
     """Pixels a side of the tiles in which a label's object is found best, of a picture of the supports' pixel scale.
 
-    As long as the support's picture, but three to six times as long as its object: the network sees a support cut to
-    its object, and finds objects with more around them. Of several supports it is the median.
+    As long as the support's picture, but one and a half to six times as long as its object, or three times where that
+    is few pixels: the network sees a support cut to its object, and finds objects with more around them. Of several
+    supports it is the median.
     """
     return float(np.median([_side(support) for support in supports]))
 
 
 def _side(support: Support) -> float:
     extent = largest_extent(support.mask)
-    return float(np.clip(max(support.image_size), _CLOSEST * extent, _WIDEST * extent))
+    least = max(_CLOSEST * extent, min(_CLOSE * extent, _FEW))
+    return float(np.clip(max(support.image_size), least, _WIDEST * extent))
 
 
 def largest_extent(mask: NDArray[np.bool_]) -> float:
