@@ -84,7 +84,11 @@ def test_every_action_can_be_taken_back_and_done_again(stages):
 def test_what_is_written_is_read_again(tmp_path_factory, stages):
     folder = ProjectFolder(tmp_path_factory.mktemp("project") / "p.iir-project")
     held = replace(
-        stages[-1], version=7, uploads={"0a/x.jpg": "x ä.jpg"}, checkpoint="ab", undone=[stages[-1].done[-1]]
+        stages[-1],
+        version=7,
+        uploads={"0a0a0a0a0a0a0a0a/x.jpg": "x ä.jpg"},
+        checkpoint="ab",
+        undone=[stages[-1].done[-1]],
     )
     folder.write(held)
     assert folder.read() == held

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from iir_sdk.errors import ConfigError, LabelError, MaskError
+from iir_sdk.formats.writer import file_name_of
 from iir_sdk.results.painting import COLOURS
 from iir_sdk.results.segmentation import Cut
 from iir_sdk.web.project.file import Held
@@ -25,7 +26,9 @@ from iir_sdk.web.project.state import (
     VerdictKind,
 )
 
-LONGEST_NAME, MOST_LABELS, MOST_POINTS = 100, 254, 20_000
+LONGEST_NAME, MOST_LABELS, MOST_POINTS = 100, 254, 2_000
+_LONGEST_FILE_NAME = 200
+"""Bytes: systems hold 255."""
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
 PAINTING = ("object", "background", "erase")
 _SAID = (*PAINTING, "box", "mask", "not_here")
@@ -133,6 +136,10 @@ def _name(state: State, name: str) -> str:
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise LabelError(f"label {name!r:.120} must be one line of 1 to {LONGEST_NAME} printable characters.")
+    if not name.strip(".") or len(file_name_of(name).encode()) > _LONGEST_FILE_NAME:
+        raise LabelError(
+            f"label {name!r:.120} cannot name a folder of masks: choose a shorter name, not of dots alone."
+        )
     if any(label.name == name for label in state.labels.values()):
         raise LabelError(f"there is a label {name!r} already; choose another name.")
     return name

@@ -65,8 +65,7 @@ class Desk:
         self._taught_version = -1
         self._shown, self._visible = "", list[str]()
         self._rest: deque[str] | None = None
-        self._listeners: list[Listener] = []
-        self._progress_told = 0.0
+        self._listeners, self._progress_told = list[Listener](), 0.0
         project.remove_unnamed_masks(held)
         if held.checkpoint != engine.identity.sha256:
             # Another version, too, so that no page takes what it has for masks by these weights.
@@ -109,7 +108,15 @@ class Desk:
             self._shown = self.shelf.file(shown).id
         if visible is not None:
             self._visible = [picture for picture in visible if picture in self.shelf.files]
+        if mended := self._known.mended({self._shown, *self._visible}):
+            self.submit(lambda: self._try_again(mended))
         self._worker.wake()
+
+    def _try_again(self, pictures: Sequence[str]) -> None:
+        for picture in pictures:
+            self._known.errors.pop(picture, None)
+            self.publish("picture", self.overview.record(picture))
+        self._rest = None
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run ``call`` in the thread that computes, before all background work."""
@@ -129,8 +136,7 @@ class Desk:
             predicted = self._known.predicted.get(picture) if kind in actions.PAINTING else None
             seen = self._teacher.seen_at_once(predicted, strokes)
             if seen is None:
-                # First, so that what cannot be taught is never written.
-                self._teacher.example(strokes)
+                self._teacher.example(strokes)  # first, so that what cannot be taught is never written
                 self._do(action)
                 self._predict_now(picture)
             else:
@@ -349,8 +355,7 @@ class Desk:
         for key, strokes in self.held.state.by_picture_and_label().items():
             try:
                 example = self._teacher.example(strokes)
-            except Exception as error:
-                # As of a picture that was deleted since.
+            except Exception as error:  # as of a picture that was deleted since
                 self._known.unusable[key] = str(error)
                 continue
             if example is not None:
@@ -385,9 +390,7 @@ class Desk:
         try:
             call()
         except Exception as error:
-            # Pages of others' machines need not know where pictures lie.
-            file = self.shelf.file(picture)
-            self._known.errors[picture] = (str(error) or type(error).__name__).replace(str(file.path), file.name)
+            self._known.fail(picture, error)
             self.publish("picture", self.overview.record(picture))
 
     def _tell_progress(self, *, now: bool = False) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, ProjectError
+from iir_sdk.errors import ConfigError, IirError, MissingDependencyError, OutputError, ProjectError
 from iir_sdk.files import made_folder, write_text_atomically
 from iir_sdk.formats.registry import WRITERS
 from iir_sdk.records import did_you_mean
@@ -57,6 +57,7 @@ def exported(desk: Desk, form: str, what: What) -> Path:
     Raises:
         ConfigError: no such format, or ``what`` is neither.
         ProjectError: there is nothing to export.
+        OutputError: the disk is full.
         IirError: nothing could be written; why not the first one.
     """
     if form not in WRITERS:
@@ -71,6 +72,10 @@ def exported(desk: Desk, form: str, what: What) -> Path:
     try:
         _write(desk, chosen, form, made_folder(place / form))
         return _zipped(place, desk.project.exports / f"{place.name}.zip")
+    except IirError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the archive cannot be written beside the project ({error}): make room there.") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

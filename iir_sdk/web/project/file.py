@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import secrets
 import shutil
 from contextlib import suppress
@@ -24,6 +25,8 @@ _FILE = "project.json"
 _FORMAT, _VERSION = "iir_sdk.project", 1
 MOST_UNDONE = 100
 """Actions that can be taken back."""
+_MASK, _UPLOAD = re.compile(r"[0-9a-f]{24}\.png"), re.compile(r"[0-9a-f]{16}/(?!\.)[^/\\\0]+")
+"""Names that a project's file may hold: others could lead out of its folder."""
 _ACCEPTED_AGAIN = "reset the picture, and accept it again."
 
 
@@ -129,6 +132,8 @@ class ProjectFolder:
     def read_mask(self, name: str, cure: str = _ACCEPTED_AGAIN) -> NDArray[np.uint8]:
         """The numbers ``(H, W)`` that :meth:`write_mask` kept; a ProjectError with ``cure`` where they are gone."""
         try:
+            if not _MASK.fullmatch(name):
+                raise ValueError("no name of a mask")
             with Image.open(self.masks / name) as image:
                 return np.array(image, np.uint8)
         except (OSError, ValueError, SyntaxError) as error:
@@ -161,6 +166,8 @@ def _held(values: dict[str, Any]) -> Held:
         else:
             key = "picture" if table == "verdicts" else "id"
             tables[table] = {getattr(record, key): record for record in records}
+    if strange := [file for file in values["uploads"] if not _UPLOAD.fullmatch(file)]:
+        raise ValueError(f"{strange[0]!r:.100} is no name of a picture that was dropped in")
     return Held(
         state=State(**tables),
         done=[action_of(action) for action in values["done"]],
