@@ -182,6 +182,7 @@ def test_pictures_dropped_in_are_added_and_a_broken_one_says_so(engine: Engine, 
         page.locator("[data-filter=broken]").click()
         broken = page.locator(".tile[data-status=broken]")
         expect(broken).to_have_count(1)
+        expect(broken.locator(".broken")).to_be_visible()
         broken.click()
         expect(page.locator("#stage-error")).to_contain_text("cannot be read")
         assert page.locator("#accept").is_disabled()

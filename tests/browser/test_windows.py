@@ -106,6 +106,20 @@ def test_a_narrow_window_shows_all_that_is_needed_and_a_finger_paints(address, o
     until(page, lambda: len(strokes_of(page, shown_id(page))) == 1)
 
 
+def test_at_every_width_all_that_stands_above_the_pictures_is_seen(engine: Engine, folder: Path, open_page):
+    """Between 760 and 1080 pixels the button that leads on was cut off."""
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    with served(engine, folder) as address:
+        page = open_page(address)
+        expect(page.locator(".tile[data-status=broken] .broken")).to_have_text("Cannot be read")
+        page.evaluate("() => { document.querySelector('#again').hidden = false; }")
+        for width in (1440, 1250, 1200, 1081, 1080, 1000, 800, 761, 760, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.evaluate("() => new Promise(requestAnimationFrame)")
+            seen_whole(page, "#filters", "#again", "#add", "#check", "#export-open")
+    expect(page.locator("#lost")).to_be_visible()
+
+
 def brightness(page: Page, part: str) -> float:
     colour = page.evaluate("part => getComputedStyle(document.querySelector(part)).backgroundColor", part)
     return float(np.mean([float(v) for v in colour[colour.index("(") + 1 : -1].split(",")[:3]]))

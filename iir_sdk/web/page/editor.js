@@ -3,7 +3,7 @@
 import { $, failed, later, toast } from "./elements.js";
 import { stateName } from "./grid.js";
 import { fetchAhead, fullImage, fullMask, smallImage } from "./images.js";
-import { labelForStroke } from "./labels.js";
+import { labelForStroke, nextColour } from "./labels.js";
 import { hasMask, hearPicture, isOpen, isTaught, label, leastSureFirst, look, on, pictures, project, sorted, tell, view } from "./project.js";
 import { ask, change, pictureUrl } from "./server.js";
 import { Stage } from "./stage.js";
@@ -88,7 +88,7 @@ async function goTo(at) {
   refresh();
   tellVisible();
   $("stage-error").hidden = picture.status !== "broken";
-  $("stage-error").textContent = picture.status === "broken" ? `This picture cannot be read. ${picture.error ?? ""}` : "";
+  $("stage-error").textContent = picture.status === "broken" ? sentence(picture.error || stateName(picture)) : "";
   if (picture.status === "broken") return;
   try {
     const whole = fullImage(id);
@@ -102,6 +102,8 @@ async function goTo(at) {
     if (current === id) failed(error);
   }
 }
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** The size that the server shows it at, before it has come: nothing moves when it does. */
 function fullSize({ width, height }) {
@@ -255,7 +257,7 @@ function refresh() {
   $("next").disabled = index >= list.length - 1;
   $("stage-hint").textContent = hintFor(picture);
   busy();
-  stage.colour = label()?.color ?? "#ff5470";
+  stage.colour = label()?.color ?? nextColour();
   fillStrip(list, index);
 }
 

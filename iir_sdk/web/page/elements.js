@@ -62,7 +62,7 @@ export function later(ms, action) {
 export function under(panel, button, fromLeft = false) {
   const place = button.getBoundingClientRect();
   const width = panel.offsetWidth;
-  panel.style.top = `${Math.min(place.bottom + 8, innerHeight - panel.offsetHeight - 8)}px`;
+  panel.style.top = `${Math.min(place.bottom + 14, innerHeight - panel.offsetHeight - 8)}px`;
   panel.style.left = `${Math.max(8, Math.min(fromLeft ? place.left : place.right - width, innerWidth - width - 8))}px`;
 }
 

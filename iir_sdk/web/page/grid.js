@@ -23,21 +23,26 @@ export const stateName = (picture) => STATES[picture.status] ?? picture.status;
 /** A picture with its mask above it; both fill the same rectangle, whatever its shape. */
 export function thumbnail(picture) {
   const box = make("span", { className: "thumb" });
-  if (picture.status === "broken") {
-    box.append(icon("broken"));
-    return box;
-  }
-  const image = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: false, src: pictureUrl(picture.id, "thumbnail") });
-  image.onload = () => image.classList.add("loaded");
-  box.append(image, make("img", { alt: "", className: "thumb-mask", decoding: "async", draggable: false, hidden: true }));
   updateMask(box, picture);
   return box;
 }
 
+function showImage(box, picture) {
+  const image = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: false, src: pictureUrl(picture.id, "thumbnail") });
+  image.onload = () => image.classList.add("loaded");
+  box.replaceChildren(image, make("img", { alt: "", className: "thumb-mask", decoding: "async", draggable: false, hidden: true }));
+}
+
+/** Nothing can be shown: the tile says so itself. */
+function showBroken(box) {
+  if (!box.querySelector(".broken")) box.replaceChildren(make("span", { className: "broken" }, icon("broken"), make("span", { textContent: STATES.broken })));
+}
+
 /** The newest mask, swapped in when it is decoded: the old one stays until then, nothing blinks. */
 export async function updateMask(box, picture) {
+  if (picture.status === "broken") { showBroken(box); return; }
+  if (!box.querySelector(".thumb-mask")) showImage(box, picture);
   const mask = box.querySelector(".thumb-mask");
-  if (!mask) return;
   const address = hasMask(picture) && view.masks ? maskUrl(picture, "thumb", look()) : "";
   if (mask.dataset.address === address) return;
   mask.dataset.address = address;
@@ -125,6 +130,7 @@ function fill(tile) {
   tile.name.textContent = picture.name;
   const sure = picture.certainty == null || picture.status === "broken" ? "" : `${Math.round(picture.certainty * 100)}%`;
   tile.sure.textContent = sure;
+  tile.sure.title = sure && `The network is ${sure} sure of this mask.`;
   tile.button.dataset.status = picture.status;
   tile.button.dataset.id = picture.id;
   tile.button.title = picture.error ? `${picture.name}\n${picture.error}` : picture.name;
@@ -194,6 +200,7 @@ const countSeldom = seldom(250, () => {
   });
   else fillFilters();
   $("check").disabled = !isTaught() || !countOf("open");
+  $("check").title = isTaught() ? "" : "First paint the thing in one picture";
 });
 
 const MOVES = { ArrowLeft: () => -1, ArrowRight: () => 1, ArrowUp: () => -layout.columns, ArrowDown: () => layout.columns,

@@ -15,6 +15,7 @@ export function labelForStroke() {
   if (label()) return Promise.resolve(label());
   if (naming) return naming;
   const typed = $("labels").querySelector("input")?.value.trim();
+  if (!typed) toast(`It is called “${UNNAMED}” for now: click that name above to change it.`);
   return named(typed || UNNAMED);
 }
 
@@ -27,7 +28,8 @@ function named(name) {
   return made;
 }
 
-const nextColour = () => COLOURS.find((colour) => !project.labels.some((one) => one.color.toLowerCase() === colour))
+/** The colour that the next label gets. */
+export const nextColour = () => COLOURS.find((colour) => !project.labels.some((one) => one.color.toLowerCase() === colour))
   ?? COLOURS[project.labels.length % COLOURS.length];
 
 async function add(name) {
@@ -95,7 +97,7 @@ function chip(one, index) {
   dot.style.background = one.color;
   const chosen = one === label();
   const button = make("button", { className: "chip", "aria-pressed": String(chosen), data: { index },
-    title: `${one.name}${index < 9 ? ` (${index + 1})` : ""}. Double-click to rename` }, dot, make("span", { className: "chip-name", textContent: one.name }));
+    title: `${one.name}${index < 9 ? ` (${index + 1})` : ""}. ${chosen ? "Click" : "Double-click"} to rename or delete` }, dot, make("span", { className: "chip-name", textContent: one.name }));
   button.addEventListener("click", () => (chosen ? edit(one, button) : choose(index)));
   button.addEventListener("dblclick", () => edit(one, button));
   button.addEventListener("contextmenu", (event) => { event.preventDefault(); edit(one, button); });

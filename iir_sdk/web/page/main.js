@@ -74,6 +74,7 @@ function showProject() {
   document.title = project.name ? `${project.name} · iir-sdk` : "iir-sdk";
   $("undo").disabled = !project.can_undo;
   $("redo").disabled = !project.can_redo;
+  $("hint").classList.toggle("taught", isTaught());
   if (isTaught()) $("hint-line").textContent = "Now check the least sure, correct what is wrong, accept what is right.";
   if ((project.counts?.accepted ?? 0) > 0) $("hint").hidden = true;
   if (project.notice && project.notice !== noticed) toast(project.notice);
@@ -87,7 +88,7 @@ function showProgress() {
   $("progress").setAttribute("aria-valuemax", total);
   $("progress").setAttribute("aria-valuenow", done);
   $("progress-bar").style.transform = `scaleX(${total ? done / total : 0})`;
-  $("progress-text").textContent = working ? `${done} of ${total}${rate >= 0.1 ? ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s` : ""}`
+  $("progress-text").textContent = working ? `${done} of ${total} masked${rate >= 0.1 ? ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s` : ""}`
     : isTaught() ? `${countOf("accepted")} of ${pictures.size} accepted` : pictures.size ? `${pictures.size} pictures` : "";
 }
 
@@ -101,15 +102,18 @@ let isLost = false;
 
 function opened() {
   if (isLost) toast("Connected again.");
-  isLost = false;
-  document.body.classList.remove("lost");
+  showLost(false);
   load().catch(failed);
 }
 
 function lost() {
-  if (!isLost) toast("The server does not answer. What was saved stays saved.", true);
-  isLost = true;
-  document.body.classList.add("lost");
+  showLost(true);
+}
+
+function showLost(now) {
+  isLost = now;
+  document.body.classList.toggle("lost", now);
+  $("lost").hidden = !now;
 }
 
 function start() {

@@ -13,6 +13,8 @@ const FORMATS = {
   yolo: ["YOLO", "text files with outlines"],
   labelme: ["LabelMe", "a JSON file per picture"],
   voc: ["Pascal VOC", "palette PNGs"],
+  geojson: ["GeoJSON", "outlines on the map, of pictures with a place"],
+  geotiff: ["GeoTIFF", "label maps on the map, of pictures with a place"],
 };
 
 export const KEYS = [
@@ -60,7 +62,8 @@ function startAdjust() {
 
 function fillExport() {
   $("count-accepted").textContent = `(${countOf("accepted")})`;
-  $("count-all").textContent = `(${pictures.size - countOf("broken")})`;
+  $("all-of").textContent = countOf("rejected") ? "Not rejected" : "All";
+  $("count-all").textContent = `(${pictures.size - countOf("broken") - countOf("rejected")})`;
   if (!countOf("accepted")) document.querySelector("[name=what][value=all]").checked = true;
   const names = project.formats ?? Object.keys(FORMATS);
   $("formats").replaceChildren(...names.map((name) => {
