@@ -99,6 +99,19 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def why_no_folder(path: str | os.PathLike[str]) -> str:
+    """That it is a file, or that nothing is there, and from where a relative path was followed."""
+    shown = repr(os.fspath(path))
+    if is_file(path):
+        return f"{shown} is a file, and not a folder"
+    return f"there is no folder {shown}{followed_from(path)}"
+
+
+def followed_from(path: str | os.PathLike[str]) -> str:
+    """For messages on a path that leads nowhere: from where it was followed, where it does not say so itself."""
+    return "" if Path(path).is_absolute() else f", from {str(Path.cwd())!r}"
+
+
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder that can be seen."""
     return os.path.isdir(path)  # noqa: PTH112

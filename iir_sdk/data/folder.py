@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from iir_sdk.data.dataset import CUTOUT_SET, Selection
 from iir_sdk.errors import DatasetError, DatasetNotFoundError, MaskError
+from iir_sdk.files import is_folder, why_no_folder
 from iir_sdk.pictures.load import load_picture
 from iir_sdk.pictures.masks import mask_labels
 from iir_sdk.pictures.orientation import Exif, check_exif, frame_of, in_shown_frame
@@ -29,6 +30,7 @@ COCO_CLASSES = tuple(
 )
 """COCO's 80 categories sorted by category id, with underscores."""
 
+_LAYOUT = "a set is images/<stem>.jpg and masks/<class>/<stem>.png"
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -83,6 +85,12 @@ class PictureSet:
         return replace(self, classes={n: self.classes[n] for n in names})
 
 
+def _required_folder(root: str | os.PathLike[str]) -> Path:
+    if not is_folder(root):
+        raise DatasetNotFoundError(f"{why_no_folder(root)}; {_LAYOUT}.")
+    return Path(root)
+
+
 def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> PictureSet:
     """Read the layout of one set; pictures and masks are opened later.
 
@@ -91,12 +99,10 @@ def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> Pi
     mask at all is a DatasetError.
     """
     check_exif(exif)
-    root = Path(root)
+    root = _required_folder(root)
     for folder in ("images", "masks"):
         if not (root / folder).is_dir():
-            raise DatasetNotFoundError(
-                f"{root} has no {folder}/ folder; a set is images/<stem>.jpg and masks/<class>/<stem>.png."
-            )
+            raise DatasetNotFoundError(f"{root} has no {folder}/ folder; {_LAYOUT}.")
     images = {f.stem: f for f in sorted((root / "images").iterdir()) if f.suffix.lower() in _EXTENSIONS}
     classes: dict[str, tuple[str, ...]] = {}
     for folder_path in sorted(p for p in (root / "masks").iterdir() if p.is_dir()):
@@ -113,12 +119,12 @@ def read_picture_set(root: str | os.PathLike[str], *, exif: Exif = "auto") -> Pi
 
 def read_picture_sets(root: str | os.PathLike[str], *, exif: Exif = "auto") -> list[PictureSet]:
     """One set, or each in the folders below ``root`` by name; a DatasetNotFoundError where none has ``images/``."""
-    root = Path(root)
+    root = _required_folder(root)
     if (root / "images").is_dir():
         return [read_picture_set(root, exif=exif)]
     folders = sorted(p.parent for p in root.glob("*/images") if p.is_dir())
     if not folders:
-        raise DatasetNotFoundError(f"no images/ in {root} nor in a folder of it.")
+        raise DatasetNotFoundError(f"no images/ in {root} nor in a folder of it; {_LAYOUT}.")
     if any(folder.name == CUTOUT_SET for folder in folders):
         raise DatasetError(f"{root / CUTOUT_SET} cannot be a set: cut-outs go by that name; rename the folder.")
     return [read_picture_set(folder, exif=exif) for folder in folders]

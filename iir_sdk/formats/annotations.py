@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iir_sdk.errors import DatasetError, DatasetNotFoundError
-from iir_sdk.files import is_file, is_folder
+from iir_sdk.files import followed_from, is_file, is_folder, why_no_folder
 from iir_sdk.formats.annotated import AnnotatedMask, PathLike, read_json
 from iir_sdk.formats.coco_reader import read_coco
 from iir_sdk.formats.labelme_reader import read_labelme
@@ -30,6 +30,11 @@ def read_annotations(path: PathLike, images: PathLike | None = None) -> Iterator
         MissingDependencyError: COCO's need ``pip install 'iir-sdk[formats]'``.
     """
     file = Path(path)
+    if images is not None and not is_folder(images):
+        raise DatasetNotFoundError(
+            f"images: {why_no_folder(images)}; name the folder in which the pictures of {str(file)!r} lie, or none, if "
+            "they lie where it says or beside it."
+        )
     if is_folder(file):
         documents = sorted(f for f in file.glob("*.json") if not f.name.startswith("."))
         if not documents or is_folder(file / "labels"):
@@ -37,7 +42,7 @@ def read_annotations(path: PathLike, images: PathLike | None = None) -> Iterator
         for document in documents:
             yield from _of_json(document, images)
     elif not is_file(file):
-        raise DatasetNotFoundError(f"annotations: there is nothing at {str(file)!r}.")
+        raise DatasetNotFoundError(f"annotations: there is nothing at {str(file)!r}{followed_from(file)}.")
     elif file.suffix.lower() in (".yaml", ".yml", ".txt"):
         yield from read_yolo(file, images)
     else:

@@ -20,6 +20,7 @@ from iir_sdk.data.dataset import CUTOUT_SET, IGNORE
 from iir_sdk.data.exclusion import among, cutouts_among
 from iir_sdk.data.folder import PictureSet
 from iir_sdk.errors import DatasetNotFoundError
+from iir_sdk.files import is_folder, why_no_folder
 from iir_sdk.training.bank.allocation import SetSize, draw_set, planned_views, set_weights
 from iir_sdk.training.bank.augment import Augmented, change_light, paste, random_view
 from iir_sdk.training.config import TrainingConfig, read_names
@@ -80,6 +81,8 @@ def _decoded_bytes(decoded: _Decoded) -> int:
 
 def read_cutouts(root: Path) -> list[Path]:
     """All WebP or PNG files with alpha below ``root``, sorted; none is a DatasetNotFoundError."""
+    if not is_folder(root):
+        raise DatasetNotFoundError(f"cut-outs: {why_no_folder(root)}; name a folder of .png or .webp with alpha.")
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".webp", ".png") and p.name[0] != ".")
     if not files:
         raise DatasetNotFoundError(f"no .webp or .png cut-outs below {root}.")
