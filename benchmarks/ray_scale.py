@@ -1,9 +1,11 @@
-"""Pictures a second by Ray's workers against one plain process; what Ray takes beside; memory a worker; decoding.
+"""Pictures a second by Ray's workers against plain processes; what Ray takes beside; memory a worker; decoding.
 
 python -m benchmarks.ray_scale --pictures 48 --workers 1 2 --out scale.json
 
-Every process computes with one thread. Where other programs share the machine, clocks say little: the CPU's seconds are
-given beside those of the clock, of the workers and of all that Ray runs beside them.
+Every process computes with one thread. As many plain processes at once as there are workers are what the machine gives
+without Ray: its cores share their memory, and a busy machine gives nobody all of them. Where other programs share the
+machine, clocks say little: the CPU's seconds are given beside those of the clock, of the workers and of all that Ray
+runs beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +35,8 @@ from iir_sdk.ray import Workers, segment
 from iir_sdk.ray.batch import part_rows
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PATIENCE = 600
+"""Seconds for a process to be warm."""
 _MEGAPIXELS = {1: 1155, 4: 2310, 12: 4000}
 """Longer sides of pictures of about so many megapixels."""
 
@@ -41,7 +47,7 @@ class Watch:
 
     cpu: dict[int, float] = field(default_factory=dict)
     start: dict[int, float] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
+    workers: set[int] = field(default_factory=set)  # that have ever been one: at its end a worker changes its name
     memory: dict[int, dict[str, int]] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -52,14 +58,13 @@ class Watch:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 self.cpu[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
                 self.start.setdefault(pid, self.cpu[pid])
-                self.names[pid] = name
                 if "PartWorker" in name:
+                    self.workers.add(pid)
                     self.memory[pid] = rollup(pid)
 
     def spent(self, worker: bool) -> float:
         """CPU seconds since the watch began, or since a process did, of workers or of all others."""
-        chosen = [p for p, name in self.names.items() if ("PartWorker" in name) == worker]
-        return sum(self.cpu[p] - self.start[p] for p in chosen)
+        return sum(self.cpu[p] - self.start[p] for p in self.cpu if (p in self.workers) == worker)
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -107,6 +112,45 @@ def timed(work: Callable[[], object], count: int) -> dict[str, float]:
     work()
     seconds, of_cpu = time.perf_counter() - clock, time.process_time() - cpu
     return {"pictures_a_second": count / seconds, "cpu_ms_a_picture": 1000 * of_cpu / count}
+
+
+def in_rows(photos: list[Path], segmenter: FewShotSegmenter) -> None:
+    """What a worker does, without Ray."""
+    for photo, result in zip(photos, segmenter.predict_many(photos), strict=True):
+        part_rows(str(photo), result, 0.0)
+
+
+def at_once(photos: list[Path], segmenter: FewShotSegmenter, processes: int) -> dict[str, Any]:
+    """So many plain processes, each of its share, from when all are warm to when the last one ends."""
+    context = get_context("spawn")
+    warm, answers = context.Barrier(processes + 1), context.SimpleQueue()
+    shares = [photos[i::processes] for i in range(processes)]
+    started = [context.Process(target=_share, args=(share, segmenter, warm, answers)) for share in shares]
+    for process in started:
+        process.start()
+    warm.wait(_PATIENCE)
+    clock = time.perf_counter()
+    spent = [answers.get() for _ in started]
+    seconds = time.perf_counter() - clock
+    for process in started:
+        process.join()
+    return {
+        "processes": processes,
+        "pictures_a_second": len(photos) / seconds,
+        "cpu_ms_a_picture": 1000 * sum(spent) / len(photos),
+    }
+
+
+def _share(photos: list[Path], segmenter: FewShotSegmenter, warm: Any, answers: Any) -> None:
+    """In a process of :func:`at_once`; answers with the CPU's seconds."""
+    import torch
+
+    torch.set_num_threads(1)
+    in_rows(photos[:1], segmenter)
+    warm.wait(_PATIENCE)
+    before = time.process_time()
+    in_rows(photos, segmenter)
+    answers.put(time.process_time() - before)
 
 
 def by_ray(photos: list[Path], segmenter: FewShotSegmenter, workers: int, work: Path, part: int) -> dict[str, Any]:
@@ -188,15 +232,12 @@ def main() -> None:
         work = Path(folder)
         photos = photos_of(work / "photos", options.pictures, options.side)
         segmenter.predict(photos[0])
-
-        def plainly() -> None:
-            for photo, result in zip(photos, segmenter.predict_many(photos), strict=True):
-                part_rows(str(photo), result, 0.0)
-
+        plainly = partial(in_rows, photos, segmenter)
         load = os.getloadavg()[0]
         figures: dict[str, Any] = {"plain": [timed(plainly, len(photos))], "ray": []}
         folder_of = {"segmenter": segmenter, "formats": ["masks"]}
         figures["segment_folder"] = timed(lambda: segment_folder(photos, work / "masks", **folder_of), len(photos))
+        figures["plain_at_once"] = [at_once(photos, segmenter, workers) for workers in options.workers]
         ray.init(
             address="local",
             num_cpus=max(options.workers),
@@ -207,6 +248,8 @@ def main() -> None:
         )
         for workers in options.workers:
             figures["ray"].append(by_ray(photos, segmenter, workers, work, options.part_size))
+        for by_workers, plain in zip(figures["ray"], figures["plain_at_once"], strict=True):
+            by_workers["of_plain_at_once"] = by_workers["pictures_a_second"] / plain["pictures_a_second"]
         ray.shutdown()
         figures["plain"].append(timed(plainly, len(photos)))
         figures["decoding"] = decoding(work)
