@@ -120,6 +120,8 @@ class User:
     folder: Folder
     queries: dict[str, Query]
     whole: bool = False  # masks are drawn anew and not corrected
+    rounds: int = ROUNDS
+    spreads: bool = True  # strokes hold beyond where they are painted
     drawn: dict[str, Mask] = field(default_factory=dict)
     strokes: dict[str, Strokes] = field(default_factory=dict)
     sure: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # before the first stroke
@@ -171,7 +173,7 @@ class User:
         nothing = np.zeros(truth.shape, np.bool_)
         self.strokes[key], self.sure[key] = Strokes(nothing, nothing), corrected(look.probability, nothing, nothing)
         taught = self.segmenter
-        for _ in range(ROUNDS):
+        for _ in range(self.rounds):
             more = correction(self.mask(key, look), truth, strokes=1)
             if not more.known.any():
                 break
@@ -183,7 +185,10 @@ class User:
     def teach(self, key: str) -> None:
         """What was corrected of a picture, as the page takes it."""
         strokes, image = self.strokes[key], self.folder.images[key]
-        labels = corrected_and_spread(self.sure[key], strokes.marks, self.read_looks(key))
+        if self.spreads:
+            labels = corrected_and_spread(self.sure[key], strokes.marks, self.read_looks(key))
+        else:
+            labels = np.where(strokes.known, strokes.marks, self.sure[key])
         if (labels == 1).any():
             self.segmenter.add_support(image, labels == 1, LABEL, known=labels != IGNORE)
         else:
@@ -202,10 +207,10 @@ class User:
         return self.segmenter.torch_engine.prepare([as_task(states, self.segmenter.token_budget, tokens)])
 
     def look(self, key: str, tasks: Sequence[TaskGroup]) -> Segmentation:
-        """One picture, its own strokes spread."""
+        """One picture, its own strokes spread, if they are."""
         cut = Cut(absent_below=0.5 if len(self.folder.showing) < len(self.folder.images) else 0)
         segmented = self.segmenter.torch_engine.segment_read(self.read(key).features, tasks)
-        if key in self.strokes:
+        if self.spreads and key in self.strokes:
             leads = spread(segmented.leads[0], self.strokes[key].marks, self.read_looks(key))[None]
             segmented = replace(segmented, leads=leads)
         return segmentation((LABEL,), segmented, image=self.folder.images[key], cut=cut, timings={})
@@ -253,15 +258,17 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(100 * float(np.mean(values)), 2) if values else None
 
 
-def curves(segmenter: FewShotSegmenter, folder: Folder, touches: int, seeds: int) -> dict[str, Any]:
+def curves(
+    segmenter: FewShotSegmenter, folder: Folder, touches: int, seeds: Sequence[int], **habits: Any
+) -> dict[str, Any]:
     """Of one folder: every seed's figures by the arm; a seed draws the first picture and the random order."""
     queries: dict[str, Query] = {}
     of_arms: dict[str, list[Any]] = {name: [] for name in ARMS}
-    for seed in range(seeds):
+    for seed in seeds:
         first = random.Random(f"{seed}/{folder.name}/first").choice(folder.showing)
 
         def user(whole: bool = False) -> User:
-            return User(segmenter, folder, queries, whole)
+            return User(segmenter, folder, queries, whole, **habits)
 
         for name, steps in arms_of(user, first, touches, f"{seed}/{folder.name}/order").items():
             of_arms[name].append(figures(steps))
@@ -335,7 +342,11 @@ def draw(sets: Mapping[str, Any], path: Path) -> None:
 @click.option("--set", "names", multiple=True, help="A set of DATA; repeat. Default: all of them.")
 @click.option("--pictures", "count", default=16, show_default=True, help="Of each set, at most.")
 @click.option("--touches", default=6, show_default=True, help="Pictures touched, the first mask included.")
-@click.option("--seeds", default=1, show_default=True, help="First pictures and random orders, of each set.")
+@click.option(
+    "--seed", "seeds", multiple=True, default=(0,), show_default=True, help="Of first pictures and random order."
+)
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Times that a touched picture is corrected, at most.")
+@click.option("--spread/--no-spread", "spreads", default=True, help="Or strokes hold only where they are painted.")
 @click.option("--threads", type=int, help="Default: what torch takes by itself.")
 def main(
     data: tuple[Path, ...],
@@ -345,7 +356,9 @@ def main(
     names: tuple[str, ...],
     count: int,
     touches: int,
-    seeds: int,
+    seeds: tuple[int, ...],
+    rounds: int,
+    spreads: bool,
     threads: int | None,
 ) -> None:
     """Score all masks of a folder after each picture that its user touches."""
@@ -356,8 +369,14 @@ def main(
     segmenter, sets = FewShotSegmenter(weights, threads=threads), {}
     for pictures in (one for root in data for one in read_picture_sets(root) if not names or one.name in names):
         folder = folder_of(pictures, count, seed=0)
-        sets[pictures.name] = curves(segmenter, folder, touches, seeds)
-        document = {"sha256": segmenter.checkpoint.sha256, "seeds": seeds, "sets": sets}
+        sets[pictures.name] = curves(segmenter, folder, touches, seeds, rounds=rounds, spreads=spreads)
+        document = {
+            "sha256": segmenter.checkpoint.sha256,
+            "seeds": seeds,
+            "rounds": rounds,
+            "spread": spreads,
+            "sets": sets,
+        }
         (out / "curve.json").write_text(json.dumps(document) + "\n", encoding="utf-8")
         print(verdict({pictures.name: sets[pictures.name]}).replace("1 sets", pictures.name), flush=True)
     (out / "curve.md").write_text(table(sets), encoding="utf-8")
