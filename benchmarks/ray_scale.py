@@ -95,7 +95,7 @@ def watched() -> Iterator[Watch]:
     watch = Watch()
 
     def look_on() -> None:
-        while not watch.ended.wait(0.2):
+        while not watch.ended.wait(1.0):
             watch.look()
 
     thread = threading.Thread(target=look_on, daemon=True)
@@ -154,15 +154,20 @@ def _share(photos: list[Path], segmenter: FewShotSegmenter, warm: Any, answers: 
 
 
 def by_ray(photos: list[Path], segmenter: FewShotSegmenter, workers: int, work: Path, part: int) -> dict[str, Any]:
-    """From each worker's first part on, by the clock of the parts' files, so that their start is not in it."""
-    out = work / f"ray{workers}"
-    start = time.perf_counter()
+    """By the clock of the parts' files, without the first two and the last of each worker.
+
+    In those, workers still start, or one waits for another's end.
+    """
+    out, left_out = work / f"ray{workers}", 2 * workers
+    start, driver_cpu = time.perf_counter(), 0.0
     with watched() as watch:
         finished = threading.Event()
 
         def begin() -> None:
-            while not finished.is_set() and len(list(out.glob("part-*"))) < workers:
+            nonlocal driver_cpu
+            while not finished.is_set() and len(list(out.glob("part-*"))) < left_out:
                 time.sleep(0.05)
+            driver_cpu = time.process_time()
             watch.look()
             watch.start.clear()
             watch.start.update(watch.cpu)
@@ -172,16 +177,18 @@ def by_ray(photos: list[Path], segmenter: FewShotSegmenter, workers: int, work: 
         segment(photos[0].parent, out, segmenter=segmenter, cluster=Workers(count=workers), part_size=part)
         finished.set()
         thread.join()
-    seconds = time.perf_counter() - start
-    times = sorted(file.stat().st_mtime for file in out.glob("part-*"))
-    behind, clock = len(photos) - workers * part, times[-1] - times[workers - 1]
+    seconds, driver_cpu = time.perf_counter() - start, time.process_time() - driver_cpu
     files = list(out.glob("part-*"))
+    times = sorted(file.stat().st_mtime for file in files)
+    behind, clock = len(photos) - left_out * part, times[-1] - times[left_out - 1]
+    steady = times[left_out - 1 : len(times) - workers]
     return {
         "workers": workers,
         "seconds_in_all": seconds,
-        "pictures_a_second": behind / clock,
+        "pictures_a_second": part * (len(steady) - 1) / (steady[-1] - steady[0]),
         "worker_cpu_ms_a_picture": 1000 * watch.spent(worker=True) / behind,
         "cores_of_all_beside_workers": watch.spent(worker=False) / clock,
+        "cores_of_the_driver": driver_cpu / clock,
         "memory_mb": list(watch.memory.values()),
         "parquet_bytes_a_row": sum(file.stat().st_size for file in files) / len(photos),
     }
@@ -223,6 +230,10 @@ def main() -> None:
     parser.add_argument("--weights", default="iir-lite0")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.pictures < (3 * max(options.workers) + 2) * options.part_size:
+        parser.error(
+            "--pictures must be at least (3 * workers + 2) * part size, so that some parts are left to measure"
+        )
     import ray
 
     segmenter = FewShotSegmenter(options.weights, device="cpu", threads=1)

@@ -86,7 +86,7 @@ def test_an_ablation_over_folds_trains_each_and_takes_their_mean(picture_folder,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("evaluate", "--data", "/no/such/folder"), "no images/"),
+        (("evaluate", "--data", "/no/such/folder"), "a set is images/"),
         (("demo", "--weights", "giant"), "known names"),
         (("demo", "--out", "/no/such/folder/sheet.png"), "no folder"),
         (("demo", "--out", "sheet"), "suffix"),

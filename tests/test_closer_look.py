@@ -106,12 +106,12 @@ class Otherwise(Bright):
         return replace(seen, scores=np.array([[1, self.sureness if whole else 0.95]], np.float32))
 
 
-@pytest.mark.parametrize("sureness", [0.3, 0.75])
-def test_tiles_do_not_turn_over_what_the_whole_was_rather_sure_of(sureness):
+@pytest.mark.parametrize(("sureness", "side", "keeps"), [(0.3, 900, False), (0.75, 900, True), (0.75, 300, False)])
+def test_tiles_do_not_turn_over_what_the_whole_was_rather_sure_of_unless_they_are_far_closer(sureness, side, keeps):
     pixels = dark()
     pixels[700:1700, 500:1700, 0] = 255
     pixels[700:1700, 1300:1700, 1] = 255
-    whole, closer = looked(pixels, Otherwise(sureness))
-    assert (closer is whole) == (sureness == 0.75)
-    if closer is not whole:
+    whole, closer = looked(pixels, Otherwise(sureness), side=side)
+    assert (closer is whole) == keeps
+    if not keeps:
         assert abs((closer.leads > 0).mean() - 400 / 2400 * 1000 / 2400) < 0.01

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from iir_sdk.engines.tiled import contradicts
 from iir_sdk.pictures.tiles import InMemory, Tiles
 from iir_sdk.results.blending import Blend
 from iir_sdk.results.full_size import Segmented, full_map
@@ -114,15 +113,3 @@ def test_tiles_are_as_long_as_the_supports_picture_in_bounds_of_its_object(pictu
     mask[:extent, : extent // 2] = True
     support = SimpleNamespace(mask=mask, image_size=mask.shape)
     assert tile_side([support]) == pytest.approx(side, rel=0.06)
-
-
-def test_a_sure_whole_contradicts_tiles_only_where_it_can_see_what_they_see():
-    left, right = np.full((2, 1, 8, 8), -9, np.float32)
-    left[:, :, :4], right[:, :, 4:] = 9, 9
-    priors = np.zeros((1, 4, 4), np.float32)
-    rather_sure = Segmented(left, priors, np.array([[0.9, 0.6]], np.float32))
-    unsure = Segmented(left, priors, np.array([[0.9, 0.4]], np.float32))
-    elsewhere = Segmented(right, priors, np.array([[0.9, 0.7]], np.float32))
-    assert contradicts(rather_sure, elsewhere, zoom=2.0) == [True]
-    assert contradicts(rather_sure, elsewhere, zoom=6.0) == [False]
-    assert contradicts(rather_sure, rather_sure, zoom=2.0) == contradicts(unsure, elsewhere, zoom=2.0) == [False]

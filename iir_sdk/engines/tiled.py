@@ -193,7 +193,7 @@ class _Look:
         closest = self._closest(whole, near, scale)
         if closest is whole:
             return whole
-        return _chosen(~contradicts(whole, closest, max(self._picture.size) / scale.side), closest, whole)
+        return _chosen(~_contradicts(whole, closest, max(self._picture.size) / scale.side), closest, whole)
 
     def _closest(self, whole: Segmented, near: Tiles, scale: Scale) -> Segmented:
         """That of the tiles where it pays, as far as they can tell."""
@@ -295,7 +295,7 @@ def _better(laid: Segmented, coarse: Segmented, typical: NDArray[np.float32], ne
     return _chosen(_gains(scores, coarse, needed), laid, coarse)
 
 
-def contradicts(whole: Segmented, closer: Segmented, zoom: float) -> NDArray[np.bool_]:
+def _contradicts(whole: Segmented, closer: Segmented, zoom: float) -> NDArray[np.bool_]:
     """Bool ``(L,)``: of which labels the whole was sure enough, and tiles ``zoom`` times closer show something else.
 
     So they do where the thing is too large for them: of its parts each may look like one.
