@@ -26,7 +26,7 @@ def coins(picture_folder) -> PictureSet:
 
 @pytest.mark.parametrize("shots", [1, 2])
 def test_scores_are_those_of_episodes_that_remember_nothing(embedded, coins, shots):
-    protocol = Protocol(shots=shots, episodes=8)
+    protocol = Protocol(shots=shots, episodes=5)
     episodes = draw_episodes(coins, protocol)[0]
     expected, engine = SegmentationScore(), embedded.engine
     ious = []
