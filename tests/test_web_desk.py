@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from iir_sdk.web.project.desk import Desk
 from iir_sdk.web.project.opening import opened_desk
 from iir_sdk.web.project.worker import Worker
 from tests.conftest import draw_scene
+from tests.waiting import until
 
 COUNT = 12
 LINE = [(0.4, 0.5), (0.6, 0.5)]
@@ -47,14 +47,6 @@ def desk(photos: Path, tiny: FewShotSegmenter) -> Iterator[Desk]:
     desk.change(lambda held: actions.new_label(held, "disc", None)).result()
     yield desk
     desk.close()
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if true():
-            return
-        time.sleep(0.02)
-    raise AssertionError("not in a minute")
 
 
 def all_done(desk: Desk) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from iir_sdk.web.project.opening import opened_desk
 from iir_sdk.web.server.app import create_app
 from iir_sdk.web.server.door import Door
 from tests.conftest import draw_scene
+from tests.waiting import until
 
 LINE = [(0.4, 0.5), (0.6, 0.5)]
 
@@ -42,14 +41,6 @@ def opened(photos: Path, checkpoint: Path) -> Desk:
     return opened_desk(FewShotSegmenter(checkpoint, device="cpu", threads=1).engine, photos)
 
 
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if true():
-            return
-        time.sleep(0.02)
-    raise AssertionError("not in half a minute")
-
-
 def test_pictures_of_a_disk_that_comes_back_are_read_again(photos, tiny_checkpoint, monkeypatch):
     """They were broken until the server was started anew."""
     elsewhere = photos.with_name("elsewhere")
@@ -63,15 +54,15 @@ def test_pictures_of_a_disk_that_comes_back_are_read_again(photos, tiny_checkpoi
     desk = opened(photos, tiny_checkpoint)
     try:
         ids = list(desk.shelf.files)
-        until(lambda: desk.overview.project()["counts"]["broken"] == 4)
+        until(lambda: desk.overview.project()["counts"]["broken"] == 4, seconds=30)
         desk.look_at(visible=ids)
         assert desk.overview.project()["counts"]["broken"] == 4
         elsewhere.rename(photos)
         desk.look_at(visible=ids)
-        until(lambda: desk.overview.project()["counts"]["broken"] == 0)
+        until(lambda: desk.overview.project()["counts"]["broken"] == 0, seconds=30)
         desk.change(lambda held: actions.new_label(held, "disc", None)).result()
         desk.stroke(ids[0], "disc", "object", points=LINE, radius=0.1).result()
-        until(lambda: desk.overview.project()["counts"]["predicted"] == 4)
+        until(lambda: desk.overview.project()["counts"]["predicted"] == 4, seconds=30)
     finally:
         desk.close()
 

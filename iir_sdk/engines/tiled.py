@@ -190,14 +190,12 @@ class _Look:
             return self._laid(whole, near, near.places, scale).segmented()
         if max(self._picture.size) < _ZOOM * scale.side or (_sureness(_scores(whole)) > _SURE).all():
             return whole
-        closest = self._closest(whole, near, scale)
-        if closest is whole:
-            return whole
-        return _chosen(~_contradicts(whole, closest, max(self._picture.size) / scale.side), closest, whole)
-
-    def _closest(self, whole: Segmented, near: Tiles, scale: Scale) -> Segmented:
-        """That of the tiles where it pays, as far as they can tell."""
         zoom = max(self._picture.size) / scale.side
+        closest = self._closest(whole, near, scale, zoom)
+        return whole if closest is whole else _chosen(~_contradicts(whole, closest, zoom), closest, whole)
+
+    def _closest(self, whole: Segmented, near: Tiles, scale: Scale, zoom: float) -> Segmented:
+        """That of the tiles, ``zoom`` times closer than the whole, where it pays, as far as they can tell."""
         if zoom <= _TRACED:
             return self._surer(whole, whole, near, scale, _needed(zoom))
         far = self._tiles(whole, _FIRST * scale.side)
@@ -271,7 +269,12 @@ def _mean(answers: Sequence[Segmented]) -> NDArray[np.float32]:
 
 def _needed(zoom: float) -> float:
     """By how much the confidence of tiles that are so many times closer must be higher than the whole's."""
-    return _GAIN - _LENIENCE * max(0.0, zoom - _HARDLY)
+    return _GAIN - _LENIENCE * _far_beyond(zoom)
+
+
+def _far_beyond(zoom: float) -> float:
+    """How many times closer than hardly."""
+    return max(0.0, zoom - _HARDLY)
 
 
 def _gains(scores: NDArray[np.float32], coarse: Segmented, needed: float) -> NDArray[np.bool_]:
@@ -300,7 +303,7 @@ def _contradicts(whole: Segmented, closer: Segmented, zoom: float) -> NDArray[np
 
     So they do where the thing is too large for them: of its parts each may look like one.
     """
-    contradicted = _sureness(_scores(whole)) > _RATHER_SURE + _DOUBT * max(0.0, zoom - _HARDLY)
+    contradicted = _sureness(_scores(whole)) > _RATHER_SURE + _DOUBT * _far_beyond(zoom)
     for i in np.flatnonzero(contradicted):
         (before,) = at_grid(_rows(whole, [int(i)]), closer.leads.shape[1:]).leads > 0
         after = closer.leads[i] > 0
